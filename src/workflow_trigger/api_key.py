@@ -1,0 +1,65 @@
+"""The platform's API key: in Secrets Manager and in memory, nowhere else."""
+
+import json
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workflow_trigger.errors import KeyNotSet, NotSent
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+
+class ApiKey:
+    """Read when first needed, kept while the function lives, read again when the platform does not accept it."""
+
+    def __init__(self, client: "SecretsManagerClient", secret_arn: str) -> None:
+        self._client = client
+        self._secret_arn = secret_arn
+        self._value: str | None = None
+
+    def value(self) -> str:
+        """The key.
+
+        Raises:
+            KeyNotSet: the secret is empty, or holds what cannot be a key.
+            NotSent: Secrets Manager did not answer.
+        """
+        if self._value is None:
+            self._value = self._read()
+        return self._value
+
+    def forget(self) -> None:
+        """Read it anew the next time: it may have been rotated."""
+        self._value = None
+
+    def _read(self) -> str:
+        try:
+            text = self._client.get_secret_value(SecretId=self._secret_arn).get("SecretString", "")
+        except self._client.exceptions.ResourceNotFoundException:
+            text = ""
+        except (ClientError, BotoCoreError) as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            raise NotSent(f"The API key could not be read from {self._secret_arn}: {code}") from error
+        key = key_in(text)
+        if not key:
+            raise KeyNotSet(
+                "No usable API key is set. Set it with: "
+                f"aws secretsmanager put-secret-value --secret-id {self._secret_arn} --secret-string YOUR_KEY"
+            )
+        return key
+
+
+def key_in(secret: str) -> str:
+    """The key in a secret's text: the text itself, or the one field of a JSON object; '' where it can be neither."""
+    text = secret.strip()
+    if text.startswith("{"):
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            return ""
+        values = list(fields.values())
+        text = values[0].strip() if len(values) == 1 and isinstance(values[0], str) else ""
+    usable = text.isascii() and text.isprintable() and " " not in text
+    return text if usable else ""

@@ -1,0 +1,193 @@
+"""The two entry points of the Lambda functions: parse, compose, call one use case, shape the answer."""
+
+import json
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+
+from workflow_trigger.api_key import ApiKey
+from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.errors import UnreadableEvent
+from workflow_trigger.ledger import Ledger
+from workflow_trigger.model import ObjectVersion, Row, Status
+from workflow_trigger.notifications import Notice
+from workflow_trigger.platform_api import Platform, connection_pool
+from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.settings import Settings
+from workflow_trigger.source import Source
+from workflow_trigger.submit import Submitter
+
+RECONCILE_SECONDS = 50.0  # of every minute: the next run of the schedule takes over
+
+logger = Logger()
+metrics = Metrics(namespace="UnstructuredWorkflowTrigger")
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
+    """Fired by S3 object events, downloads the new object, posts it to the workflow's run endpoint, records the job.
+
+    The job information is written to DynamoDB. Takes what the upload queue delivers, and answers with the messages that
+    failed; or an S3 notification or EventBridge event itself, and answers with its rows.
+
+    Raises:
+        UnreadableEvent: an event that came by itself has a record that names no object version.
+    """
+    submitter = _submitter(context)
+    if _is_from_sqs(event):
+        return _on_messages(event["Records"], submitter)
+    rows = _register(Notice.of(event), submitter)
+    _submit(rows, submitter)
+    items = (submitter.ledger.item(row.key) for row in rows)
+    return {"rows": [_plain(item) for item in items if item is not None]}
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def on_schedule(_event: Any, context: LambdaContext) -> None:
+    """Fired every minute, follows running jobs to their end, settles what is unknown, and submits what waits."""
+    Reconciler(_submitter(context)).run(RECONCILE_SECONDS)
+
+
+# -- uploads -----------------------------------------------------------------------------------------------------------
+
+
+def _is_from_sqs(event: Any) -> bool:
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    return (
+        isinstance(records, list)
+        and bool(records)
+        and all(isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs" for record in records)
+    )
+
+
+def _on_messages(records: list[dict[str, Any]], submitter: Submitter) -> dict[str, Any]:
+    """Register each message by itself, then submit once. Registered is acknowledged: from then on the ledger has it."""
+    rows: list[Row] = []
+
+    def register(record: SQSRecord) -> None:
+        rows.extend(_register(Notice.of_message(record.raw_event.get("body")), submitter))
+
+    processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+    with processor(records, register):
+        processor.process()
+    _submit(rows, submitter)
+    return dict(processor.response())
+
+
+def _register(notice: Notice, submitter: Submitter) -> list[Row]:
+    """Put what can be read into the ledger; then fail for what cannot: it comes again, and ends in the dead letters.
+
+    Raises:
+        UnreadableEvent: with the reason of every record that could not be read.
+    """
+    for reason in notice.skipped:
+        logger.info("skipped", reason=reason)
+    rows = [_registered(version, submitter) for version in notice.versions if not _is_result(version, submitter)]
+    if notice.unreadable:
+        submitter.count("Unreadable", len(notice.unreadable))
+        raise UnreadableEvent("; ".join(notice.unreadable))
+    return rows
+
+
+def _registered(version: ObjectVersion, submitter: Submitter) -> Row:
+    row, is_news = submitter.ledger.register(version)
+    logger.info("registered" if is_news else "duplicate", object_key=row.key.object, version=row.key.version)
+    submitter.count("Registered" if is_news else "Duplicate", 1)
+    return row
+
+
+def _is_result(version: ObjectVersion, submitter: Submitter) -> bool:
+    """Our own results never become work, whatever the bucket's notifications say."""
+    settings = submitter.settings
+    ours = version.bucket == settings.results_bucket and version.key.startswith(settings.results_prefix)
+    if ours:
+        logger.info("skipped", reason="a result of ours", object_key=version.row_key.object)
+    return ours
+
+
+def _submit(rows: Iterable[Row], submitter: Submitter) -> None:
+    """Submit at once if a workflow is free. The rows are safe: what fails here, the next minute's run repeats."""
+    try:
+        submitter.fill([row for row in rows if row.status is Status.PENDING])
+    except Exception:
+        logger.exception("could not submit; the next run of the schedule does")
+        submitter.count("SubmitErrors", 1)
+
+
+# -- composition -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _settings() -> Settings:
+    return Settings.from_environment()
+
+
+@cache
+def _client(service: str) -> Any:
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=20,
+        max_pool_connections=50,
+        # TLS and the pin guard the bytes; a checksum beside them would cost as much as the relay itself.
+        response_checksum_validation="when_required",
+        request_checksum_calculation="when_required",
+    )
+    return boto3.client(service, config=config)  # type: ignore[call-overload]
+
+
+@cache
+def _api_key() -> ApiKey:
+    return ApiKey(_client("secretsmanager"), _settings().api_key_secret_arn)
+
+
+@cache
+def _connections() -> Any:
+    return connection_pool(_settings().api_url)
+
+
+def _submitter(context: LambdaContext) -> Submitter:
+    settings = _settings()
+    clock = Clock()
+    deadline = Deadline.in_seconds(clock, context.get_remaining_time_in_millis() / 1_000)
+    return Submitter(
+        ledger=Ledger(
+            _client("dynamodb"),
+            ledger_table=settings.ledger_table,
+            workflows_table=settings.workflows_table,
+            retention_days=settings.retention_days,
+            clock=clock,
+            deadline=deadline,
+        ),
+        source=Source(_client("s3")),
+        platform=Platform(api_url=settings.api_url, api_key=_api_key(), pool=_connections(), deadline=deadline),
+        settings=settings,
+        clock=clock,
+        deadline=deadline,
+        count=_count,
+    )
+
+
+def _count(name: str, value: int) -> None:
+    metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    """A ledger item as JSON has it."""
+
+    def plain(value: Any) -> Any:
+        return int(value) if isinstance(value, Decimal) else str(value)
+
+    result: dict[str, Any] = json.loads(json.dumps(item, default=plain))
+    return result

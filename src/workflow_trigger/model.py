@@ -1,0 +1,307 @@
+"""The words of the product: object versions, rows, jobs, workflows, and how a row's status may change."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, Self
+
+
+class Status(StrEnum):
+    """Where an object version stands."""
+
+    PENDING = "PENDING"  # in the line
+    SUBMITTING = "SUBMITTING"  # in an attempt whose outcome is not known yet
+    SCHEDULED = "SCHEDULED"  # accepted by the platform
+    IN_PROGRESS = "IN_PROGRESS"  # the platform works on it, or its end is being confirmed
+    COMPLETED = "COMPLETED"  # this file succeeded
+    FAILED = "FAILED"  # this file failed, or its job did
+    STOPPED = "STOPPED"  # its job was stopped
+    REJECTED = "REJECTED"  # never ran: gone, too slow to stream, or refused by the platform
+    SUPERSEDED = "SUPERSEDED"  # never ran: overwritten before it was read
+
+
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED, Status.REJECTED, Status.SUPERSEDED})
+RUNNING = frozenset({Status.SCHEDULED, Status.IN_PROGRESS})
+ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
+
+# PENDING goes to a running state directly when a job turns up that a lost attempt had started after all. A running row
+# goes on as running when its job changes, or when a workflow takes up a job that had lost its workflow's item.
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.SUBMITTING}) | RUNNING,
+    Status.SUBMITTING: frozenset({Status.PENDING, Status.REJECTED, Status.SUPERSEDED}) | RUNNING,
+    Status.SCHEDULED: RUNNING | ENDED,
+    Status.IN_PROGRESS: RUNNING | ENDED,
+    **dict.fromkeys(FINAL, frozenset({Status.PENDING})),  # a later event, or an operator's retry
+}
+
+
+def sources_of(target: Status) -> frozenset[Status]:
+    """The states from which a row may go to `target`."""
+    return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
+
+
+class RowKey(NamedTuple):
+    """The ledger's primary key."""
+
+    object: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectVersion:
+    """One object version, as an event names it. `etag` is without quotes; `size_bytes` may be unknown."""
+
+    bucket: str
+    key: str
+    version_id: str | None
+    etag: str | None
+    size_bytes: int | None
+    sequencer: str | None
+    uploaded_at: str | None
+
+    @property
+    def row_key(self) -> RowKey:
+        """`s3://bucket/key`, and the version id, or the etag where the bucket has no versions."""
+        return RowKey(f"s3://{self.bucket}/{self.key}", self.version_id or self.etag or "")
+
+
+def is_later(sequencer: str | None, than: str | None) -> bool:
+    """Whether one event of a key came after another.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    """
+    if not sequencer or not than:
+        return False
+    width = max(len(sequencer), len(than))
+    return sequencer.upper().ljust(width, "0") > than.upper().ljust(width, "0")
+
+
+def token_of(key: RowKey) -> str:
+    """16 hexadecimal digits that name a row in the names and ids which the platform sends back."""
+    return hashlib.sha256("\n".join(key).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+_STEM_LIMIT = 40  # the platform loses files with long names without an error
+
+
+def upload_name(key: RowKey) -> str:
+    """The file name that is sent: ASCII stem (at most 40), the row's token, the extension."""
+    path = PurePosixPath(key.object)
+    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", ascii_stem)[:_STEM_LIMIT].strip("-") or "document"
+    extension = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", path.suffix) else ""
+    return f"{stem}-{token_of(key)}{extension}"
+
+
+# -- the platform's job ------------------------------------------------------------------------------------------------
+
+JOB_ACTIVE = frozenset({"SCHEDULED", "IN_PROGRESS"})
+JOB_ENDED = frozenset({"COMPLETED", "STOPPED", "FAILED"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """The vendor's JobInformation. The two lists are None where the answer left them out."""
+
+    id: str
+    workflow_id: str | None
+    workflow_name: str | None
+    status: str
+    created_at: str | None  # with a zone, always
+    runtime: str | None
+    job_type: str | None
+    input_file_ids: tuple[str, ...] | None
+    output_node_files: tuple[Mapping[str, Any], ...] | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job holds its workflow. A status that is not known yet counts as active."""
+        return self.status not in JOB_ENDED
+
+    def created(self) -> datetime | None:
+        """`created_at` as a time; a value without a zone is UTC."""
+        return parse_time(self.created_at)
+
+    def of_file(self, key: RowKey, *, alone: bool) -> Self:
+        """The same job with the list entries of one file, where ids show whose they are."""
+        token = token_of(key)
+        ids, nodes = self.input_file_ids, self.output_node_files
+        if alone:
+            return self
+        if ids is not None and any(token in file_id for file_id in ids):
+            ids = tuple(file_id for file_id in ids if token in file_id)
+        if nodes is not None and any(token in str(node.get("file_id")) for node in nodes):
+            nodes = tuple(node for node in nodes if token in str(node.get("file_id")))
+        return replace(self, input_file_ids=ids, output_node_files=nodes)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An ISO-8601 time, UTC where it names no zone; None where it is none."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def iso(moment: datetime) -> str:
+    """UTC with microseconds, so that times sort as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Details:
+    """How the processing of a job really went."""
+
+    processing_status: str
+    message: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedFile:
+    """A file of a job that failed, under a name that resembles the one that was sent."""
+
+    document: str
+    error: str
+
+
+# -- rows and workflows ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What the use cases need of a ledger row. `seen` is its `updated_at` when it was read."""
+
+    source: ObjectVersion
+    status: Status
+    seen: str
+    eligible_at: str | None
+    attempt_id: str | None = None
+    bound_to: str | None = None  # the workflow in which a lost attempt may still turn up
+    workflow_id: str | None = None
+    job_id: str | None = None
+    failures: int = 0
+    strikes: int = 0
+    accepted_count_then: int | None = None  # of the workflow, when the last strike was counted
+    slow_tries: int = 0
+    earlier_job_ids: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> RowKey:
+        """The row's primary key."""
+        return self.source.row_key
+
+
+class Phase(StrEnum):
+    """What a workflow is doing for us."""
+
+    IDLE = "idle"
+    SUBMITTING = "submitting"  # an attempt streams; provably nothing runs yet
+    COMMITTED = "committed"  # the last bytes may have been sent; the answer is not recorded
+    RUNNING = "running"  # a job is active
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """The jobs that were there before an attempt: the newest ids, and how far back they reach (None: to the first)."""
+
+    ids: frozenset[str] = frozenset()
+    reaches_back_to: str | None = None
+
+    @classmethod
+    def of(cls, jobs: list[Job], limit: int = 20) -> Self:
+        """The newest `limit` of the listed jobs, and all that are active."""
+        by_age = sorted(jobs, key=lambda job: iso(job.created() or datetime.max.replace(tzinfo=UTC)), reverse=True)
+        kept = by_age[:limit]
+        oldest = kept[-1].created() if len(by_age) > limit else None
+        active = {job.id for job in by_age if job.is_active}
+        return cls(ids=frozenset(job.id for job in kept) | active, reaches_back_to=iso(oldest) if oldest else None)
+
+    def is_new(self, job: Job) -> bool:
+        """Whether the job was not there before. Both times compared are the platform's own."""
+        if job.id in self.ids:
+            return False
+        created, limit = job.created(), parse_time(self.reaches_back_to)
+        return created is None or limit is None or created >= limit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workflow:
+    """One workflow's item: its phase and, while it is not idle, the attempt. `revision` changes with every write."""
+
+    workflow_id: str
+    phase: Phase = Phase.IDLE
+    revision: str | None = None
+    attempt_id: str | None = None
+    rows: tuple[RowKey, ...] = ()
+    baseline: Baseline = field(default_factory=Baseline)
+    started_at: str | None = None
+    committed_at: str | None = None
+    lease_ends_at: str | None = None
+    unsettled: bool = False  # the last attempt's answer was lost, and its job may still turn up
+    job_id: str | None = None
+    job_status: str | None = None
+    doubtful_since: str | None = None  # the job is missing, or its end cannot be confirmed, since then
+    not_before: str | None = None
+    accepted_count: int = 0  # files, ever
+    setbacks: int = 0  # attempts in a row that never came to an answer
+    refusals: int = 0  # single files refused in a row, nothing accepted between
+    last_error: Mapping[str, str] | None = None
+
+    def is_free(self, now: datetime) -> bool:
+        """Whether an attempt may start."""
+        return self.phase is Phase.IDLE and (self.not_before is None or self.not_before <= iso(now))
+
+    def lease_has_ended(self, now: datetime) -> bool:
+        """Whether the invocation that made the attempt is to be taken for dead."""
+        return self.lease_ends_at is None or self.lease_ends_at <= iso(now)
+
+    def released(self, *, not_before: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
+        """Idle again. The attempt's rows and baseline stay: a lost answer is looked for once more with them."""
+        known = self.baseline.ids | {self.job_id} if self.job_id else self.baseline.ids
+        return replace(
+            self,
+            phase=Phase.IDLE,
+            baseline=replace(self.baseline, ids=known),
+            attempt_id=None,
+            lease_ends_at=None,
+            committed_at=None,
+            job_id=None,
+            job_status=None,
+            doubtful_since=None,
+            not_before=iso(not_before) if not_before else None,
+            last_error=error or self.last_error,
+        )
+
+    def running(self, job: Job, *, rows: tuple[RowKey, ...]) -> Self:
+        """Runs `job`, which holds the given rows' files; no rows: a stranger's."""
+        return replace(
+            self,
+            phase=Phase.RUNNING,
+            rows=rows,
+            job_id=job.id,
+            job_status=job.status,
+            lease_ends_at=None,
+            unsettled=False,
+            doubtful_since=None,
+            not_before=None,
+            accepted_count=self.accepted_count + len(rows),
+            setbacks=0,
+            refusals=0 if rows else self.refusals,
+            last_error=None if rows else self.last_error,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """One row's next step. `sets` are ledger attributes beside the status, None removes one."""
+
+    key: RowKey
+    to: Status
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    seen: str | None = None  # for a row that waits: as it was when it was read; else the attempt is the condition

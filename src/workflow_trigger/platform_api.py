@@ -1,0 +1,345 @@
+"""The vendor's HTTP API: every call ends in an answer, or in an error that says what happened remotely.
+
+Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
+"""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from workflow_trigger.api_key import ApiKey
+from workflow_trigger.clock import Deadline
+from workflow_trigger.errors import (
+    Busy,
+    KeyNotSet,
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    NotSent,
+    OutcomeUnknown,
+    PlatformError,
+    Refused,
+    Throttled,
+    Unavailable,
+    Unreachable,
+    shorten,
+)
+from workflow_trigger.model import Details, FailedFile, Job, parse_time
+from workflow_trigger.multipart import Encoder
+
+ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
+_QUESTION_SECONDS = 30
+_CONNECT_SECONDS = 10
+_STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
+_RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
+_ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+_LIST_LIMIT_BYTES = 64 * 1024 * 1024  # the list of jobs has no pages
+
+_THROTTLE_DEFAULT_SECONDS = 30.0
+_THROTTLE_LIMIT_SECONDS = 900.0
+
+_REFUSALS = {400, 413, 415, 422}
+
+
+def connection_pool(api_url: str) -> urllib3.PoolManager:
+    """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
+    context = ssl.create_default_context() if api_url.startswith("https:") else None
+    return urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
+
+
+class Platform:
+    """One workspace of the platform, by its key."""
+
+    def __init__(self, *, api_url: str, api_key: ApiKey, pool: urllib3.PoolManager, deadline: Deadline) -> None:
+        self._root = f"{api_url}/api/v1"
+        self._api_key = api_key
+        self._pool = pool
+        self._deadline = deadline
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    def jobs(self, workflow_id: str) -> list[Job]:
+        """All jobs of a workflow, in no particular order."""
+        query = urlencode({"workflow_id": workflow_id})
+        answer = self._ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES)
+        if not isinstance(answer, list):
+            raise Unavailable("The list of jobs is no list")
+        jobs = [_job(entry) for entry in answer]
+        if None in jobs:
+            raise Unavailable("The list of jobs has an entry without an id")
+        return [job for job in jobs if job is not None and job.workflow_id in {None, workflow_id}]
+
+    def job(self, job_id: str) -> Job:
+        """One job, as far as this answer tells: the lists of files may be left out."""
+        job = _job(self._ask(f"/jobs/{quote(job_id, safe='')}"))
+        if job is None:
+            raise Unavailable(f"The answer for job {job_id} is no job")
+        return job
+
+    def details(self, job_id: str) -> Details:
+        """How the processing went; what COMPLETED alone does not tell."""
+        answer = self._ask(f"/jobs/{quote(job_id, safe='')}/details")
+        status = answer.get("processing_status") if isinstance(answer, Mapping) else None
+        if not isinstance(status, str):
+            raise Unavailable(f"The details of job {job_id} have no processing_status")
+        message = answer.get("message")
+        return Details(processing_status=status, message=shorten(message) if isinstance(message, str) else None)
+
+    def failed_files(self, job_id: str) -> list[FailedFile]:
+        """The files of a job that failed."""
+        answer = self._ask(f"/jobs/{quote(job_id, safe='')}/failed-files")
+        entries = answer.get("failed_files") if isinstance(answer, Mapping) else None
+        if not isinstance(entries, list):
+            raise Unavailable(f"The failed files of job {job_id} are no list")
+        return [
+            FailedFile(document=str(entry.get("document") or ""), error=shorten(str(entry.get("error") or "")))
+            for entry in entries
+            if isinstance(entry, Mapping)
+        ]
+
+    def documents(self, job_id: str) -> list[str]:
+        """The names of a job's files, from the newer file status or from the failed files; [] where neither tells."""
+        try:
+            answer = self._ask(f"/jobs/{quote(job_id, safe='')}/file-status")
+            files = answer.get("files") if isinstance(answer, Mapping) else None
+            names = [str(entry.get("document")) for entry in files or [] if isinstance(entry, Mapping)]
+        except Misconfigured:
+            names = []  # not every deployment has it
+        return names or [failed.document for failed in self.failed_files(job_id)]
+
+    def _ask(self, path: str, *, limit_bytes: int = _ANSWER_LIMIT_BYTES) -> Any:
+        try:
+            return self._ask_once(path, limit_bytes)
+        except KeyRejected:
+            self._api_key.forget()  # it may have been rotated
+            return self._ask_once(path, limit_bytes)
+
+    def _ask_once(self, path: str, limit_bytes: int) -> Any:
+        seconds = max(1.0, min(_QUESTION_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
+        headers = self._headers()
+        try:
+            response = self._pool.request(
+                "GET",
+                self._root + path,
+                headers=headers,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                preload_content=False,
+            )
+            with response:
+                body = _bounded(response, limit_bytes)
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
+        if not 200 <= response.status < 300:
+            raise _refusal(response.status, response.headers, body) or Unavailable(f"HTTP {response.status}")
+        try:
+            return _parsed(body)
+        except ValueError as error:
+            raise Unavailable("The platform's answer is not JSON") from error
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self, workflow_id: str, encoder: Encoder, commit: Callable[[float], None]) -> Job:
+        """Post the files, once. `commit(seconds)` is called before the last bytes leave; if it raises, they never do.
+
+        Its argument is how long the answer will be waited for. Errors that `commit` or the parts raise pass through.
+
+        Raises:
+            NotSent: nothing can be running. OutcomeUnknown: something may. Busy, Refused, Throttled, Misconfigured:
+                the platform said so.
+        """
+        committed = False
+
+        def body() -> Iterator[bytes]:
+            nonlocal committed
+            yield from encoder.body_without_closing()
+            commit(answer_seconds)
+            committed = True
+            yield encoder.closing
+
+        headers = self._headers() | {
+            "Content-Type": encoder.content_type,
+            "Content-Length": str(encoder.content_length),
+        }
+        answer_seconds = max(5.0, min(ANSWER_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
+        # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
+        with connection_pool(self._root) as pool:
+            try:
+                response = pool.request(
+                    "POST",
+                    f"{self._root}/workflows/{quote(workflow_id, safe='')}/run",
+                    body=body(),
+                    headers=headers,
+                    redirect=False,
+                    timeout=urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds),
+                    preload_content=False,
+                )
+                with response:
+                    content = _bounded(response, _ANSWER_LIMIT_BYTES)
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                raise Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
+            except (HTTPError, OSError) as error:
+                unheard = OutcomeUnknown if committed else NotSent
+                raise unheard(f"The run request broke off: {type(error).__name__}") from error
+        return self._answered(response.status, response.headers, content, committed=committed)
+
+    def _answered(self, status: int, headers: Mapping[str, str], content: bytes, *, committed: bool) -> Job:
+        if status == HTTPStatus.UNAUTHORIZED:
+            self._api_key.forget()
+        refusal = _refusal(status, headers, content)
+        if isinstance(refusal, KeyRejected):
+            refusal.hold_seconds = KeyNotSet.hold_seconds  # the next attempt asks with the secret as it is by then
+        if refusal is not None:
+            raise refusal
+        if not committed:
+            raise NotSent(f"HTTP {status} came before the request was complete")
+        if not 200 <= status < 300:
+            raise OutcomeUnknown(f"HTTP {status}: {_reason(content)}")
+        try:
+            answer = _parsed(content)
+        except ValueError as error:
+            raise OutcomeUnknown(f"HTTP {status} with an answer that is not JSON") from error
+        if not isinstance(answer, Mapping):
+            raise OutcomeUnknown(f"HTTP {status} with an answer that is no object")
+        job = _job(answer)
+        if job is None:
+            raise Busy(f"HTTP {status} without a job: {_reason(content)}")
+        return job
+
+    def _headers(self) -> dict[str, str]:
+        return {"unstructured-api-key": self._api_key.value(), "Accept": "application/json"}
+
+
+# -- answers, read with distrust ---------------------------------------------------------------------------------------
+
+
+def _bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
+    content = response.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise HTTPError("the answer is larger than its bound")
+    return content
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _refusal(status: int, headers: Mapping[str, str], content: bytes) -> PlatformError | None:
+    """The error that an HTTP status stands for; None where the status alone does not tell what happened."""
+    reason = f"HTTP {status}: {_reason(content)}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return KeyRejected(
+            f"{reason} (a key of this workspace is needed; keys of the Transform product do not work here)"
+        )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Throttled(reason, _retry_after_seconds(headers, content))
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFound(reason)
+    if status in _REFUSALS:
+        return Refused(reason)
+    if 300 <= status < 400:
+        return Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
+    if 400 <= status < 500:
+        return Misconfigured(reason)
+    return None
+
+
+def _reason(content: bytes) -> str:
+    """What the platform says, for people; its errors come as `detail`, a text or FastAPI's list."""
+    try:
+        detail = _parsed(content)["detail"]
+        if isinstance(detail, list):
+            detail = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in detail)
+    except (ValueError, LookupError, TypeError):
+        detail = content[:2_000].decode("utf-8", "replace")
+    return shorten(str(detail)) or "no reason given"
+
+
+def _retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
+    """`Retry-After` as seconds or as a date, else `retry_after` in the body, else half a minute; at most 15 minutes."""
+    text = headers.get("Retry-After", "")
+    seconds = _seconds(text)
+    if seconds is None and text:
+        try:
+            moment = parsedate_to_datetime(text)
+            seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
+        except ValueError:
+            seconds = None
+    if seconds is None:
+        try:
+            seconds = _seconds(_parsed(content)["retry_after"])
+        except (ValueError, LookupError, TypeError):
+            seconds = None
+    return min(max(_THROTTLE_DEFAULT_SECONDS if seconds is None else seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if number == number else None  # noqa: PLR0124  NaN
+
+
+def _job(answer: Any) -> Job | None:
+    """JobInformation, field by field; None where it has no id."""
+    if not isinstance(answer, Mapping):
+        return None
+    job_id = answer.get("id")
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= 256:
+        return None
+    return Job(
+        id=job_id,
+        workflow_id=_text(answer, "workflow_id"),
+        workflow_name=_text(answer, "workflow_name"),
+        status=_text(answer, "status") or "UNKNOWN",
+        created_at=_with_zone(_text(answer, "created_at")),
+        runtime=_text(answer, "runtime"),
+        job_type=_text(answer, "job_type"),
+        input_file_ids=_file_ids(answer.get("input_file_ids")),
+        output_node_files=_node_files(answer.get("output_node_files")),
+    )
+
+
+_ENTRIES_LIMIT = 1_000
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str | None:
+    value = answer.get(name)
+    return shorten(value) if isinstance(value, str) and value else None
+
+
+def _with_zone(created_at: str | None) -> str | None:
+    """GET leaves out the zone that POST gives for the same moment: UTC."""
+    try:
+        naive = created_at is not None and datetime.fromisoformat(created_at).tzinfo is None
+    except ValueError:
+        naive = False
+    return f"{created_at}Z" if naive and parse_time(created_at) else created_at
+
+
+def _file_ids(value: object) -> tuple[str, ...] | None:
+    if not isinstance(value, list):
+        return None
+    return tuple(each[:1_024] for each in value[:_ENTRIES_LIMIT] if isinstance(each, str))
+
+
+def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
+    if not isinstance(value, list):
+        return None
+    return tuple(
+        {str(name): text[:1_024] for name, text in each.items() if isinstance(text, str)}
+        for each in value[:_ENTRIES_LIMIT]
+        if isinstance(each, Mapping)
+    )

@@ -1,0 +1,106 @@
+"""The environment of the functions, read once, with all its faults reported together."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from workflow_trigger.errors import SettingsError
+
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the template passes in. `api_url` is the root of the platform, without `/api/v1`."""
+
+    api_url: str
+    workflow_ids: tuple[str, ...]
+    api_key_secret_arn: str
+    ledger_table: str
+    workflows_table: str
+    max_files_per_run: int = 10
+    max_bytes_per_run: int = 100_000_000
+    poll_seconds: float = 10
+    retention_days: int = 365
+    results_bucket: str | None = None
+    results_prefix: str = "results/"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read and check all variables.
+
+        Raises:
+            SettingsError: names every variable that is missing or wrong, and what it should be.
+        """
+        faults: list[str] = []
+
+        def read[T](name: str, parse: Callable[[str], T], default: str | None = None) -> T | None:
+            text = environment.get(name, "").strip() or default
+            if text is None:
+                faults.append(f"{name} is not set")
+                return None
+            try:
+                return parse(text)
+            except ValueError as error:
+                faults.append(f"{name}={text!r}: {error}")
+                return None
+
+        values = {
+            "api_url": read("UNSTRUCTURED_API_URL", api_root),
+            "workflow_ids": read("WORKFLOW_IDS", _workflow_ids),
+            "api_key_secret_arn": read("API_KEY_SECRET_ARN", str),
+            "ledger_table": read("LEDGER_TABLE", str),
+            "workflows_table": read("WORKFLOWS_TABLE", str),
+            "max_files_per_run": read("MAX_FILES_PER_RUN", _between(1, 25), "10"),
+            "max_bytes_per_run": read("MAX_MEGABYTES_PER_RUN", _megabytes, "100"),
+            "poll_seconds": read("POLL_SECONDS", _between(1, 50), "10"),
+            "retention_days": read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
+            "results_bucket": environment.get("RESULTS_BUCKET") or None,
+            "results_prefix": environment.get("RESULTS_PREFIX", "results/"),
+        }
+        if faults:
+            raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def api_root(url: str) -> str:
+    """The platform's root, from any of the three forms in which the address is passed around.
+
+    Raises:
+        ValueError: not an https address (http is for this machine only, since every request carries the key).
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an address like https://platform.unstructuredapp.io")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must begin with https://, because every request carries the API key")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must hold neither credentials nor a query")
+    path = parts.path.rstrip("/")
+    path = re.sub(r"/workflows/[^/]+/run$", "", path)
+    path = re.sub(r"/api/v1$", "", path)
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _workflow_ids(text: str) -> tuple[str, ...]:
+    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    wrong = [part for part in ids if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", part)]
+    if not ids or wrong:
+        raise ValueError("must be one or more workflow ids, separated by commas")
+    return ids
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _megabytes(text: str) -> int:
+    return _between(1, 100_000)(text) * 1_000_000
