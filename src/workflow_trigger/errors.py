@@ -109,9 +109,9 @@ class KeyRejected(Misconfigured):
 
 
 class KeyNotSet(Misconfigured):
-    """The secret holds no key yet. Looked at again before the next minute's run, so that setting it takes effect."""
+    """The secret holds no key yet. Looked at again by the next minute's run, so that setting it takes effect."""
 
-    hold_seconds = 30
+    hold_seconds = 5
 
 
 class NotFound(Misconfigured):

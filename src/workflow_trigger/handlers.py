@@ -1,6 +1,7 @@
 """The two entry points of the Lambda functions: parse, compose, call one use case, shape the answer."""
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cache
@@ -27,6 +28,9 @@ from workflow_trigger.source import Source
 from workflow_trigger.submit import Submitter
 
 RECONCILE_SECONDS = 50.0  # of every minute: the next run of the schedule takes over
+
+# An invocation without anything to count is an ordinary one.
+warnings.filterwarnings("ignore", message="No application metrics to publish")
 
 logger = Logger()
 metrics = Metrics(namespace="UnstructuredWorkflowTrigger")

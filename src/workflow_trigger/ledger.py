@@ -197,7 +197,7 @@ class Ledger:
         updates = [{"Update": self._move(move, before, after)} for move in moves]
         try:
             self._client.transact_write_items(
-                TransactItems=[{"Put": put}, *updates]  # type: ignore[typeddict-item]
+                TransactItems=[{"Put": put}, *updates]  # type: ignore[list-item,typeddict-item]
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]

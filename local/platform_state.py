@@ -1,0 +1,245 @@
+"""What the simulated platform knows: workflows, jobs, the bytes it accepted, and the faults it is to show."""
+
+import hashlib
+import re
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+NAMESPACE = uuid.UUID("6f0f2a4e-9d0b-4b6e-8f58-8f6f8ad0a1c7")
+_COPY_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """One file of a run, as it was received; its bytes lie under `path`."""
+
+    filename: str
+    content_type: str | None
+    file_id: str
+    sha256: str
+    size_bytes: int
+    path: Path
+
+
+@dataclass(slots=True)
+class SimulatedJob:
+    """One job. `ending` is the truth; what GET says of it is another matter."""
+
+    id: str
+    workflow_id: str
+    created: float
+    files: list[StoredFile]
+    seconds: float
+    scheduled_seconds: float
+    ending: str = "SUCCESS"  # a processing_status of the details
+    status: str | None = None  # what the job calls that; None: the usual name
+    failed: dict[str, str] = field(default_factory=dict)  # document → error
+    ours: bool = True  # False: a stranger's
+    details_lag_seconds: float = 0
+    listed_from: float = 0  # the list does not show it before
+    vanished: bool = False
+    stopped_at: float | None = None
+
+    def processing_status(self, now: float) -> str:
+        """What the details say."""
+        if self.stopped_at is not None:
+            return "STOPPED"
+        age = now - self.created
+        if age < self.scheduled_seconds:
+            return "SCHEDULED"
+        return "IN_PROGRESS" if age < self.seconds + self.details_lag_seconds else self.ending
+
+    def job_status(self, now: float) -> str:
+        """What the job says: COMPLETED even when its files failed."""
+        if self.stopped_at is not None:
+            return "STOPPED"
+        age = now - self.created
+        if age < self.seconds:
+            return "SCHEDULED" if age < self.scheduled_seconds else "IN_PROGRESS"
+        return self.status or ("STOPPED" if self.ending == "STOPPED" else "COMPLETED")
+
+    def is_active(self, now: float) -> bool:
+        """Whether it holds its workflow."""
+        return self.stopped_at is None and now - self.created < self.seconds
+
+    def truth(self, file: StoredFile) -> str:
+        """What really became of a file, in the words of the ledger."""
+        if self.stopped_at is not None or self.ending == "STOPPED":
+            return "STOPPED"
+        if self.ending == "FAILED" or file.filename in self.failed or file.file_id in self.failed:
+            return "FAILED"
+        return "COMPLETED"
+
+
+@dataclass(slots=True)
+class Fault:
+    """What goes wrong, `times` times, with calls of one kind.
+
+    `call` is run, jobs, job, details, failed-files, file-status or download; `kind` is one of
+    `status` (answer `status` with `body` and `headers`), `drop` (the connection, before anything is accepted),
+    `drop-after` (accepted, never answered), `answer-after` (accepted, answered with `status` and `body`),
+    `late` (dropped now, accepted `seconds` later), `slow` (answered `seconds` later), `truncate` (half an answer), and
+    for run, on the job that it starts: `job` (`job` holds attributes of `SimulatedJob`).
+    """
+
+    call: str
+    kind: str
+    times: int = 1
+    status: int = 500
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0
+    job: dict[str, Any] = field(default_factory=dict)
+    workflow_id: str | None = None
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """How the platform behaves when nothing is wrong. `job_seconds` by workflow id, else `default_job_seconds`."""
+
+    api_key: str = "local-key"
+    default_job_seconds: float = 2.0
+    scheduled_seconds: float = 0.5
+    job_seconds: dict[str, float] = field(default_factory=dict)
+    known_workflows: list[str] | None = None  # None: every id is one
+    get_shows_files: bool = False
+    list_shows_files: bool = True
+    has_file_status: bool = True
+
+
+class PlatformState:
+    """The simulated platform without its HTTP; safe to use from several threads."""
+
+    def __init__(self, folder: Path, behaviour: Behaviour | None = None, clock: Any = time.time) -> None:
+        self.folder = folder
+        self.behaviour = behaviour or Behaviour()
+        self.jobs: dict[str, SimulatedJob] = {}
+        self.faults: list[Fault] = []
+        self.shown: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
+        self.late: list[tuple[float, str, list[StoredFile]]] = []
+        self.clock = clock
+        self.lock = threading.RLock()
+
+    # -- faults --------------------------------------------------------------------------------------------------------
+
+    def take_fault(self, call: str, workflow_id: str | None = None) -> Fault | None:
+        """The fault that this call is to show, if any is left."""
+        with self.lock:
+            self.requests[call] += 1
+            for fault in self.faults:
+                if fault.call == call and fault.times > 0 and fault.workflow_id in {None, workflow_id}:
+                    fault.times -= 1
+                    self.shown[f"{call} {fault.kind}"] += 1
+                    return fault
+        return None
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def knows(self, workflow_id: str) -> bool:
+        """Whether there is such a workflow."""
+        return self.behaviour.known_workflows is None or workflow_id in self.behaviour.known_workflows
+
+    def store(self, filename: str, content_type: str | None, stream: BinaryIO) -> StoredFile:
+        """Keep a file's bytes."""
+        path = self.folder / uuid.uuid4().hex
+        digest = hashlib.sha256()
+        size = 0
+        with path.open("wb") as target:
+            while chunk := stream.read(_COPY_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                target.write(chunk)
+        name = PurePosixPath(filename)
+        file_id = f"{re.sub(r'[^A-Za-z0-9_-]', '', name.stem)}-{uuid.uuid4().hex[:8]}{name.suffix}"
+        return StoredFile(
+            filename=filename,
+            content_type=content_type,
+            file_id=file_id,
+            sha256=digest.hexdigest(),
+            size_bytes=size,
+            path=path,
+        )
+
+    def active(self, workflow_id: str) -> SimulatedJob | None:
+        """The job that holds a workflow."""
+        now = self.clock()
+        return next(
+            (job for job in self.jobs.values() if job.workflow_id == workflow_id and job.is_active(now)), None
+        )
+
+    def start(self, workflow_id: str, files: list[StoredFile], **attributes: Any) -> SimulatedJob | None:
+        """A new job, or None while one is active: the files are dropped."""
+        with self.lock:
+            self.accept_late()
+            if self.active(workflow_id):
+                return None
+            behaviour = self.behaviour
+            job = SimulatedJob(
+                id=str(uuid.uuid4()),
+                workflow_id=workflow_id,
+                created=self.clock(),
+                files=files,
+                seconds=behaviour.job_seconds.get(workflow_id, behaviour.default_job_seconds),
+                scheduled_seconds=behaviour.scheduled_seconds,
+            )
+            for name, value in attributes.items():
+                setattr(job, name, value)
+            self.jobs[job.id] = job
+            return job
+
+    def accept_late(self) -> None:
+        """Start what was dropped to be accepted later, as soon as its time has come and its workflow is free."""
+        with self.lock:
+            due = [entry for entry in self.late if entry[0] <= self.clock()]
+            for entry in due:
+                if not self.active(entry[1]):
+                    self.late.remove(entry)
+                    self.start(entry[1], entry[2])
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def information(self, job: SimulatedJob, *, posted: bool, files: bool) -> dict[str, Any]:
+        """JobInformation as POST gives it, or GET, which leaves the zone out."""
+        created = datetime.fromtimestamp(job.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+        now = self.clock()
+        return {
+            "id": job.id,
+            "workflow_id": job.workflow_id,
+            "workflow_name": f"workflow-{job.workflow_id[:8]}",
+            "status": "SCHEDULED" if posted else job.job_status(now),
+            "created_at": f"{created}Z" if posted else created,
+            "runtime": None if posted or job.is_active(now) else "PT0S",
+            "input_file_ids": [file.file_id for file in job.files] if files else None,
+            "output_node_files": self.outputs(job) if files else None,
+            "job_type": "ephemeral",
+        }
+
+    def outputs(self, job: SimulatedJob) -> list[dict[str, str]]:
+        """One entry for each file and node."""
+        return [
+            {
+                "node_id": str(uuid.uuid5(NAMESPACE, f"{job.workflow_id}{kind}")),
+                "file_id": file.file_id,
+                "node_type": kind,
+                "node_subtype": subtype,
+            }
+            for file in job.files
+            for kind, subtype in (("partition", "vlm"), ("chunk", "chunk_by_title"))
+        ]
+
+    def accepted(self) -> list[tuple[str, str, str]]:
+        """What was accepted for us: job id, name and SHA-256 of every file."""
+        with self.lock:
+            return [
+                (job.id, file.filename, file.sha256)
+                for job in self.jobs.values()
+                if job.ours
+                for file in job.files
+            ]

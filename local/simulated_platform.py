@@ -1,0 +1,358 @@
+"""A simulated Unstructured platform: the vendor's HTTP API with its oddities, and faults on demand.
+
+Alone: `python -m local.simulated_platform --port 8000`. Everything under `/_simulation` steers it and shows what it got.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+import uvicorn
+from fastapi import Depends, FastAPI, File, Header, HTTPException, Request, Response, UploadFile
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
+
+from local.platform_state import Behaviour, Fault, PlatformState, SimulatedJob
+
+BUSY = {"detail": "There is a running job in progress. No new job run."}
+
+type Key = Annotated[str | None, Header(alias="unstructured-api-key")]
+type Message = dict[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+
+
+class JobStatus(StrEnum):
+    """As in the vendor's contract."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+
+class WorkflowJobType(StrEnum):
+    """As in the vendor's contract."""
+
+    EPHEMERAL = "ephemeral"
+    PERSISTENT = "persistent"
+    SCHEDULED = "scheduled"
+    TEMPLATE = "template"
+
+
+class NodeFileMetadata(BaseModel):
+    """As in the vendor's contract."""
+
+    node_id: UUID
+    file_id: str
+    node_type: str
+    node_subtype: str
+
+
+class JobInformation(BaseModel):
+    """As in the vendor's contract."""
+
+    id: UUID
+    workflow_id: UUID
+    workflow_name: str
+    status: JobStatus
+    created_at: datetime
+    runtime: timedelta | None = None
+    input_file_ids: list[str] | None = None
+    output_node_files: list[NodeFileMetadata] | None = None
+    job_type: WorkflowJobType = WorkflowJobType.EPHEMERAL
+
+
+def create_app(state: PlatformState) -> FastAPI:
+    """The platform's HTTP API over a state."""
+    app = FastAPI(title="Platform API", version="3.1.0", openapi_url="/openapi.json")
+    _add_runs(app, state)
+    _add_jobs(app, state)
+    _add_steering(app, state)
+    app.add_middleware(_Faults, state=state)
+    return app
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+class _Faults:
+    """Faults below HTTP's manners: connections that end, answers that come early or in half."""
+
+    def __init__(self, app: Any, state: PlatformState) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        transport = getattr(getattr(receive, "__self__", None), "transport", None)
+
+        async def watched(message: Message) -> None:
+            ending = scope.get("ending")
+            if ending == "drop":
+                transport.abort()
+                return
+            if ending == "truncate" and message["type"] == "http.response.body":
+                await send({**message, "body": message["body"][: len(message["body"]) // 2], "more_body": True})
+                transport.close()
+                return
+            await send(message)
+
+        if scope["method"] == "POST" and scope["path"].endswith("/run"):
+            early = self._state.take_fault("run-early")
+            if early is not None and early.kind == "cut":
+                await receive()
+                transport.abort()
+                return
+            if early is not None:
+                await _answer(early)(scope, receive, send)
+                return
+        await self._app(scope, receive, watched)
+
+
+def _answer(fault: Fault) -> Response:
+    return Response(fault.body, fault.status, {"content-type": "application/json", **fault.headers})
+
+
+async def _faulty(state: PlatformState, request: Request, call: str, workflow_id: str | None = None) -> Response | None:
+    """The answer to a question while something is wrong."""
+    fault = state.take_fault(call, workflow_id)
+    if fault is None:
+        return None
+    if fault.kind in {"drop", "truncate"}:
+        request.scope["ending"] = fault.kind
+        return JSONResponse({"detail": "this answer is cut"})
+    if fault.kind == "slow":
+        await asyncio.sleep(fault.seconds)
+        return None
+    return _answer(fault)
+
+
+# -- the vendor's API --------------------------------------------------------------------------------------------------
+
+
+def _check_key(state: PlatformState) -> Callable[[Key], None]:
+    def check(key: Key = None) -> None:
+        if not key:
+            raise HTTPException(401, "API key is missing, please provide it in the unstructured-api-key header")
+        if key != state.behaviour.api_key:
+            raise HTTPException(401, "API key is malformed, please type the API key correctly in the header.")
+
+    return check
+
+
+def _add_runs(app: FastAPI, state: PlatformState) -> None:
+    check = _check_key(state)
+
+    @app.post(
+        "/api/v1/workflows/{workflow_id}/run",
+        status_code=202,
+        response_model=JobInformation,
+        operation_id="run_workflow",
+        tags=["workflows"],
+        summary="Run Workflow",
+        description="Run a workflow by triggering a new job if none is currently active.",
+    )
+    async def run_workflow(
+        request: Request,
+        workflow_id: UUID,
+        input_files: Annotated[list[UploadFile] | None, File()] = None,
+        unstructured_api_key: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        check(unstructured_api_key)
+        if not state.knows(str(workflow_id)):
+            raise HTTPException(404, "Not Found")
+        fault = state.take_fault("run", str(workflow_id))
+        if fault is not None and fault.kind == "status":
+            return _answer(fault)
+        if fault is not None and fault.kind == "drop":
+            request.scope["ending"] = "drop"
+            return JSONResponse({})
+        if fault is not None and fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        files = [
+            await asyncio.to_thread(state.store, file.filename or "", file.content_type, file.file)
+            for file in input_files or []
+        ]
+        if fault is not None and fault.kind == "late":
+            state.late.append((state.clock() + fault.seconds, str(workflow_id), files))
+            request.scope["ending"] = "drop"
+            return JSONResponse({})
+        job = state.start(str(workflow_id), files, **(fault.job if fault is not None else {}))
+        if job is None:
+            return JSONResponse(BUSY, 202)
+        if fault is not None and fault.kind == "answer-after":
+            return _answer(fault)
+        if fault is not None and fault.kind in {"drop-after", "truncate"}:
+            request.scope["ending"] = fault.kind.removesuffix("-after")
+        return JSONResponse(state.information(job, posted=True, files=True), 202)
+
+    @app.get("/api/v1/workflows/{workflow_id}")
+    async def get_workflow(workflow_id: UUID, unstructured_api_key: Key = None) -> dict[str, Any]:
+        check(unstructured_api_key)
+        if not state.knows(str(workflow_id)):
+            raise HTTPException(404, "Not Found")
+        name = f"workflow-{str(workflow_id)[:8]}"
+        return {"id": str(workflow_id), "name": name, "sources": [], "destinations": [], "status": "active"}
+
+
+def _add_jobs(app: FastAPI, state: PlatformState) -> None:
+    check = _check_key(state)
+
+    def find(job_id: str) -> SimulatedJob:
+        state.accept_late()
+        job = state.jobs.get(job_id)
+        if job is None or job.vanished:
+            raise HTTPException(404, "Not Found")
+        return job
+
+    async def allowed(request: Request, unstructured_api_key: Key = None) -> None:
+        check(unstructured_api_key)
+        name = request.url.path.rstrip("/").rpartition("/")[2]
+        names = {"details", "failed-files", "file-status", "download", "jobs"}
+        fault = await _faulty(state, request, name if name in names else "job")
+        if fault is not None:
+            raise _Instead(fault)
+
+    @app.exception_handler(_Instead)
+    async def instead(_request: Request, error: Exception) -> Response:
+        return error.args[0] if isinstance(error, _Instead) else Response(status_code=500)
+
+    guarded = [Depends(allowed)]
+
+    @app.get("/api/v1/jobs/", dependencies=guarded)
+    async def list_jobs(workflow_id: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
+        state.accept_late()
+        now = state.clock()
+        return [
+            state.information(job, posted=False, files=state.behaviour.list_shows_files)
+            for job in list(state.jobs.values())
+            if workflow_id in {None, job.workflow_id}
+            and status in {None, job.job_status(now)}
+            and job.listed_from <= now
+            and not job.vanished
+        ]
+
+    @app.get("/api/v1/jobs/{job_id}", dependencies=guarded)
+    async def get_job(job_id: str) -> dict[str, Any]:
+        return state.information(find(job_id), posted=False, files=state.behaviour.get_shows_files)
+
+    @app.get("/api/v1/jobs/{job_id}/details", dependencies=guarded)
+    async def get_details(job_id: str) -> dict[str, Any]:
+        job = find(job_id)
+        status = job.processing_status(state.clock())
+        stats = {"ready": 0, "in_progress": 0, "success": len(job.files) - len(job.failed), "failure": len(job.failed)}
+        node = {"node_name": "Partitioner", "node_type": "partition", "node_subtype": "vlm", **stats}
+        return {"id": job.id, "processing_status": status, "node_stats": [node], "message": None}
+
+    @app.get("/api/v1/jobs/{job_id}/failed-files", dependencies=guarded)
+    async def get_failed_files(job_id: str) -> dict[str, Any]:
+        failed = find(job_id).failed
+        return {"failed_files": [{"document": name, "error": error} for name, error in failed.items()]}
+
+    @app.get("/api/v1/jobs/{job_id}/file-status", dependencies=guarded)
+    async def get_file_status(job_id: str) -> dict[str, Any]:
+        job = find(job_id)
+        if not state.behaviour.has_file_status:
+            raise HTTPException(404, "Not Found")
+        status = "IN_PROGRESS" if job.is_active(state.clock()) else "SUCCESS"
+        return {"files": [{"document": file.filename, "status": status, "error": None} for file in job.files]}
+
+    @app.post("/api/v1/jobs/{job_id}/cancel", dependencies=guarded)
+    async def cancel(job_id: str) -> dict[str, Any]:
+        job = find(job_id)
+        job.stopped_at = state.clock()
+        return {"id": job.id, "status": "STOPPED"}
+
+    @app.get("/api/v1/jobs/{job_id}/download", dependencies=guarded)
+    async def download(job_id: str, file_id: str, node_id: str | None = None) -> Response:
+        job = find(job_id)
+        file = next((each for each in job.files if each.file_id == file_id), None)
+        if file is None or node_id is None:
+            raise HTTPException(404, "Not Found")
+        return Response(json.dumps(output_of(file.sha256, node_id)), media_type="application/json")
+
+
+class _Instead(Exception):  # noqa: N818
+    """Carries the answer of a fault out of a dependency."""
+
+
+def output_of(sha256: str, node_id: str) -> list[dict[str, Any]]:
+    """The elements that processing makes of a file; they name it by its digest."""
+    return [{"type": "NarrativeText", "element_id": f"{sha256[:16]}-{node_id[:8]}", "text": f"text of {sha256}"}]
+
+
+# -- steering ----------------------------------------------------------------------------------------------------------
+
+
+def _add_steering(app: FastAPI, state: PlatformState) -> None:
+    @app.get("/_simulation/jobs", include_in_schema=False)
+    async def jobs() -> list[dict[str, Any]]:
+        return [{**asdict(job), "truth": [job.truth(file) for file in job.files]} for job in list(state.jobs.values())]
+
+    @app.post("/_simulation/faults", include_in_schema=False)
+    async def add_faults(faults: list[Fault]) -> None:
+        state.faults.extend(faults)
+
+    @app.patch("/_simulation/behaviour", include_in_schema=False)
+    async def behave(changes: dict[str, Any]) -> None:
+        state.behaviour = replace(state.behaviour, **changes)
+
+    @app.get("/_simulation/files/{name}", include_in_schema=False)
+    async def file(name: str) -> FileResponse:
+        path = state.folder / Path(name).name
+        if not path.is_file():
+            raise HTTPException(404, "Not Found")
+        return FileResponse(path)
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(state: PlatformState, *, port: int = 0) -> Iterator[str]:
+    """Serve a state from a thread of this process; gives the address, `http://127.0.0.1:PORT`."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=512)
+    config = uvicorn.Config(create_app(state), log_level="error", access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(timeout=10)
+
+
+def main(
+    port: Annotated[int, typer.Option(help="Port of 127.0.0.1.")] = 8000,
+    api_key: Annotated[str, typer.Option(help="The key that is accepted.")] = "local-key",
+    job_seconds: Annotated[float, typer.Option(help="How long a job takes.")] = 5.0,
+    folder: Annotated[Path | None, typer.Option(help="Where received files are kept; else a temporary folder.")] = None,
+) -> None:
+    """Run the simulated platform until it is interrupted."""
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = folder or Path(temporary)
+        kept.mkdir(parents=True, exist_ok=True)
+        state = PlatformState(kept, Behaviour(api_key=api_key, default_job_seconds=job_seconds))
+        typer.echo(f"Simulated platform: http://127.0.0.1:{port}  key: {api_key}  files: {kept}")
+        uvicorn.run(create_app(state), host="127.0.0.1", port=port, log_level="info")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,221 @@
+"""The local stack: MiniStack in a process of its own, and the real template deployed to it by `sam`."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import urllib3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".local"
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+_START_SECONDS = 60
+
+
+class LocalStackError(Exception):
+    """Something about the local stack failed; the message is for the person at the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """A way to MiniStack: clients that know its address."""
+
+    endpoint: str
+
+    def client(self, service: str) -> Any:
+        """A boto3 client."""
+        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=50)
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            config=config,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What another program needs in its environment to talk to MiniStack."""
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses right now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _bare_environment(**more: str) -> dict[str, str]:
+    """Hardly anything: the function workers inherit it, and a variable that the template forgets must be missing."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL")
+    return {name: os.environ[name] for name in kept if name in os.environ} | more
+
+
+@contextlib.contextmanager
+def ministack(*, port: int | None = None, options: Mapping[str, str] | None = None) -> Iterator[Aws]:
+    """MiniStack on a port of 127.0.0.1, ended and cleared away afterwards.
+
+    Raises:
+        LocalStackError: the port is taken, or MiniStack does not come up.
+    """
+    port = port or free_port()
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        raise LocalStackError(f"Port {port} of 127.0.0.1 is taken; end what listens there, or choose another with PORT=")
+    folder = tempfile.mkdtemp(prefix="ministack-")
+    environment = _bare_environment(
+        GATEWAY_PORT=str(port),
+        BIND_HOST="127.0.0.1",
+        IOT_MTLS_ENABLED="0",
+        TMPDIR=folder,
+        LOG_LEVEL="INFO",
+        **CREDENTIALS,
+        **(options or {}),
+    )
+    log = TOOLS / f"ministack-{port}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [TOOLS / "ministack/bin/python", "-m", "ministack"],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours to handle: it goes away after us
+        )
+    try:
+        _await_health(process, port, log)
+        yield Aws(f"http://127.0.0.1:{port}")
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    url = f"http://127.0.0.1:{port}/_ministack/health"
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            if urllib3.request("GET", url, retries=False, timeout=2).status == 200:
+                return
+        time.sleep(0.1)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    raise LocalStackError(f"MiniStack did not start on port {port}:\n{tail}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End MiniStack and the function workers, which are in its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, 9)
+
+
+# -- sam ---------------------------------------------------------------------------------------------------------------
+
+
+def sam(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run the AWS SAM CLI.
+
+    Raises:
+        LocalStackError: with the lines of its output that say why.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [TOOLS / "sam/bin/sam", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, "SAM_CLI_TELEMETRY": "0", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        telling = [line for line in lines if "rror" in line or "FAILED" in line or "ailed" in line]
+        raise LocalStackError(f"sam {arguments[0]} failed:\n" + "\n".join((telling or lines)[-8:]))
+    return done.stdout
+
+
+def build(folder: Path) -> Path:
+    """`sam build`; returns the built template."""
+    sam("build", "--build-dir", str(folder))
+    return folder / "template.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A deployed stack, by its outputs."""
+
+    name: str
+    aws: Aws
+    outputs: Mapping[str, str]
+
+    def __getitem__(self, output: str) -> str:
+        """The value of an output."""
+        return self.outputs[output]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row of the ledger."""
+        table = boto3.resource("dynamodb", **_resource_arguments(self.aws)).Table(self["LedgerTable"])
+        answer = table.scan(ConsistentRead=True)
+        rows = list(answer["Items"])
+        while "LastEvaluatedKey" in answer:
+            answer = table.scan(ConsistentRead=True, ExclusiveStartKey=answer["LastEvaluatedKey"])
+            rows += answer["Items"]
+        return rows
+
+    def set_key(self, key: str) -> None:
+        """What the output SetApiKeyCommand does."""
+        self.aws.client("secretsmanager").put_secret_value(SecretId=self["ApiKeySecret"], SecretString=key)
+
+    def tick(self) -> None:
+        """Fire the schedule now, without waiting for the minute."""
+        self.aws.client("lambda").invoke(FunctionName=self["OnScheduleFunction"], InvocationType="Event", Payload=b"{}")
+
+
+def _resource_arguments(aws: Aws) -> dict[str, Any]:
+    return {
+        "endpoint_url": aws.endpoint,
+        "region_name": REGION,
+        "aws_access_key_id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    }
+
+
+def deploy(template: Path, aws: Aws, parameters: Mapping[str, str], *, name: str | None = None) -> Deployed:
+    """`sam deploy` of a built template, as the shipped samconfig.toml says."""
+    name = name or f"local-{uuid.uuid4().hex[:8]}"
+    sam(
+        "deploy",
+        "--template-file",
+        str(template),
+        "--config-file",
+        str(ROOT / "samconfig.toml"),
+        "--stack-name",
+        name,
+        "--parameter-overrides",
+        *(f"{key}={value}" for key, value in parameters.items()),
+        environment=aws.environment,
+    )
+    (stack,) = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    return Deployed(name, aws, {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]})
