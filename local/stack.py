@@ -130,6 +130,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, 9)
 
 
+def chosen_port() -> int | None:
+    """The port that `PORT=` names, if it names one.
+
+    Raises:
+        LocalStackError: it is not a port.
+    """
+    text = os.environ.get("PORT", "")
+    if not text:
+        return None
+    if not text.isdigit() or not 1024 <= int(text) <= 65535:
+        raise LocalStackError(f"PORT={text} is not a port from 1024 to 65535")
+    return int(text)
+
+
 # -- sam ---------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,88 @@
+# make run      upload a document to the real template on a local stack, and see its row in the ledger
+# make test     every test, lint and type check
+# Both set up what they need; only Python 3.13 and make must be there.
+
+SHELL := /bin/bash
+export PYENV_VERSION ?= 3.13
+export SAM_CLI_TELEMETRY := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTHON := $(shell export PYENV_VERSION=$(PYENV_VERSION); for each in python3.13 python3 python; do \
+	$$each -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo $$each && break; done)
+BIN := .venv/bin
+RUN := PYTHONPATH=src:. $(BIN)/python
+TOOLS := .local
+ENVIRONMENTS := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready
+
+FILE ?= events/documents/sample.pdf
+EVENT ?= events/s3-put.json
+KEY ?=
+export PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run up invoke event test check format bench soak lock clean
+
+help:
+	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+	@echo 'make up       keep the local stack in the foreground'
+	@echo 'make invoke   EVENT=events/s3-put.json: the built function in the real Lambda runtime'
+	@echo 'make event    KEY=...: write a true event for an object of the local stack'
+	@echo 'make check    format, lint, types, template'
+	@echo 'make lock     resolve the pinned requirements anew'
+	@echo 'make clean    remove what the others made'
+
+setup:
+	@test -n "$(PYTHON)" || { echo "Python 3.13 is needed and was not found. Install it, then run make again." >&2; exit 1; }
+	@$(MAKE) --silent --no-print-directory -j3 $(ENVIRONMENTS)
+
+define make_environment
+	@echo "Setting up $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(dir $(@D)) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes -r $< >$(@D)/install.log 2>&1 || \
+		{ echo "Setting up $(@D) failed:" >&2; tail -n 5 $(@D)/install.log >&2; exit 1; }
+	@touch $@
+endef
+
+.venv/ready: local/requirements.txt
+	$(make_environment)
+$(TOOLS)/ministack/ready: local/requirements-ministack.txt
+	$(make_environment)
+$(TOOLS)/sam/ready: local/requirements-sam.txt
+	$(make_environment)
+
+run: setup
+	@$(RUN) -m local.run "$(FILE)"
+
+up: setup
+	@$(RUN) -m local.up
+
+invoke: setup
+	@$(RUN) -m local.invoke "$(EVENT)"
+
+event: setup
+	@$(RUN) -m local.event "$(KEY)"
+
+test: setup check
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(TOOLS)/sam/bin/sam validate --lint
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.13 \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: setup
+	@$(COMPILE) src/requirements.in -o src/requirements.txt
+	@$(COMPILE) local/requirements.in -c src/requirements.txt -o local/requirements.txt
+	@$(COMPILE) local/requirements-ministack.in -o local/requirements-ministack.txt
+	@$(COMPILE) local/requirements-sam.in -o local/requirements-sam.txt
+
+clean:
+	@rm -rf .venv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,49 @@
+"""`make up`: the local stack in the foreground, and how to talk to it."""
+
+import sys
+import time
+
+import typer
+from rich.console import Console
+
+from local.running import STATE_FILE, Running, remember, running
+from local.stack import CREDENTIALS, LocalStackError, chosen_port
+
+console = Console(highlight=False, soft_wrap=True)
+
+_DEFAULT_PORT = 4566
+
+
+def main() -> None:
+    """Keep the local stack until it is interrupted."""
+    try:
+        with running(console, port=chosen_port() or _DEFAULT_PORT) as run:
+            remember(run)
+            _explain(run)
+            while True:
+                time.sleep(3600)
+    except LocalStackError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]make up:[/] {error}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("\nEnded.")
+    finally:
+        STATE_FILE.unlink(missing_ok=True)
+
+
+def _explain(run: Running) -> None:
+    stack = run.stack
+    exports = " ".join(f"{name}={value}" for name, value in {**CREDENTIALS, **stack.aws.environment}.items())
+    console.print("\nIn another terminal:")
+    console.print(f"  export {exports}", markup=False)
+    console.print(f"  {stack['UploadCommand'].replace('FILE', 'events/documents/sample.pdf')}", markup=False)
+    console.print(f"  aws dynamodb scan --table-name {stack['LedgerTable']}", markup=False)
+    console.print("  make invoke EVENT=events/s3-put.json", markup=False)
+    console.print("  make event KEY=sample.pdf", markup=False)
+    if run.platform.state is not None:
+        console.print(f"  curl {run.platform.url}/_simulation/jobs", markup=False)
+    console.print("\nThe schedule runs every minute. Ctrl-C ends everything.")
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))
