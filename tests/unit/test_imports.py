@@ -1,0 +1,44 @@
+"""Imports point one way: handlers → use cases → adapters → model."""
+
+import ast
+import sys
+from pathlib import Path
+
+import workflow_trigger
+
+LAYERS = [
+    {"errors", "clock"},
+    {"model", "multipart", "settings"},
+    {"decisions", "items", "notifications", "api_key", "source"},
+    {"ledger", "platform_api"},
+    {"submit"},
+    {"reconcile"},
+    {"handlers"},
+]
+FOLDER = Path(workflow_trigger.__file__).parent
+
+
+def imported_by(path: Path) -> set[str]:
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {node.module.removeprefix("workflow_trigger.") for node in nodes if (node.module or "").startswith("workflow_trigger.")}
+
+
+def test_every_module_has_its_layer_and_imports_only_lower_ones() -> None:
+    layer_of = {name: number for number, names in enumerate(LAYERS) for name in names}
+    modules = {path.stem: imported_by(path) for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+    assert set(modules) == set(layer_of)
+    wrong = [(name, other) for name, others in modules.items() for other in others if layer_of[other] >= layer_of[name]]
+    assert wrong == []
+
+
+def test_only_the_declared_packages_are_imported() -> None:
+    declared = {"boto3", "botocore", "urllib3", "aws_lambda_powertools", "workflow_trigger"}
+    declared |= {"mypy_boto3_dynamodb", "mypy_boto3_s3", "mypy_boto3_secretsmanager"}  # types only
+    found: set[str] = set()
+    for path in FOLDER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+    assert found - set(sys.stdlib_module_names) <= declared

@@ -1,0 +1,105 @@
+"""Answers are read with distrust: statuses by what they mean, bodies by their shape."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from workflow_trigger import errors
+from workflow_trigger.platform_api import _job, _refusal, _retry_after_seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, errors.Misconfigured),
+        (307, errors.Misconfigured),
+        (400, errors.Refused),
+        (401, errors.KeyRejected),
+        (402, errors.Misconfigured),
+        (403, errors.Misconfigured),
+        (404, errors.NotFound),
+        (405, errors.Misconfigured),
+        (408, errors.Misconfigured),
+        (409, errors.Misconfigured),
+        (410, errors.Misconfigured),
+        (413, errors.Refused),
+        (415, errors.Refused),
+        (418, errors.Misconfigured),
+        (422, errors.Refused),
+        (429, errors.Throttled),
+    ],
+)
+def test_status_tells_what_happened(status: int, kind: type[Exception]) -> None:
+    assert type(_refusal(status, {}, b"")) is kind
+
+
+@pytest.mark.parametrize("status", [200, 202, 500, 502, 503, 504])
+def test_these_statuses_alone_tell_nothing(status: int) -> None:
+    assert _refusal(status, {}, b"") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"detail": "Not Found"}', "HTTP 413: Not Found"),
+        (
+            b'{"detail": [{"loc": ["body", "input_files", 0], "msg": "bad", "type": "x"}]}',
+            "HTTP 413: body.input_files.0: bad",
+        ),
+        (b"<html>Too large</html>", "HTTP 413: <html>Too large</html>"),
+        (b"", "HTTP 413: no reason given"),
+        (b"\xff\xfe", "HTTP 413: \ufffd\ufffd"),
+        (json.dumps({"detail": "x" * 9_999}).encode(), "HTTP 413: " + "x" * 256),
+    ],
+)
+def test_reason_is_short_and_for_people(body: bytes, text: str) -> None:
+    assert str(_refusal(413, {}, body)) == text
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "seconds"),
+    [
+        ("7", b"", 7),
+        ("0", b"", 1),
+        ("100000", b"", 900),
+        (None, b'{"retry_after": 12.5}', 12.5),
+        (None, b'{"retry_after": "soon"}', 30),
+        (None, b"[]", 30),
+        ("nonsense", b"", 30),
+        ("nan", b"", 30),
+    ],
+)
+def test_retry_after_is_read_from_header_or_body(header: str | None, body: bytes, seconds: float) -> None:
+    assert _retry_after_seconds({"Retry-After": header} if header else {}, body) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    moment = datetime.now(UTC) + timedelta(seconds=120)
+    assert 110 < _retry_after_seconds({"Retry-After": format_datetime(moment, usegmt=True)}, b"") <= 120
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", {}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 300}])
+def test_without_an_id_there_is_no_job(answer: Any) -> None:
+    assert _job(answer) is None
+
+
+def test_a_job_is_read_field_by_field() -> None:
+    job = _job(
+        {
+            "id": "j",
+            "status": 17,
+            "created_at": "2025-01-01T00:00:00.348884",
+            "runtime": "PT0S",
+            "input_file_ids": ["a", 7, "b"],
+            "output_node_files": [{"node_id": "n", "file_id": "a", "size": 3}, "junk"],
+        }
+    )
+    assert job is not None
+    assert (job.status, job.is_active) == ("UNKNOWN", True)
+    assert job.created_at == "2025-01-01T00:00:00.348884Z"
+    assert job.input_file_ids == ("a", "b")
+    assert job.output_node_files == ({"node_id": "n", "file_id": "a"},)
+    assert job.workflow_name is None
