@@ -1,8 +1,7 @@
-"""`make event KEY=...`: a true S3 event for an object of the local stack, and what `sam local invoke` needs beside it."""
+"""`make event KEY=...`: a true S3 event for an object of the local stack, and what `sam local invoke` needs."""
 
 import json
 import platform as machine
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -68,7 +67,7 @@ def main(key: Annotated[str, typer.Argument(help="The object's key.")]) -> None:
 
 
 def _template_for_docker() -> Path:
-    """The built template for `sam local invoke`, which passes on declared variables only and runs the machine's kind."""
+    """The built template for `sam local invoke`, which passes on only what is declared, and runs the machine's kind."""
     built = yaml.safe_load((TOOLS / "build/template.yaml").read_text())
     function = built["Globals"]["Function"]
     function["Architectures"] = ["arm64" if machine.machine() in {"arm64", "aarch64"} else "x86_64"]
@@ -90,4 +89,4 @@ def _fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

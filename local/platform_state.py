@@ -170,9 +170,7 @@ class PlatformState:
     def active(self, workflow_id: str) -> SimulatedJob | None:
         """The job that holds a workflow."""
         now = self.clock()
-        return next(
-            (job for job in self.jobs.values() if job.workflow_id == workflow_id and job.is_active(now)), None
-        )
+        return next((job for job in self.jobs.values() if job.workflow_id == workflow_id and job.is_active(now)), None)
 
     def start(self, workflow_id: str, files: list[StoredFile], **attributes: Any) -> SimulatedJob | None:
         """A new job, or None while one is active: the files are dropped."""
@@ -238,8 +236,5 @@ class PlatformState:
         """What was accepted for us: job id, name and SHA-256 of every file."""
         with self.lock:
             return [
-                (job.id, file.filename, file.sha256)
-                for job in self.jobs.values()
-                if job.ours
-                for file in job.files
+                (job.id, file.filename, file.sha256) for job in self.jobs.values() if job.ours for file in job.files
             ]

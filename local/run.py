@@ -1,6 +1,5 @@
 """`make run`: one document, from the upload to its row in the ledger, on this machine."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -98,4 +97,4 @@ def _compare(run: Running, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

@@ -1,6 +1,6 @@
 """A simulated Unstructured platform: the vendor's HTTP API with its oddities, and faults on demand.
 
-Alone: `python -m local.simulated_platform --port 8000`. Everything under `/_simulation` steers it and shows what it got.
+Alone: `python -m local.simulated_platform --port 8000`. What is under `/_simulation` steers it and shows what it got.
 """
 
 import asyncio
@@ -33,9 +33,8 @@ type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 
 
-class JobStatus(StrEnum):
-    """As in the vendor's contract."""
-
+# As in the vendor's contract; a docstring would show in the published one.
+class JobStatus(StrEnum):  # noqa: D101
     SCHEDULED = "SCHEDULED"
     IN_PROGRESS = "IN_PROGRESS"
     COMPLETED = "COMPLETED"
@@ -43,27 +42,21 @@ class JobStatus(StrEnum):
     FAILED = "FAILED"
 
 
-class WorkflowJobType(StrEnum):
-    """As in the vendor's contract."""
-
+class WorkflowJobType(StrEnum):  # noqa: D101
     EPHEMERAL = "ephemeral"
     PERSISTENT = "persistent"
     SCHEDULED = "scheduled"
     TEMPLATE = "template"
 
 
-class NodeFileMetadata(BaseModel):
-    """As in the vendor's contract."""
-
+class NodeFileMetadata(BaseModel):  # noqa: D101
     node_id: UUID
     file_id: str
     node_type: str
     node_subtype: str
 
 
-class JobInformation(BaseModel):
-    """As in the vendor's contract."""
-
+class JobInformation(BaseModel):  # noqa: D101
     id: UUID
     workflow_id: UUID
     workflow_name: str
@@ -99,7 +92,7 @@ class _Faults:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        transport = getattr(getattr(receive, "__self__", None), "transport", None)
+        transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
 
         async def watched(message: Message) -> None:
             ending = scope.get("ending")
@@ -119,7 +112,7 @@ class _Faults:
                 transport.abort()
                 return
             if early is not None:
-                await _answer(early)(scope, receive, send)
+                await _answer(early)(scope, receive, send)  # type: ignore[arg-type]
                 return
         await self._app(scope, receive, watched)
 
@@ -287,7 +280,7 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         return Response(json.dumps(output_of(file.sha256, node_id)), media_type="application/json")
 
 
-class _Instead(Exception):  # noqa: N818
+class _Instead(Exception):
     """Carries the answer of a fault out of a dependency."""
 
 

@@ -74,7 +74,9 @@ def ministack(*, port: int | None = None, options: Mapping[str, str] | None = No
     """
     port = port or free_port()
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        raise LocalStackError(f"Port {port} of 127.0.0.1 is taken; end what listens there, or choose another with PORT=")
+        raise LocalStackError(
+            f"Port {port} of 127.0.0.1 is taken; end what listens there, or choose another with PORT="
+        )
     folder = tempfile.mkdtemp(prefix="ministack-")
     environment = _bare_environment(
         GATEWAY_PORT=str(port),

@@ -1,6 +1,5 @@
 """`make up`: the local stack in the foreground, and how to talk to it."""
 
-import sys
 import time
 
 import typer
@@ -46,4 +45,4 @@ def _explain(run: Running) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

@@ -109,9 +109,9 @@ class KeyRejected(Misconfigured):
 
 
 class KeyNotSet(Misconfigured):
-    """The secret holds no key yet. Looked at again by the next minute's run, so that setting it takes effect."""
+    """The secret holds no key yet. Looked at again by every run, so that setting it takes effect at once."""
 
-    hold_seconds = 5
+    hold_seconds = 0
 
 
 class NotFound(Misconfigured):

@@ -169,27 +169,38 @@ class Ledger:
     def advance(self, before: Workflow, after: Workflow, moves: Iterable[Move]) -> tuple[Workflow, frozenset[RowKey]]:
         """Change a workflow and rows of its attempt in one transaction: what was written, and the rows left out.
 
-        A row that has moved on meanwhile is left alone, and the others go on without it. Conflicts and throttling are
-        tried again until the invocation ends.
+        A row that has moved on meanwhile is left alone, and the others go on without it.
+
+        Raises:
+            AttemptLost, LedgerUnavailable: as `advance_all`.
+        """
+        left_out: frozenset[RowKey] = frozenset()
+        moves = list(moves)
+        while True:
+            moves = [move for move in moves if move.key not in left_out]
+            after = replace(after, rows=tuple(key for key in after.rows if key not in left_out))
+            written, moved_on = self.advance_all(before, after, moves)
+            if not moved_on:
+                return written, left_out
+            left_out |= moved_on
+
+    def advance_all(
+        self, before: Workflow, after: Workflow, moves: Sequence[Move]
+    ) -> tuple[Workflow, frozenset[RowKey]]:
+        """As `advance`, but for all rows or for none: the second result names those that prevented it.
+
+        Conflicts and throttling are tried again until the invocation ends.
 
         Raises:
             AttemptLost: the workflow is not as it was read; nothing was written.
             LedgerUnavailable: no time is left.
         """
-        pending = {move.key: move for move in moves}
-        left_out: set[RowKey] = set()
-        for attempt in range(1_000):
-            rows = tuple(key for key in after.rows if key not in left_out)
-            after = replace(after, revision=uuid.uuid4().hex, rows=rows)
-            moved_on = self._transact(before, after, list(pending.values()))
-            if moved_on is not None:
-                left_out |= moved_on
-                pending = {key: move for key, move in pending.items() if key not in moved_on}
-                if not moved_on:
-                    return after, frozenset(left_out)
-            else:
-                self._pause(attempt)
-        raise LedgerUnavailable(f"workflow {before.workflow_id}: its transaction kept conflicting")
+        attempt = 0
+        after = replace(after, revision=uuid.uuid4().hex)
+        while (moved_on := self._transact(before, after, moves)) is None:
+            self._pause(attempt)
+            attempt += 1
+        return after, frozenset(moved_on)
 
     def _transact(self, before: Workflow, after: Workflow, moves: Sequence[Move]) -> set[RowKey] | None:
         """One try: the rows that have moved on (none: written), or None where it may pass by itself."""

@@ -173,7 +173,7 @@ def _text(value: object, name: str, limit: int = _TEXT_LIMIT) -> str:
 
 
 def _absent_if(value: object, nothing: str, name: str, strip: str = "") -> str | None:
-    if value is None or value == "" or value == nothing:
+    if value is None or value in ("", nothing):
         return None
     return _text(value, name).strip(strip) or None
 

@@ -19,7 +19,6 @@ from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Deadline
 from workflow_trigger.errors import (
     Busy,
-    KeyNotSet,
     KeyRejected,
     Misconfigured,
     NotFound,
@@ -39,6 +38,7 @@ ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete req
 _QUESTION_SECONDS = 30
 _CONNECT_SECONDS = 10
 _STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
+_ROTATED_SECONDS = 30
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 _LIST_LIMIT_BYTES = 64 * 1024 * 1024  # the list of jobs has no pages
@@ -196,7 +196,7 @@ class Platform:
             self._api_key.forget()
         refusal = _refusal(status, headers, content)
         if isinstance(refusal, KeyRejected):
-            refusal.hold_seconds = KeyNotSet.hold_seconds  # the next attempt asks with the secret as it is by then
+            refusal.hold_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
         if refusal is not None:
             raise refusal
         if not committed:

@@ -170,7 +170,7 @@ class Reconciler:
         return self._advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
     def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None) -> Workflow:
-        """Back into the line, bound to this workflow: there, a late acceptance and the next attempt exclude each other."""
+        """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run."""
         logger.warning("settled: nothing runs", workflow_id=workflow.workflow_id, rows=len(rows))
         self._count("Settled", 1)
         error = dict(workflow.last_error or {"type": "OutcomeUnknown", "message": "no answer, and no job was found"})

@@ -133,7 +133,7 @@ class Submitter:
         Raises:
             AttemptLost: another invocation took the workflow first.
         """
-        line = self._line(fresh)
+        line = self.line(fresh)
         if not self.pick(workflow, line):
             return workflow
         now = self.clock.now()
@@ -146,7 +146,7 @@ class Submitter:
         )
         return Attempt(self, self.ledger.save(workflow, claimed)).run(line)
 
-    def _line(self, fresh: Sequence[Row]) -> list[Row]:
+    def line(self, fresh: Sequence[Row]) -> list[Row]:
         """The rows that may go now, oldest first. Those bound elsewhere are at most a batch per workflow."""
         limit = 25 * (len(self.settings.workflow_ids) + 1)
         rows = {row.key: row for row in [*fresh, *self.ledger.waiting(limit)]}
@@ -195,7 +195,7 @@ class Attempt:
         active = active_job(jobs)
         if active is not None:
             return self._save(self._workflow.running(active, rows=()))
-        self._attach(jobs, self._all.pick(self._workflow, line))
+        self._attach(jobs, line)
         opened = self._open() if self._rows else []
         if not opened:
             return self._workflow if self._workflow.phase is Phase.IDLE else self._save(self._workflow.released())
@@ -240,12 +240,24 @@ class Attempt:
         after = self._workflow.running(found.job, rows=found.rows)
         return self._advance(after, [replace(move, seen=seen[move.key]) for move in moves])
 
-    def _attach(self, jobs: list[Job], batch: list[Row]) -> None:
-        """Workflow and rows in one transaction: a row is never in an attempt that its workflow does not know of."""
-        keys = tuple(row.key for row in batch)
-        after = replace(self._workflow, rows=keys, baseline=Baseline.of(jobs))
-        self._advance(after, [Move(key=row.key, to=Status.SUBMITTING, seen=row.seen) for row in batch])
-        self._rows = [row for row in batch if row.key in self._workflow.rows]
+    def _attach(self, jobs: list[Job], line: Sequence[Row]) -> None:
+        """Take the next batch, workflow and rows in one transaction.
+
+        So a row is never in an attempt that its workflow does not know of. What another workflow took meanwhile is
+        replaced by the next in the line, so that a batch is as full as it can be.
+        """
+        taken: frozenset[RowKey] = frozenset()
+        baseline = Baseline.of(jobs)
+        while batch := self._all.pick(self._workflow, [row for row in line if row.key not in taken]):
+            after = replace(self._workflow, rows=tuple(row.key for row in batch), baseline=baseline)
+            moves = [Move(key=row.key, to=Status.SUBMITTING, seen=row.seen) for row in batch]
+            written, moved_on = self._ledger.advance_all(self._workflow, after, moves)
+            if not moved_on:
+                self._workflow, self._rows = written, batch
+                return
+            taken |= moved_on
+            if all(row.key in taken for row in line):
+                line = [row for row in self._all.line(()) if row.key not in taken]
 
     def _open(self) -> list[OpenObject]:
         """Open every object; rows whose object cannot be had leave the attempt, the others go on."""

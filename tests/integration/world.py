@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from botocore.config import Config
 
 from local.platform_state import Behaviour, PlatformState, StoredFile
 from local.simulated_platform import serving
@@ -48,7 +47,7 @@ _CloudFormation.add_multi_constructor("!", _short_form)
 
 def template() -> dict[str, Any]:
     """The template, its short forms as CloudFormation's long ones."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), Loader=_CloudFormation)  # noqa: S506
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), Loader=_CloudFormation)
     return loaded
 
 
@@ -80,9 +79,9 @@ class World:
         self.counts: Counter[str] = Counter()
         name = uuid.uuid4().hex[:12]
         self.bucket = f"uploads-{name}"
-        self.s3 = self.client("s3")
-        self.dynamodb = self.client("dynamodb")
-        self.secrets = self.client("secretsmanager")
+        self.s3 = aws.client("s3")
+        self.dynamodb = aws.client("dynamodb")
+        self.secrets = aws.client("secretsmanager")
         self.s3.create_bucket(Bucket=self.bucket)
         self.secret = self.secrets.create_secret(Name=f"key-{name}", SecretString=state.behaviour.api_key)["ARN"]
         for resource in ("Ledger", "Workflows"):
@@ -107,11 +106,6 @@ class World:
         state = PlatformState(folder, Behaviour(default_job_seconds=20, scheduled_seconds=5), clock.epoch_seconds)
         with serving(state) as url:
             yield cls(aws, state, url, clock)
-
-    def client(self, service: str) -> Any:
-        client = self.aws.client(service)
-        client.meta.config.merge(Config(read_timeout=10))
-        return client
 
     def _create_table(self, resource: str, name: str) -> None:
         properties = template()["Resources"][resource]["Properties"]

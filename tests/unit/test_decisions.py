@@ -36,7 +36,7 @@ def row(name: str, size: int = 1, **more: Any) -> Row:
 
 
 def pick(line: list[Row], **more: Any) -> list[str]:
-    arguments = {"workflow_id": "w1", "pool": ("w1", "w2"), "max_files": 3, "max_bytes": 100} | more
+    arguments: dict[str, Any] = {"workflow_id": "w1", "pool": ("w1", "w2"), "max_files": 3, "max_bytes": 100} | more
     return [each.source.key for each in pick_batch(line, **arguments)]
 
 

@@ -20,7 +20,8 @@ FOLDER = Path(workflow_trigger.__file__).parent
 
 def imported_by(path: Path) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    return {node.module.removeprefix("workflow_trigger.") for node in nodes if (node.module or "").startswith("workflow_trigger.")}
+    names = [node.module or "" for node in nodes]
+    return {name.removeprefix("workflow_trigger.") for name in names if name.startswith("workflow_trigger.")}
 
 
 def test_every_module_has_its_layer_and_imports_only_lower_ones() -> None:

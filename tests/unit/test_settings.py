@@ -53,7 +53,14 @@ def test_plain_http_is_for_this_machine(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://example.com", "ftp://example.com", "example.com", "https://", "https://u:p@example.com", "https://e.com?a=1"],
+    [
+        "http://example.com",
+        "ftp://example.com",
+        "example.com",
+        "https://",
+        "https://u:p@example.com",
+        "https://e.com?a=1",
+    ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):

@@ -1,0 +1,50 @@
+"""The vendor's contract: our requests conform to it, and the simulated platform publishes the same."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.platform_state import PlatformState
+from local.simulated_platform import create_app
+from tests.integration.world import World
+
+CONTRACT = Path(__file__).resolve().parent.parent / "contract/run-workflow.yaml"
+PATH = "/api/v1/workflows/{workflow_id}/run"
+
+
+def normal(value: Any) -> Any:
+    """One way to say "a file", which OpenAPI 3.1 has two of, and no matter in which order."""
+    if isinstance(value, dict):
+        if value == {"type": "string", "contentMediaType": "application/octet-stream"}:
+            return {"type": "string", "format": "binary"}
+        return {name: normal(inner) for name, inner in value.items()}
+    return [normal(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_simulated_platform_publishes_the_vendors_contract(tmp_path: Path) -> None:
+    contract = yaml.safe_load(CONTRACT.read_text())
+    ours = normal(create_app(PlatformState(tmp_path)).openapi())
+    assert ours["paths"][PATH] == contract["paths"][PATH]
+    for name in ("Body_run_workflow", "JobInformation", "JobStatus", "NodeFileMetadata", "WorkflowJobType"):
+        assert ours["components"]["schemas"][name] == contract["components"]["schemas"][name], name
+
+
+def test_request_is_one_complete_form_with_an_exact_length(world: World) -> None:
+    seen: list[dict[str, str]] = []
+    start = world.state.start
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        seen.append({file.filename: file.content_type or "" for file in arguments[1]})
+        return start(*arguments, **more)
+
+    world.state.start = watched  # type: ignore[method-assign]
+    documents = [
+        world.upload("a.pdf", b"a"),
+        world.upload("b", b"b"),
+        world.upload("c.bin", b"c", ContentType="text/html; charset=utf-8"),
+    ]
+    world.deliver(*documents)
+    names = [world.row(document)["upload_name"] for document in documents]
+    types = ["application/pdf", "application/octet-stream", "text/html"]
+    assert seen == [dict(zip(names, types, strict=True))]

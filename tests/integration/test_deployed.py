@@ -1,0 +1,100 @@
+"""Through the template as `sam build && sam deploy` made it."""
+
+import hashlib
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.integration.conftest import DeployedWorld
+from workflow_trigger.model import FINAL, token_of
+from workflow_trigger.notifications import Notice
+
+_HANG_SECONDS = 240
+
+AWKWARD = [
+    "plain.pdf",
+    "with space.pdf",
+    "plus+sign.pdf",
+    "100%.pdf",
+    "per%20cent.pdf",
+    "Übersicht/報告書 📄.pdf",
+    "quote\"and'apostrophe.pdf",
+    "a=b&c=d?e#f.pdf",
+    "semi;colon,comma.pdf",
+    "[brackets]{braces}.pdf",
+    "tilde~caret^pipe|.pdf",
+    "back\\slash.pdf",
+    "deep/er/and/deep/er.pdf",
+    "no-extension",
+    ".hidden",
+    "x" * 200 + ".pdf",
+    "dots.in.the.name.tar.gz",
+    "@at:colon$.pdf",
+    "(1) copy of (2).pdf",
+    "\u202ereversed.pdf",
+]
+
+
+def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: DeployedWorld) -> None:
+    stack, state = deployed.stack, deployed.state
+    bucket, queue = stack["SourceBucket"], stack["UploadQueueUrl"]
+    keys = AWKWARD + [f"ordinary-{number}.pdf" for number in range(30)]
+    contents = {key: f"content of {key}".encode() * 100 for key in keys}
+    s3, sqs = stack.aws.client("s3"), stack.aws.client("sqs")
+
+    # Uploaded before there is a key: they wait, and run once it is set.
+    s3.put_object(Bucket=bucket, Key=keys[0], Body=contents[keys[0]])
+    _until(lambda: len(stack.rows()) == 1)
+    assert stack.rows()[0]["status"] == "PENDING"
+    stack.set_key(state.behaviour.api_key)
+
+    def put(key: str) -> None:
+        s3.put_object(Bucket=bucket, Key=key, Body=contents[key])
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(put, keys[1:]))
+    s3.put_object(Bucket=bucket, Key="folder/", Body=b"")
+    _until(lambda: len(stack.rows()) == 50)
+    for row in stack.rows()[:20]:  # duplicates, as S3 may send them
+        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(_event(row)))
+    sqs.send_message(QueueUrl=queue, MessageBody="this is not an event")
+
+    def at_rest() -> bool:
+        rows = stack.rows()
+        return len(rows) == 50 and all(row["status"] in FINAL for row in rows)
+
+    stack.tick()
+    _until(at_rest)
+    rows = {row["key"]: row for row in stack.rows()}
+    assert set(rows) == set(keys)
+    assert {row["status"] for row in rows.values()} == {"COMPLETED"}
+    accepted = state.accepted()
+    assert len(accepted) == 50
+    for key, content in contents.items():
+        token = token_of(Notice.of(_event(rows[key])).versions[0].row_key)
+        (received,) = [entry for entry in accepted if token in entry[1]]
+        assert received[0] == rows[key]["job_id"]
+        assert received[2] == hashlib.sha256(content).hexdigest()
+    assert {row["workflow_id"] for row in rows.values()} == set(deployed.workflow_ids)
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    """An EventBridge event for a row's object version."""
+    s3_object = {
+        "key": row["key"],
+        "etag": row["etag"],
+        "size": int(row["size"]),
+        "version-id": row["version_id"],
+        "sequencer": row["sequencer"],
+    }
+    detail = {"bucket": {"name": row["bucket"]}, "object": s3_object}
+    return {"source": "aws.s3", "detail-type": "Object Created", "time": row["uploaded_at"], "detail": detail}
+
+
+def _until(happened: Any) -> None:
+    """Wait for something; the limit only catches a hang."""
+    until = time.monotonic() + _HANG_SECONDS
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.3)

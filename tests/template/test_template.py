@@ -1,0 +1,270 @@
+"""What the template must say, above all where the local stack would not notice."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from local.stack import ROOT
+from tests.integration.world import template
+
+TEMPLATE = template()
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+PARAMETERS = [
+    "UnstructuredApiUrl",
+    "WorkflowIds",
+    "ApiKeySecretArn",
+    "SourceBucketName",
+    "SourceKmsKeyArn",
+    "KeyPrefix",
+    "KeySuffix",
+    "MaxFilesPerRun",
+    "MaxMegabytesPerRun",
+    "PollSeconds",
+    "ResultsMode",
+    "ResultsBucketName",
+    "ResultsPrefix",
+    "LedgerRetentionDays",
+    "AlarmEmail",
+    "AlarmTopicArn",
+    "MemorySize",
+    "PermissionsBoundaryArn",
+    "SubnetIds",
+    "SecurityGroupIds",
+]
+OUTPUTS = [
+    "SourceBucket",
+    "LedgerTable",
+    "WorkflowsTable",
+    "UploadQueueUrl",
+    "DeadLetterQueueUrl",
+    "OnUploadFunction",
+    "OnScheduleFunction",
+    "ApiKeySecret",
+    "ResultsBucket",
+    "SetApiKeyCommand",
+    "UploadCommand",
+    "LogsCommand",
+]
+
+
+def of_type(kind: str) -> list[tuple[str, dict[str, Any]]]:
+    found = [(name, each.get("Properties", {})) for name, each in RESOURCES.items() if each["Type"] == kind]
+    assert found
+    return found
+
+
+def statements() -> list[tuple[str, dict[str, Any]]]:
+    """Every Allow of every role and policy, the optional ones too."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def walk(owner: str, value: Any) -> None:
+        if isinstance(value, dict):
+            if "Effect" in value and "Action" in value:
+                found.append((owner, value))
+            for inner in value.values():
+                walk(owner, inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(owner, inner)
+
+    for name, each in RESOURCES.items():
+        walk(name, each)
+    return found
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_parameters_and_outputs_are_those_of_the_interface() -> None:
+    assert sorted(TEMPLATE["Parameters"]) == sorted(PARAMETERS)
+    assert sorted(TEMPLATE["Outputs"]) == sorted(OUTPUTS)
+
+
+def test_only_the_workflow_ids_have_no_default() -> None:
+    assert [name for name, each in TEMPLATE["Parameters"].items() if "Default" not in each] == ["WorkflowIds"]
+
+
+def test_every_parameter_is_explained_and_grouped() -> None:
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(PARAMETERS)
+    for name, each in TEMPLATE["Parameters"].items():
+        assert len(each["Description"]) > 20, name
+        assert "AllowedPattern" not in each or "ConstraintDescription" in each, name
+
+
+@pytest.mark.parametrize(
+    ("parameter", "good", "bad"),
+    [
+        ("UnstructuredApiUrl", ["https://a.b", "http://127.0.0.1:1/x", "http://localhost"], ["http://a.b", "a.b", ""]),
+        ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["my-secret"]),
+        ("SourceBucketName", ["", "my-bucket.name"], ["My_Bucket", "-a-", "s3://b"]),
+        ("KeyPrefix", ["", "in/2026=x/"], ["a b", "a*"]),
+        ("KeySuffix", ["", ".pdf"], ["*.pdf"]),
+        ("ResultsPrefix", ["", "results/", "a/b/"], ["results", "a*/"]),
+        ("AlarmEmail", ["", "a@b.c"], ["a"]),
+    ],
+)
+def test_patterns_take_what_is_right_and_nothing_else(parameter: str, good: list[str], bad: list[str]) -> None:
+    pattern = TEMPLATE["Parameters"][parameter]["AllowedPattern"]
+    assert [text for text in good if not re.search(pattern, text)] == []
+    assert [text for text in bad if re.search(pattern, text)] == []
+
+
+def test_defaults_of_the_template_are_those_of_the_settings() -> None:
+    from workflow_trigger.settings import Settings  # noqa: PLC0415
+
+    defaults = {name: TEMPLATE["Parameters"][name].get("Default") for name in PARAMETERS}
+    assert defaults["MaxFilesPerRun"] == Settings.__dataclass_fields__["max_files_per_run"].default
+    assert defaults["MaxMegabytesPerRun"] * 1_000_000 == Settings.__dataclass_fields__["max_bytes_per_run"].default
+    assert defaults["PollSeconds"] == Settings.__dataclass_fields__["poll_seconds"].default
+    assert defaults["LedgerRetentionDays"] == Settings.__dataclass_fields__["retention_days"].default
+    assert defaults["ResultsPrefix"] == Settings.__dataclass_fields__["results_prefix"].default
+
+
+def test_runtime_and_architecture() -> None:
+    function = TEMPLATE["Globals"]["Function"]
+    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+
+
+def test_no_action_is_a_wildcard_and_no_resource_everything() -> None:
+    for owner, statement in statements():
+        if statement["Effect"] != "Allow":
+            continue
+        assert not [action for action in as_list(statement["Action"]) if "*" in action], owner
+        assert "*" not in as_list(statement.get("Resource", "")), owner
+
+
+def test_partition_is_never_fixed() -> None:
+    assert "arn:aws:" not in (ROOT / "template.yaml").read_text()
+
+
+def test_every_role_heeds_the_permissions_boundary() -> None:
+    for name, role in of_type("AWS::IAM::Role"):
+        assert "PermissionsBoundary" in role, name
+
+
+def test_function_roles_are_written_here() -> None:
+    for name, function in of_type("AWS::Serverless::Function"):
+        assert "Role" in function, name
+        assert "Policies" not in function, name
+        for event in function["Events"].values():
+            assert event["Type"] != "ScheduleV2" or "RoleArn" in event["Properties"]
+
+
+def test_every_function_has_a_log_group_with_retention() -> None:
+    groups = dict(of_type("AWS::Logs::LogGroup"))
+    for name, function in of_type("AWS::Serverless::Function"):
+        assert groups[function["LoggingConfig"]["LogGroup"]["Ref"]]["RetentionInDays"] > 0, name
+
+
+def test_everything_is_encrypted() -> None:
+    for name, table in of_type("AWS::DynamoDB::Table"):
+        assert table["SSESpecification"]["SSEEnabled"] is True, name
+    for name, queue in of_type("AWS::SQS::Queue"):
+        assert queue["SqsManagedSseEnabled"] is True, name
+        assert "KmsMasterKeyId" not in queue, "S3 cannot send to a queue under alias/aws/sqs"
+    for name, bucket in of_type("AWS::S3::Bucket"):
+        assert bucket["BucketEncryption"], name
+
+
+def test_buckets_are_private() -> None:
+    for name, bucket in of_type("AWS::S3::Bucket"):
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}], name
+
+
+def test_buckets_and_queues_take_tls_only() -> None:
+    policies = [each for _, each in of_type("AWS::S3::BucketPolicy") + of_type("AWS::SQS::QueuePolicy")]
+    assert len(policies) == len(of_type("AWS::S3::Bucket")) + len(of_type("AWS::SQS::Queue"))
+    for policy in policies:
+        denied = [each for each in policy["PolicyDocument"]["Statement"] if each.get("Effect") == "Deny"]
+        assert [each["Condition"] for each in denied] == [{"Bool": {"aws:SecureTransport": "false"}}]
+
+
+def test_queue_accepts_only_this_bucket_or_this_rule() -> None:
+    (allowed,) = [
+        each["Fn::If"]
+        for each in RESOURCES["UploadQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        if "Fn::If" in each
+    ]
+    _, bucket, rule = allowed
+    assert set(bucket["Condition"]) == {"StringEquals", "ArnEquals"}
+    assert rule["Condition"]["ArnEquals"]["aws:SourceArn"] == {"Fn::GetAtt": "ExistingBucketRule.Arn"}
+
+
+def test_bucket_and_queue_policy_use_the_same_name() -> None:
+    name, values = RESOURCES["SourceBucket"]["Properties"]["BucketName"]["Fn::Sub"]
+    assert name.startswith("uploads-")
+    assert json.dumps(f"arn:${{AWS::Partition}}:s3:::{name}") in json.dumps(RESOURCES["UploadQueuePolicy"])
+    assert json.dumps(values) in json.dumps(RESOURCES["UploadQueuePolicy"])
+    assert RESOURCES["SourceBucket"]["DependsOn"] == "UploadQueuePolicy"
+
+
+@pytest.mark.parametrize("name", ["Ledger", "SourceBucket", "ResultsBucket", "DeadLetterQueue"])
+def test_what_must_survive_the_stack_is_retained(name: str) -> None:
+    assert RESOURCES[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_tables_can_be_recovered_and_the_ledger_forgets_in_time() -> None:
+    for name, table in of_type("AWS::DynamoDB::Table"):
+        assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True, name
+        assert "TableName" not in table, "a fixed name would keep a second stack out"
+    ledger = RESOURCES["Ledger"]["Properties"]
+    assert ledger["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_index_is_sparse_and_carries_what_a_claim_needs() -> None:
+    indexes = {each["IndexName"]: each for each in RESOURCES["Ledger"]["Properties"]["GlobalSecondaryIndexes"]}
+    assert [key["AttributeName"] for key in indexes["open-rows"]["KeySchema"]] == ["status", "eligible_at"]
+    carried = set(indexes["open-rows"]["Projection"]["NonKeyAttributes"])
+    read = set(re.findall(r'item(?:\.get\(|\[)"(\w+)"', (ROOT / "src/workflow_trigger/items.py").read_text()))
+    of_a_row = read & {"bucket", "key", "version_id", "etag", "size", "updated_at", "attempt_id", "bound_to", "runs"}
+    of_a_row |= read & {"workflow_id", "failures", "strikes", "accepted_count_then", "slow_tries"}
+    assert len(of_a_row) == 14
+    assert of_a_row <= carried
+
+
+def test_message_stays_invisible_a_little_longer_than_the_function_runs() -> None:
+    timeout = TEMPLATE["Globals"]["Function"]["Timeout"]
+    assert timeout < RESOURCES["UploadQueue"]["Properties"]["VisibilityTimeout"] <= timeout + 120
+
+
+def test_events_are_kept_for_fourteen_days_and_then_put_aside() -> None:
+    for name, queue in of_type("AWS::SQS::Queue"):
+        assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600, name
+    assert RESOURCES["UploadQueue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"] >= 3
+
+
+def test_the_next_minute_is_the_retry_of_the_schedule() -> None:
+    function = RESOURCES["OnScheduleFunction"]["Properties"]
+    (event,) = function["Events"].values()
+    assert event["Properties"]["OmitName"] is True
+    assert event["Properties"]["RetryPolicy"]["MaximumRetryAttempts"] == 0
+    assert function["EventInvokeConfig"]["MaximumRetryAttempts"] == 0
+
+
+def test_upload_function_answers_message_by_message() -> None:
+    properties = RESOURCES["OnUploadFunction"]["Properties"]["Events"]["Uploads"]["Properties"]
+    assert properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert properties["ScalingConfig"]["MaximumConcurrency"] >= 2
+    assert "ReservedConcurrentExecutions" not in json.dumps(TEMPLATE)
+
+
+def test_metrics_of_two_stacks_are_kept_apart() -> None:
+    variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
+
+
+def test_own_secret_is_made_empty() -> None:
+    secret = RESOURCES["ApiKeySecret"]["Properties"]
+    assert not {"SecretString", "GenerateSecretString", "Name"} & set(secret)
+
+
+def test_every_alarm_says_what_to_do() -> None:
+    for name, alarm in of_type("AWS::CloudWatch::Alarm"):
+        assert RESOURCES[name]["Condition"] == "HasAlarms"
+        assert len(alarm["AlarmDescription"]) > 80, name
