@@ -23,6 +23,7 @@ from workflow_trigger.model import ObjectVersion, Row, Status
 from workflow_trigger.notifications import Notice
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.results import Results
 from workflow_trigger.settings import Settings
 from workflow_trigger.source import Source
 from workflow_trigger.submit import Submitter
@@ -60,7 +61,7 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
 @metrics.log_metrics
 def on_schedule(_event: Any, context: LambdaContext) -> None:
     """Fired every minute, follows running jobs to their end, settles what is unknown, and submits what waits."""
-    Reconciler(_submitter(context)).run(RECONCILE_SECONDS)
+    Reconciler(_submitter(context), _results()).run(RECONCILE_SECONDS)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------
@@ -159,6 +160,13 @@ def _api_key() -> ApiKey:
 @cache
 def _connections() -> Any:
     return connection_pool(_settings().api_url)
+
+
+def _results() -> Results | None:
+    settings = _settings()
+    if settings.results_bucket is None:
+        return None
+    return Results(_client("s3"), bucket=settings.results_bucket, prefix=settings.results_prefix)
 
 
 def _submitter(context: LambdaContext) -> Submitter:

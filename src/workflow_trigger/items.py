@@ -104,6 +104,8 @@ def row_from_item(item: Item) -> Row:
         accepted_count_then=_int(item.get("accepted_count_then")),
         slow_tries=_int(item.get("slow_tries")) or 0,
         earlier_job_ids=tuple(run["job_id"] for run in item.get("runs", []) if "job_id" in run),
+        input_file_id=item.get("input_file_id"),
+        output_node_files=tuple(item.get("output_node_files", ())),
     )
 
 

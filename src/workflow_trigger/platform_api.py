@@ -6,6 +6,7 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -40,6 +41,7 @@ _CONNECT_SECONDS = 10
 _STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
 _ROTATED_SECONDS = 30
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
+_CHUNK_BYTES = 1024 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 _LIST_LIMIT_BYTES = 64 * 1024 * 1024  # the list of jobs has no pages
 
@@ -115,6 +117,21 @@ class Platform:
             names = []  # not every deployment has it
         return names or [failed.document for failed in self.failed_files(job_id)]
 
+    @contextmanager
+    def download(self, job_id: str, file_id: str, node_id: str | None) -> Iterator[Iterator[bytes]]:
+        """An output of a job, JSON, in chunks of at most 1 MiB.
+
+        Raises:
+            NotFound: the platform does not have it. Unavailable: it does not deliver it in full this time.
+        """
+        query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
+        response = self._get(f"/jobs/{quote(job_id, safe='')}/download?{query}")
+        with response:
+            if not 200 <= response.status < 300:
+                content = _bounded(response, _ANSWER_LIMIT_BYTES)
+                raise _refusal(response.status, response.headers, content) or Unavailable(f"HTTP {response.status}")
+            yield _streamed(response)
+
     def _ask(self, path: str, *, limit_bytes: int = _ANSWER_LIMIT_BYTES) -> Any:
         try:
             return self._ask_once(path, limit_bytes)
@@ -123,18 +140,8 @@ class Platform:
             return self._ask_once(path, limit_bytes)
 
     def _ask_once(self, path: str, limit_bytes: int) -> Any:
-        seconds = max(1.0, min(_QUESTION_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
-        headers = self._headers()
         try:
-            response = self._pool.request(
-                "GET",
-                self._root + path,
-                headers=headers,
-                redirect=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
-                preload_content=False,
-            )
-            with response:
+            with self._get(path) as response:
                 body = _bounded(response, limit_bytes)
         except (HTTPError, OSError) as error:
             raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
@@ -144,6 +151,21 @@ class Platform:
             return _parsed(body)
         except ValueError as error:
             raise Unavailable("The platform's answer is not JSON") from error
+
+    def _get(self, path: str) -> urllib3.BaseHTTPResponse:
+        seconds = max(1.0, min(_QUESTION_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
+        headers = self._headers()
+        try:
+            return self._pool.request(
+                "GET",
+                self._root + path,
+                headers=headers,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                preload_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -226,6 +248,14 @@ def _bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
     if len(content) > limit_bytes:
         raise HTTPError("the answer is larger than its bound")
     return content
+
+
+def _streamed(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    try:
+        while chunk := response.read(_CHUNK_BYTES):
+            yield chunk
+    except (HTTPError, OSError) as error:
+        raise Unavailable(f"A download broke off: {type(error).__name__}") from error
 
 
 def _parsed(content: bytes) -> Any:

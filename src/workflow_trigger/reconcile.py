@@ -4,7 +4,7 @@ Level-triggered, like a controller: each step looks at a workflow's item and at 
 that follows, whoever began what is there. So an invocation may die at any line, and overlapping ones are harmless.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ from workflow_trigger.decisions import (
     is_overdue,
     outcomes,
 )
-from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError
+from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError, Unavailable
 from workflow_trigger.items import job_attributes
 from workflow_trigger.model import (
     JOB_ACTIVE,
@@ -39,6 +39,7 @@ from workflow_trigger.model import (
     iso,
     parse_time,
 )
+from workflow_trigger.results import Results
 from workflow_trigger.submit import Submitter, fault, job_moves, running_status
 
 _ORPHAN_SECONDS = 120.0  # a row changes before its index entry does; younger ones are not judged
@@ -50,8 +51,9 @@ logger = Logger(child=True)
 class Reconciler:
     """Follows every workflow that is, or was, of the pool."""
 
-    def __init__(self, submitter: Submitter) -> None:
+    def __init__(self, submitter: Submitter, results: Results | None = None) -> None:
         self._submitter = submitter
+        self._results = results
         self._ledger = submitter.ledger
         self._platform = submitter.platform
         self._settings = submitter.settings
@@ -231,7 +233,21 @@ class Reconciler:
             failed = self._failed_files(job.id)
         except NotFound:
             return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}, and has no details")
-        return self._finish(workflow, job, outcomes(job, details, failed, workflow.rows))
+        ends = outcomes(job, details, failed, workflow.rows)
+        try:
+            stored = self._store_results(job, [key for key, end in ends.items() if end.status is Status.COMPLETED])
+        except Unavailable as error:
+            if not is_overdue(parse_time(workflow.doubtful_since), self._clock.now()):
+                return self._wait_in_doubt(workflow, fault(error))
+            stored = {key: [{"missing": str(error)}] for key in ends}
+        return self._finish(workflow, job, ends, stored)
+
+    def _store_results(self, job: Job, keys: Sequence[RowKey]) -> dict[RowKey, list[dict[str, Any]]]:
+        """Bring the outputs home before COMPLETED is written; a row says itself which nodes there were."""
+        if self._results is None or not keys:
+            return {}
+        rows = self._ledger.rows(keys).values()
+        return {row.key: self._results.store(self._platform, job.id, row) for row in rows}
 
     def _failed_files(self, job_id: str) -> list[FailedFile]:
         try:
@@ -246,21 +262,36 @@ class Reconciler:
             return self._ledger.save(workflow, workflow.released())
         if job is not None and job.is_active:
             return self._note_progress(workflow, job)  # a status that we do not know, and details that go on
-        if workflow.doubtful_since is None:
-            return self._ledger.save(workflow, replace(workflow, doubtful_since=iso(now)))
         if not is_overdue(parse_time(workflow.doubtful_since), now):
-            return workflow
+            return self._wait_in_doubt(workflow, {"type": kind, "message": message})
         ended = Status(job.status) if job and job.status in {"FAILED", "STOPPED"} else Status.FAILED
         outcome = Outcome(status=ended, error={"type": kind, "message": message})
         return self._finish(workflow, job, dict.fromkeys(workflow.rows, outcome))
 
-    def _finish(self, workflow: Workflow, job: Job | None, ends: dict[RowKey, Outcome]) -> Workflow:
+    def _wait_in_doubt(self, workflow: Workflow, error: dict[str, str]) -> Workflow:
+        if workflow.doubtful_since is not None:
+            return workflow
+        since = iso(self._clock.now())
+        return self._ledger.save(workflow, replace(workflow, doubtful_since=since, last_error=self._at_now(error)))
+
+    def _finish(
+        self,
+        workflow: Workflow,
+        job: Job | None,
+        ends: Mapping[RowKey, Outcome],
+        stored: Mapping[RowKey, list[dict[str, Any]]] | None = None,
+    ) -> Workflow:
         alone = len(ends) == 1
+        stored = stored or {}
         moves = [
             Move(
                 key=key,
                 to=outcome.status,
-                sets={**(job_attributes(job, key, alone=alone) if job else {}), "error": outcome.error},
+                sets={
+                    **(job_attributes(job, key, alone=alone) if job else {}),
+                    "error": outcome.error,
+                    "results": stored.get(key) or None,
+                },
             )
             for key, outcome in ends.items()
         ]

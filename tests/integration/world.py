@@ -23,6 +23,7 @@ from workflow_trigger.ledger import Ledger
 from workflow_trigger.model import FINAL, ObjectVersion, RowKey, Workflow, token_of
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.results import Results
 from workflow_trigger.settings import Settings
 from workflow_trigger.source import Source
 from workflow_trigger.submit import Submitter
@@ -171,7 +172,10 @@ class World:
     def tick(self, *, after_seconds: float = 0, window_seconds: float = 0, seconds: float = 900) -> None:
         """One invocation of on_schedule."""
         self.clock.sleep(after_seconds)
-        Reconciler(self.submitter(seconds=seconds)).run(window_seconds)
+        results = None
+        if self.settings.results_bucket:
+            results = Results(self.s3, bucket=self.settings.results_bucket, prefix=self.settings.results_prefix)
+        Reconciler(self.submitter(seconds=seconds), results).run(window_seconds)
 
     def settle(self, *, minutes: int = 60, until: Callable[[], bool] | None = None) -> int:
         """Let the schedule run, minute by minute, until every row is final; returns the minutes that it took."""

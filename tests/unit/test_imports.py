@@ -11,7 +11,7 @@ LAYERS = [
     {"model", "multipart", "settings"},
     {"decisions", "items", "notifications", "api_key", "source"},
     {"ledger", "platform_api"},
-    {"submit"},
+    {"submit", "results"},
     {"reconcile"},
     {"handlers"},
 ]

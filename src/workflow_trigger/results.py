@@ -1,0 +1,114 @@
+"""Outputs of completed jobs, streamed from the platform to a bucket; memory does not depend on their size."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workflow_trigger.errors import Misconfigured, NotFound
+from workflow_trigger.model import Row, RowKey, token_of
+from workflow_trigger.platform_api import Platform
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+type Entry = dict[str, Any]
+
+_PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; a smaller output is put in one piece
+_KEY_LIMIT_BYTES = 1_024
+
+
+class Results:
+    """The place under which outputs are stored: `prefix/<object key>/<version>/<node type>-<node id>.json`."""
+
+    def __init__(self, client: "S3Client", *, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def store(self, platform: Platform, job_id: str, row: Row) -> list[Entry]:
+        """Copy every output of a row's file; what was copied, or why not. Copying again replaces the same objects.
+
+        Raises:
+            Unavailable: the platform did not deliver this time. Misconfigured: the bucket does not take them.
+        """
+        return [self._copy(platform, job_id, row, node) for node in _outputs(row)]
+
+    def _copy(self, platform: Platform, job_id: str, row: Row, node: Mapping[str, str]) -> Entry:
+        entry: Entry = {
+            name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node
+        }
+        key = self._prefix + result_key(row.key, node, _KEY_LIMIT_BYTES - len(self._prefix))
+        try:
+            with platform.download(job_id, node["file_id"], node.get("node_id")) as chunks:
+                self._put(key, chunks, {"job-id": job_id, **{n.replace("_", "-"): v for n, v in entry.items()}})
+        except NotFound as error:
+            return {**entry, "missing": str(error)}
+        except (ClientError, BotoCoreError) as error:
+            raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error
+        return {**entry, "bucket": self._bucket, "key": key}
+
+    def _put(self, key: str, chunks: Iterable[bytes], metadata: Mapping[str, str]) -> None:
+        target: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
+        described: dict[str, Any] = {
+            "ContentType": "application/json",
+            "Metadata": {n: quote(v) for n, v in metadata.items()},
+        }
+        parts = _regrouped(chunks)
+        first = next(parts, b"")
+        if len(first) < _PART_BYTES:
+            self._client.put_object(**target, **described, Body=first)
+            return
+        target["UploadId"] = self._client.create_multipart_upload(**target, **described)["UploadId"]
+        try:
+            done = [self._put_part(target, number, part) for number, part in enumerate(_chain(first, parts), start=1)]
+            self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
+        except BaseException:
+            self._client.abort_multipart_upload(**target)
+            raise
+
+    def _put_part(self, target: Mapping[str, Any], number: int, part: bytes) -> Any:
+        answer = self._client.upload_part(**target, PartNumber=number, Body=part)
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+
+def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:
+    """Where an output of a row belongs, below the prefix. A key that leaves no room is replaced by the row's token."""
+    object_key = key.object.removeprefix("s3://").partition("/")[2]
+    name = "-".join(filter(None, (node.get("node_type"), node.get("node_id")))) or "output"
+    file_name = f"{_harmless(name).replace('/', '-')[:150]}.json"
+    path = f"{_harmless(object_key)}/{_harmless(key.version)}/{file_name}"
+    return path if len(path.encode()) <= limit_bytes else f"{token_of(key)}/{file_name}"
+
+
+def _harmless(text: str) -> str:
+    """Without control and formatting characters, and without segments that mean another folder."""
+    text = "".join(letter if letter.isprintable() else quote(letter) for letter in text)
+    return re.sub(r"(^|/)(\.{1,2})(?=/|$)", lambda found: found[1] + found[2].replace(".", "%2E"), text)
+
+
+def _outputs(row: Row) -> Iterator[Mapping[str, str]]:
+    """The nodes that a row's file went through; without any knowledge of them, the file by itself."""
+    own = [node for node in row.output_node_files if row.input_file_id in {None, node.get("file_id")}]
+    yield from (node for node in own if node.get("file_id"))
+    if not own and row.input_file_id:
+        yield {"file_id": row.input_file_id}
+
+
+def _regrouped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of the size that S3 wants, the last one smaller."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= _PART_BYTES:
+            yield bytes(buffer[:_PART_BYTES])
+            del buffer[:_PART_BYTES]
+    if buffer:
+        yield bytes(buffer)
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

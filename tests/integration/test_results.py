@@ -1,0 +1,104 @@
+"""Outputs come home before a row is COMPLETED."""
+
+import json
+
+import pytest
+
+from local.platform_state import Fault
+from local.simulated_platform import output_of
+from tests.integration.world import World
+from workflow_trigger.model import RowKey
+from workflow_trigger.results import result_key
+
+
+@pytest.fixture
+def results(world: World) -> World:
+    world.s3.create_bucket(Bucket=f"results-{world.bucket}")
+    world.configure(results_bucket=f"results-{world.bucket}", results_prefix="out/")
+    return world
+
+
+def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: World) -> None:
+    documents = [results.upload(key, key.encode()) for key in ("a b/c+d.pdf", "ü.pdf")]
+    results.deliver(*documents)
+    results.settle()
+    for document in documents:
+        row = results.row(document)
+        assert row["status"] == "COMPLETED"
+        assert len(row["results"]) == 2
+        (file,) = [
+            file for job in results.state.jobs.values() for file in job.files if file.file_id == row["input_file_id"]
+        ]
+        for entry in row["results"]:
+            assert entry["key"].startswith(f"out/{document.key}/{document.row_key.version}/")
+            stored = results.s3.get_object(Bucket=entry["bucket"], Key=entry["key"])
+            assert json.loads(stored["Body"].read()) == output_of(file.sha256, entry["node_id"])
+            assert stored["ContentType"] == "application/json"
+            assert stored["Metadata"]["job-id"] == row["job_id"]
+
+
+def test_download_that_fails_is_tried_again_without_a_new_run(results: World) -> None:
+    results.state.faults += [
+        Fault("download", "drop"),
+        Fault("download", "truncate"),
+        Fault("download", "status", status=503),
+    ]
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.settle()
+    assert results.status(document) == "COMPLETED"
+    assert all("key" in entry for entry in results.row(document)["results"])
+    assert results.accepted(document) == 1
+    assert results.state.shown.total() == 3
+
+
+def test_what_the_platform_has_no_more_is_said_in_the_row(results: World) -> None:
+    results.state.faults += [Fault("download", "status", status=404, body='{"detail": "Not Found"}', times=2)]
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.settle()
+    row = results.row(document)
+    assert row["status"] == "COMPLETED"
+    assert [entry["missing"] for entry in row["results"]] == ["HTTP 404: Not Found"] * 2
+
+
+def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: World) -> None:
+    results.state.faults += [Fault("download", "status", status=500, times=10_000)]
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    assert 10 < results.settle() < 25
+    assert "missing" in results.row(document)["results"][0]
+
+
+def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(results: World) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    bucket = results.settings.results_bucket
+    results.s3.delete_bucket(Bucket=bucket)
+    for _ in range(30):
+        results.tick(after_seconds=60)
+    assert results.status(document) == "SCHEDULED"
+    error = results.workflow().last_error
+    assert error is not None
+    assert "cannot be stored" in error["message"]
+    results.s3.create_bucket(Bucket=bucket)
+    results.settle()
+    assert "key" in results.row(document)["results"][0]
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("a/b.pdf", "a/b.pdf/v/partition-n.json"),
+        ("../../x", "%2E%2E/%2E%2E/x/v/partition-n.json"),
+        ("a\r\nb", "a%0D%0Ab/v/partition-n.json"),
+        ("\u202efdp.exe", "%E2%80%AEfdp.exe/v/partition-n.json"),
+    ],
+)
+def test_hostile_keys_give_harmless_paths(key: str, path: str) -> None:
+    assert result_key(RowKey(f"s3://b/{key}", "v"), {"node_id": "n", "node_type": "partition"}, 1000) == path
+
+
+def test_key_that_leaves_no_room_is_replaced_by_its_token() -> None:
+    path = result_key(RowKey(f"s3://b/{'x' * 1024}", "v"), {"node_id": "n"}, 1000)
+    assert len(path) < 50
