@@ -13,7 +13,7 @@ from local.stack import LocalStackError, chosen_port
 from workflow_trigger.model import FINAL, Status
 
 _SAYS = {
-    Status.PENDING: "registered in the ledger; in the line for a free workflow",
+    Status.PENDING: "registered in the ledger",
     Status.SUBMITTING: "being streamed from S3 to the run endpoint",
     Status.SCHEDULED: "submitted: the platform accepted it",
     Status.IN_PROGRESS: "running",
@@ -62,8 +62,10 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
     while time.monotonic() - began < _WAIT_SECONDS[run.platform.state is not None]:
         row = next(iter(run.stack.rows()), None)
         if row is not None and row["status"] != seen:
+            if seen is None and row["status"] != Status.PENDING:
+                _tell(began, Status.PENDING)  # it was, between two looks: a row begins with it
             seen = row["status"]
-            console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  [bold]{seen:<12}[/] {_SAYS[Status(seen)]}")
+            _tell(began, Status(seen))
             if seen in FINAL:
                 return row
         if time.monotonic() - asked_at > 60 and seen not in {None, Status.SUBMITTING}:
@@ -71,6 +73,10 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
             run.stack.tick()  # what the schedule does every minute; the first time without waiting for it
         time.sleep(0.1)
     raise LocalStackError(f"The document was not processed in time; its last status is {seen or 'none'}")
+
+
+def _tell(began: float, status: Status) -> None:
+    console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  [bold]{status:<12}[/] {_SAYS[status]}")
 
 
 def _show(row: dict[str, Any]) -> None:

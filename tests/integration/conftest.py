@@ -29,10 +29,11 @@ def world(aws: Aws, tmp_path: Path) -> Iterator[World]:
 class DeployedWorld:
     """The template as deployed, and the simulated platform that it calls."""
 
-    def __init__(self, stack: Deployed, state: PlatformState, workflow_ids: list[str]) -> None:
+    def __init__(self, stack: Deployed, state: PlatformState, workflow_ids: list[str], url: str) -> None:
         self.stack = stack
         self.state = state
         self.workflow_ids = workflow_ids
+        self.url = url
 
 
 @pytest.fixture(scope="session")
@@ -50,4 +51,4 @@ def deployed(aws: Aws, package: Path) -> Iterator[DeployedWorld]:
         with serving(state) as url:
             parameters = {"WorkflowIds": ",".join(workflow_ids), "UnstructuredApiUrl": url, "PollSeconds": "1"}
             stack = deploy(package, aws, parameters)
-            yield DeployedWorld(stack, state, workflow_ids)
+            yield DeployedWorld(stack, state, workflow_ids, url)

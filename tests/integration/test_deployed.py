@@ -3,9 +3,12 @@
 import hashlib
 import json
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+from local.stack import deploy
 from tests.integration.conftest import DeployedWorld
 from workflow_trigger.model import FINAL, token_of
 from workflow_trigger.notifications import Notice
@@ -77,6 +80,42 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
         assert received[0] == rows[key]["job_id"]
         assert received[2] == hashlib.sha256(content).hexdigest()
     assert {row["workflow_id"] for row in rows.values()} == set(deployed.workflow_ids)
+
+
+def test_second_stack_serves_an_existing_bucket_and_leaves_its_notifications_alone(
+    deployed: DeployedWorld, package: Path
+) -> None:
+    aws, state = deployed.stack.aws, deployed.state
+    s3, sqs = aws.client("s3"), aws.client("sqs")
+    theirs = sqs.create_queue(QueueName="theirs")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=theirs, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.create_bucket(Bucket="their-bucket")
+    configuration = {
+        "QueueConfigurations": [{"Id": "theirs", "QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}],
+        "EventBridgeConfiguration": {},
+    }
+    s3.put_bucket_notification_configuration(Bucket="their-bucket", NotificationConfiguration=configuration)
+    before = s3.get_bucket_notification_configuration(Bucket="their-bucket")
+    parameters = {
+        "WorkflowIds": str(uuid.uuid4()),
+        "UnstructuredApiUrl": deployed.url,
+        "SourceBucketName": "their-bucket",
+        "KeyPrefix": "in/",
+        "KeySuffix": ".pdf",
+        "PollSeconds": "1",
+        "ApiKeySecretArn": deployed.stack["ApiKeySecret"],
+        "ResultsMode": "off",
+    }
+    deployed.stack.set_key(state.behaviour.api_key)
+    second = deploy(package, aws, parameters)
+    for key in ("in/a b+c.pdf", "in/not.txt", "out/b.pdf"):
+        s3.put_object(Bucket="their-bucket", Key=key, Body=key.encode())
+    _until(lambda: [row["status"] for row in second.rows()] == ["SCHEDULED"])
+    second.tick()
+    _until(lambda: [row["status"] for row in second.rows()] == ["COMPLETED"])
+    assert [row["key"] for row in second.rows()] == ["in/a b+c.pdf"]
+    after = s3.get_bucket_notification_configuration(Bucket="their-bucket")
+    assert {name: after[name] for name in configuration} == {name: before[name] for name in configuration}
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
