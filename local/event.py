@@ -2,7 +2,7 @@
 
 import json
 import platform as machine
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote_plus
@@ -23,7 +23,8 @@ def s3_event(bucket: str, key: str, head: dict[str, Any]) -> dict[str, Any]:
     s3_object = {"key": quote_plus(key, safe="/"), "size": head["ContentLength"], "eTag": head["ETag"].strip('"')}
     if head.get("VersionId", "null") != "null":
         s3_object["versionId"] = head["VersionId"]
-    moment = datetime.now(UTC)
+    # The time of the upload, not of today: this event is the upload's once more, not a later one.
+    moment = head["LastModified"].astimezone(UTC)
     s3_object["sequencer"] = f"{int(moment.timestamp() * 1_000_000):018X}"
     record = {
         "eventVersion": "2.1",
