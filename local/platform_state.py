@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -41,6 +42,7 @@ class SimulatedJob:
     status: str | None = None  # what the job calls that; None: the usual name
     failed: dict[str, str] = field(default_factory=dict)  # document → error
     ours: bool = True  # False: a stranger's
+    is_late: bool = False  # accepted after its request had been dropped
     details_lag_seconds: float = 0
     listed_from: float = 0  # the list does not show it before
     vanished: bool = False
@@ -96,7 +98,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0
     job: dict[str, Any] = field(default_factory=dict)
-    workflow_id: str | None = None
+    workflow_id: str | None = None  # only with this one
+    document: str | None = None  # only when a file of the run has this in its name
 
 
 @dataclass(slots=True)
@@ -129,12 +132,16 @@ class PlatformState:
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def take_fault(self, call: str, workflow_id: str | None = None) -> Fault | None:
+    def take_fault(self, call: str, workflow_id: str | None = None, names: Sequence[str] = ()) -> Fault | None:
         """The fault that this call is to show, if any is left."""
         with self.lock:
             self.requests[call] += 1
             for fault in self.faults:
-                if fault.call == call and fault.times > 0 and fault.workflow_id in {None, workflow_id}:
+                document = fault.document
+                concerned = fault.workflow_id in {None, workflow_id} and (
+                    document is None or any(document in name for name in names)
+                )
+                if fault.call == call and fault.times > 0 and concerned:
                     fault.times -= 1
                     self.shown[f"{call} {fault.kind}"] += 1
                     return fault
@@ -199,7 +206,7 @@ class PlatformState:
             for entry in due:
                 if not self.active(entry[1]):
                     self.late.remove(entry)
-                    self.start(entry[1], entry[2])
+                    self.start(entry[1], entry[2], is_late=True)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 

@@ -169,7 +169,8 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
         check(unstructured_api_key)
         if not state.knows(str(workflow_id)):
             raise HTTPException(404, "Not Found")
-        fault = state.take_fault("run", str(workflow_id))
+        names = [file.filename or "" for file in input_files or []]
+        fault = state.take_fault("run", str(workflow_id), names)
         if fault is not None and fault.kind == "status":
             return _answer(fault)
         if fault is not None and fault.kind == "drop":

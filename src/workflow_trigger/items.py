@@ -46,7 +46,7 @@ _KEPT_RUNS = 20
 _OF_ONE_RUN = (
     *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status"),
     *("input_file_ids", "output_node_files", "input_file_id", "attempt_id", "error", "results", "inferred"),
-    *("bound_to", "strikes", "accepted_count_then", "slow_tries", "expires_at"),
+    *("bound_to", "bound_since", "strikes", "accepted_count_then", "slow_tries", "expires_at"),
 )
 
 
@@ -97,6 +97,7 @@ def row_from_item(item: Item) -> Row:
         eligible_at=item.get("eligible_at"),
         attempt_id=item.get("attempt_id"),
         bound_to=item.get("bound_to"),
+        bound_since=item.get("bound_since"),
         workflow_id=item.get("workflow_id"),
         job_id=item.get("job_id"),
         failures=_int(item.get("failures")) or 0,
@@ -145,6 +146,7 @@ def item_from_workflow(workflow: Workflow) -> Item:
             "rows": [{"object": key.object, "version": key.version} for key in workflow.rows],
             "baseline": sorted(workflow.baseline.ids),
             "baseline_reaches_back_to": workflow.baseline.reaches_back_to,
+            "baseline_newest": workflow.baseline.newest,
             "started_at": workflow.started_at,
             "committed_at": workflow.committed_at,
             "lease_ends_at": workflow.lease_ends_at,
@@ -170,7 +172,9 @@ def workflow_from_item(item: Item) -> Workflow:
         attempt_id=item.get("attempt_id"),
         rows=tuple(RowKey(key["object"], key["version"]) for key in item.get("rows", [])),
         baseline=Baseline(
-            ids=frozenset(item.get("baseline", [])), reaches_back_to=item.get("baseline_reaches_back_to")
+            ids=frozenset(item.get("baseline", [])),
+            reaches_back_to=item.get("baseline_reaches_back_to"),
+            newest=item.get("baseline_newest"),
         ),
         started_at=item.get("started_at"),
         committed_at=item.get("committed_at"),

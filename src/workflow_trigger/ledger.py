@@ -242,7 +242,7 @@ class Ledger:
         """The conditional update of one row."""
         changes: Item = {**move.sets, "status": move.to}
         if move.to in FINAL:
-            changes |= {"eligible_at": None, "bound_to": None, "expires_at": self._expiry()}
+            changes |= {"eligible_at": None, "bound_to": None, "bound_since": None, "expires_at": self._expiry()}
         elif move.to is Status.PENDING:
             changes |= {"attempt_id": None, "workflow_id": None}
         else:

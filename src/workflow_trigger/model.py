@@ -183,6 +183,7 @@ class Row:
     eligible_at: str | None
     attempt_id: str | None = None
     bound_to: str | None = None  # the workflow in which a lost attempt may still turn up
+    bound_since: str | None = None  # only jobs that are not older than this may be that attempt's; the platform's time
     workflow_id: str | None = None
     job_id: str | None = None
     failures: int = 0
@@ -210,10 +211,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """The jobs that were there before an attempt: the newest ids, and how far back they reach (None: to the first)."""
+    """The jobs that were there before an attempt: the newest ids, and how far back they reach (None: to the first).
+
+    `newest` is when the youngest of them was created. All times are the platform's own.
+    """
 
     ids: frozenset[str] = frozenset()
     reaches_back_to: str | None = None
+    newest: str | None = None
 
     @classmethod
     def of(cls, jobs: list[Job], limit: int = 20) -> Self:
@@ -222,10 +227,15 @@ class Baseline:
         kept = by_age[:limit]
         oldest = kept[-1].created() if len(by_age) > limit else None
         active = {job.id for job in by_age if job.is_active}
-        return cls(ids=frozenset(job.id for job in kept) | active, reaches_back_to=iso(oldest) if oldest else None)
+        created = [moment for job in kept if (moment := job.created())]
+        return cls(
+            ids=frozenset(job.id for job in kept) | active,
+            reaches_back_to=iso(oldest) if oldest else None,
+            newest=iso(max(created)) if created else None,
+        )
 
     def is_new(self, job: Job) -> bool:
-        """Whether the job was not there before. Both times compared are the platform's own."""
+        """Whether the job was not there before."""
         if job.id in self.ids:
             return False
         created, limit = job.created(), parse_time(self.reaches_back_to)

@@ -60,11 +60,20 @@ def connection_pool(api_url: str) -> urllib3.PoolManager:
 class Platform:
     """One workspace of the platform, by its key."""
 
-    def __init__(self, *, api_url: str, api_key: ApiKey, pool: urllib3.PoolManager, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        api_key: ApiKey,
+        pool: urllib3.PoolManager,
+        deadline: Deadline,
+        fresh_pool: Callable[[str], urllib3.PoolManager] = connection_pool,
+    ) -> None:
         self._root = f"{api_url}/api/v1"
         self._api_key = api_key
         self._pool = pool
         self._deadline = deadline
+        self._fresh_pool = fresh_pool
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -193,7 +202,7 @@ class Platform:
         }
         answer_seconds = max(5.0, min(ANSWER_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
-        with connection_pool(self._root) as pool:
+        with self._fresh_pool(self._root) as pool:
             try:
                 response = pool.request(
                     "POST",

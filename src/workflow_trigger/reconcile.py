@@ -63,12 +63,16 @@ class Reconciler:
     def run(self, seconds: float) -> None:
         """Tend all workflows, side by side, for about that long while jobs run; less when nothing does."""
         until = self._clock.now() + timedelta(seconds=seconds)
-        workflows = self._ledger.all_workflows(self._settings.workflow_ids)
+        workflows = self.workflows()
         with ThreadPoolExecutor(max_workers=min(len(workflows) + 1, _THREADS)) as threads:
             work = [threads.submit(self._guarded, self._tend, workflow, until) for workflow in workflows]
             work.append(threads.submit(self._guarded, self.sweep, len(workflows)))
         for each in work:
             each.result()
+
+    def workflows(self) -> list[Workflow]:
+        """All there is to tend."""
+        return self._ledger.all_workflows(self._settings.workflow_ids)
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """One workflow's trouble stays its own, and is seen."""
@@ -166,7 +170,13 @@ class Reconciler:
         self._count("Settled", 1)
         inferred = found.evidence is Evidence.INFERRED or None
         moves = job_moves(
-            found.job, found.rows, running_status(found.job), error=None, bound_to=None, inferred=inferred
+            found.job,
+            found.rows,
+            running_status(found.job),
+            error=None,
+            bound_to=None,
+            bound_since=None,
+            inferred=inferred,
         )
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
         return self._advance(workflow, workflow.running(found.job, rows=found.rows), moves)
@@ -187,13 +197,16 @@ class Reconciler:
         return self._advance(workflow, after, moves)
 
     def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool) -> Move:
+        bound = {"bound_to": workflow.workflow_id, "bound_since": row.bound_since or workflow.baseline.newest}
         if not alone and workflow.setbacks == 0:
             # Once is bad luck: the same rows go together again before each has to travel alone.
-            return Move(key=row.key, to=Status.PENDING, sets={"error": error, "bound_to": workflow.workflow_id})
+            return Move(key=row.key, to=Status.PENDING, sets={"error": error, **bound})
         counted = blame(row, workflow, alone=alone)
         sets = {
             "error": error,
-            "bound_to": workflow.workflow_id,
+            **bound,
+            # The others go first meanwhile.
+            "eligible_at": iso(self._submitter.backoff(counted.failures)),
             "failures": counted.failures,
             "strikes": counted.strikes,
             "accepted_count_then": counted.accepted_count_then,
@@ -339,7 +352,8 @@ class Reconciler:
         if unsent:
             logger.warning("orphans go back into the line", workflow_id=workflow_id, rows=len(unsent))
             moves = [
-                Move(key=row.key, to=Status.PENDING, sets={"bound_to": workflow_id}, seen=row.seen) for row in unsent
+                Move(key=row.key, to=Status.PENDING, sets={"bound_to": workflow_id, "bound_since": None}, seen=row.seen)
+                for row in unsent
             ]
             workflow = self._advance(workflow, replace(workflow, unsettled=True), moves)
         running = [row for row in rows if row.status in {Status.SCHEDULED, Status.IN_PROGRESS}]

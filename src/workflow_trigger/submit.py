@@ -210,20 +210,28 @@ class Attempt:
     # -- before the stream ---------------------------------------------------------------------------------------------
 
     def _late(self, jobs: Sequence[Job], line: Sequence[Row]) -> Found | None:
-        """A job that an earlier attempt on this workflow started after all, later than it was looked for."""
-        bound = [row for row in line if row.bound_to == self._workflow.workflow_id]
-        known = {job_id for row in bound for job_id in row.earlier_job_ids}
-        baseline = replace(self._workflow.baseline, ids=self._workflow.baseline.ids | known)
-        new = [job for job in jobs if baseline.is_new(job)]
-        self._report_second_runs(new, {row.key for row in bound})
-        found = find_ours(new, baseline, [row.key for row in bound], self._platform.documents) if bound else None
-        if found and found.evidence is Evidence.INFERRED and not self._workflow.unsettled:
+        """A job that an earlier attempt on this workflow started after all, later than it was looked for.
+
+        Each row knows since when such a job may be there, however many attempts with other rows came between. A guess,
+        where the platform shows no names, is made only right after the loss.
+        """
+        workflow = self._workflow
+        self._report_second_runs([job for job in jobs if workflow.baseline.is_new(job)], line)
+        bound = [row for row in line if row.bound_to == workflow.workflow_id]
+        if not bound:
+            return None
+        since = None if any(row.bound_since is None for row in bound) else min(row.bound_since or "" for row in bound)
+        known = frozenset(job_id for row in bound for job_id in row.earlier_job_ids)
+        baseline = Baseline(ids=known, reaches_back_to=since)
+        found = find_ours(jobs, baseline, [row.key for row in bound], self._platform.documents)
+        guessed = found is not None and found.evidence is Evidence.INFERRED
+        if found is None or (guessed and not (workflow.unsettled and workflow.baseline.is_new(found.job))):
             return None
         return found
 
-    def _report_second_runs(self, new: Sequence[Job], waiting: set[RowKey]) -> None:
+    def _report_second_runs(self, new: Sequence[Job], line: Sequence[Row]) -> None:
         """What no client can prevent here, an acceptance later than the next attempt's whole job, is at least told."""
-        for key in set(self._workflow.rows) - waiting:
+        for key in set(self._workflow.rows) - {row.key for row in line}:
             for job in new:
                 if any(token_of(key) in file_id for file_id in job.input_file_ids or ()):
                     self._all.count("LateAcceptance", 1)
@@ -235,7 +243,13 @@ class Attempt:
         seen = {row.key: row.seen for row in line}
         inferred = found.evidence is Evidence.INFERRED or None
         moves = job_moves(
-            found.job, found.rows, running_status(found.job), error=None, bound_to=None, inferred=inferred
+            found.job,
+            found.rows,
+            running_status(found.job),
+            error=None,
+            bound_to=None,
+            bound_since=None,
+            inferred=inferred,
         )
         after = self._workflow.running(found.job, rows=found.rows)
         return self._advance(after, [replace(move, seen=seen[move.key]) for move in moves])
@@ -353,7 +367,13 @@ class Attempt:
         """The job holds these rows; the others of the attempt go back into the line."""
         inferred = found.evidence is Evidence.INFERRED or None
         moves = job_moves(
-            found.job, found.rows, running_status(found.job), error=None, bound_to=None, inferred=inferred
+            found.job,
+            found.rows,
+            running_status(found.job),
+            error=None,
+            bound_to=None,
+            bound_since=None,
+            inferred=inferred,
         )
         moves += [Move(key=key, to=Status.PENDING) for key in self._keys() if key not in found.rows]
         return self._advance(self._workflow.running(found.job, rows=found.rows), moves)

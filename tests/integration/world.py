@@ -16,6 +16,7 @@ import yaml
 from local.platform_state import Behaviour, PlatformState, StoredFile
 from local.simulated_platform import serving
 from local.stack import ROOT, Aws
+from tests.integration.hooks import Direct, Hook, HookedClient, HookedPool
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.items import deserialize
@@ -83,6 +84,8 @@ class World:
         self.s3 = aws.client("s3")
         self.dynamodb = aws.client("dynamodb")
         self.secrets = aws.client("secretsmanager")
+        self.hook: Hook = Direct()
+        self.violations: list[str] = []
         self.s3.create_bucket(Bucket=self.bucket)
         self.secret = self.secrets.create_secret(Name=f"key-{name}", SecretString=state.behaviour.api_key)["ARN"]
         for resource in ("Ledger", "Workflows"):
@@ -95,10 +98,32 @@ class World:
             workflows_table=f"Workflows-{name}",
             max_files_per_run=10,
         )
-        self.api_key = ApiKey(self.secrets, self.secret)
+        self.api_key = ApiKey(self._hooked(self.secrets, "secrets"), self.secret)
         self.pool = connection_pool(url)
         self.sequence = 0
         self.versions: dict[RowKey, bytes] = {}
+
+    def another(self) -> "World":
+        """A world beside this one: tables, bucket and workflow of its own, the same platform."""
+        world = World(self.aws, self.state, self.settings.api_url, self.clock)
+        world.judge()
+        return world
+
+    def judge(self) -> None:
+        """Watch the platform: no complete body may be accepted but for a committed attempt with just these files."""
+        start = self.state.start
+
+        def watched(workflow_id: str, files: list[StoredFile], **attributes: Any) -> Any:
+            job = start(workflow_id, files, **attributes)
+            if job is not None and job.ours and workflow_id in self.settings.workflow_ids:
+                (workflow,) = self.ledger().workflows([workflow_id])
+                tokens = sorted(token_of(key) for key in workflow.rows)
+                sent = sorted(token for token in tokens for file in files if token in file.filename)
+                if not job.is_late and (workflow.phase != "committed" or tokens != sent or len(files) != len(tokens)):
+                    self.violations.append(f"accepted {[file.filename for file in files]} while {workflow}")
+            return job
+
+        self.state.start = watched  # type: ignore[method-assign]
 
     @classmethod
     @contextlib.contextmanager
@@ -115,22 +140,36 @@ class World:
 
     # -- the product ---------------------------------------------------------------------------------------------------
 
-    def submitter(self, *, seconds: float = 900) -> Submitter:
+    def submitter(self, *, seconds: float = 900, hook: Hook | None = None) -> Submitter:
         """What one invocation composes."""
         deadline = Deadline.in_seconds(self.clock, seconds)
+        platform = Platform(
+            api_url=self.settings.api_url,
+            api_key=self.api_key,
+            pool=self._hooked_pool(self.pool, hook),
+            deadline=deadline,
+            fresh_pool=lambda url: self._hooked_pool(connection_pool(url), hook),
+        )
         return Submitter(
-            ledger=self.ledger(deadline),
-            source=Source(self.s3),
-            platform=Platform(api_url=self.settings.api_url, api_key=self.api_key, pool=self.pool, deadline=deadline),
+            ledger=self.ledger(deadline, self._hooked(self.dynamodb, "dynamodb", hook)),
+            source=Source(self._hooked(self.s3, "s3", hook)),
+            platform=platform,
             settings=self.settings,
             clock=self.clock,
             deadline=deadline,
             count=self._count,
         )
 
-    def ledger(self, deadline: Deadline | None = None) -> Ledger:
+    def _hooked(self, client: Any, name: str, hook: Hook | None = None) -> Any:
+        return HookedClient(client, lambda: hook or self.hook, name)
+
+    def _hooked_pool(self, pool: Any, hook: Hook | None) -> Any:
+        return HookedPool(pool, lambda: hook or self.hook)
+
+    def ledger(self, deadline: Deadline | None = None, client: Any = None) -> Ledger:
+        """The ledger as an invocation has it; without a client, as the test looks at it."""
         return Ledger(
-            self.dynamodb,
+            client or self.dynamodb,
             ledger_table=self.settings.ledger_table,
             workflows_table=self.settings.workflows_table,
             retention_days=self.settings.retention_days,
@@ -162,9 +201,11 @@ class World:
         self.versions[version.row_key] = content
         return version
 
-    def deliver(self, *versions: ObjectVersion, submit: bool = True, seconds: float = 900) -> None:
+    def deliver(
+        self, *versions: ObjectVersion, submit: bool = True, seconds: float = 900, hook: Hook | None = None
+    ) -> None:
         """One invocation of on_upload."""
-        submitter = self.submitter(seconds=seconds)
+        submitter = self.submitter(seconds=seconds, hook=hook)
         rows = [submitter.ledger.register(version)[0] for version in versions]
         if submit:
             submitter.fill([row for row in rows if row.status == "PENDING"])
@@ -174,8 +215,23 @@ class World:
         self.clock.sleep(after_seconds)
         results = None
         if self.settings.results_bucket:
-            results = Results(self.s3, bucket=self.settings.results_bucket, prefix=self.settings.results_prefix)
+            results = Results(
+                self._hooked(self.s3, "s3"), bucket=self.settings.results_bucket, prefix=self.settings.results_prefix
+            )
         Reconciler(self.submitter(seconds=seconds), results).run(window_seconds)
+
+    def step_all(self, *, hook: Hook | None = None) -> None:
+        """on_schedule without its threads and its polling: each workflow one step, then the sweep."""
+        reconciler = Reconciler(self.submitter(hook=hook or Direct()))
+        for workflow in reconciler.workflows():
+            reconciler.step_or_reload(workflow)
+        reconciler.sweep(len(self.settings.workflow_ids))
+
+    def grow_pool(self, size: int) -> list[str]:
+        """So many workflows from now on."""
+        ids = [*self.settings.workflow_ids, *(str(uuid.uuid4()) for _ in range(size))][:size]
+        self.configure(workflow_ids=tuple(ids))
+        return ids
 
     def settle(self, *, minutes: int = 60, until: Callable[[], bool] | None = None) -> int:
         """Let the schedule run, minute by minute, until every row is final; returns the minutes that it took."""
@@ -198,6 +254,10 @@ class World:
 
     def status(self, version: ObjectVersion) -> str:
         return str(self.row(version)["status"])
+
+    def status_or_none(self, version: ObjectVersion) -> str | None:
+        item = self.ledger().item(version.row_key)
+        return str(item["status"]) if item else None
 
     def workflow(self) -> Workflow:
         return self.workflows()[0]
