@@ -20,13 +20,14 @@ KEY ?=
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up invoke event test check format bench soak lock clean
+.PHONY: help setup run up invoke event test soak check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
 	@echo 'make up       keep the local stack in the foreground'
 	@echo 'make invoke   EVENT=events/s3-put.json: the built function in the real Lambda runtime'
 	@echo 'make event    KEY=...: write a true event for an object of the local stack'
+	@echo 'make soak     1,000 uploads while a fifth of all answers is wrong'
 	@echo 'make check    format, lint, types, template'
 	@echo 'make lock     resolve the pinned requirements anew'
 	@echo 'make clean    remove what the others made'
@@ -64,6 +65,9 @@ event: setup
 
 test: setup check
 	@$(BIN)/python -m pytest
+
+soak: setup
+	@$(RUN) -m tests.soak
 
 check: setup
 	@$(BIN)/ruff format --check .

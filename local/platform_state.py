@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -129,6 +129,7 @@ class PlatformState:
         self.late: list[tuple[float, str, list[StoredFile]]] = []
         self.clock = clock
         self.lock = threading.RLock()
+        self.chance: Callable[[str], Fault | None] | None = None  # faults by chance, beside those in `faults`
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -145,7 +146,10 @@ class PlatformState:
                     fault.times -= 1
                     self.shown[f"{call} {fault.kind}"] += 1
                     return fault
-        return None
+            chance = self.chance(call) if self.chance else None
+            if chance is not None:
+                self.shown[f"{call} {chance.kind} {chance.status if 'status' in chance.kind else ''}".strip()] += 1
+            return chance
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ def _add_steering(app: FastAPI, state: PlatformState) -> None:
 def serving(state: PlatformState, *, port: int = 0) -> Iterator[str]:
     """Serve a state from a thread of this process; gives the address, `http://127.0.0.1:PORT`."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
-    config = uvicorn.Config(create_app(state), log_level="error", access_log=False, lifespan="off")
+    config = uvicorn.Config(create_app(state), log_level="critical", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
