@@ -107,6 +107,7 @@ def row_from_item(item: Item) -> Row:
         earlier_job_ids=tuple(run["job_id"] for run in item.get("runs", []) if "job_id" in run),
         input_file_id=item.get("input_file_id"),
         output_node_files=tuple(item.get("output_node_files", ())),
+        results=tuple(item.get("results", ())),
     )
 
 

@@ -191,8 +191,9 @@ class Row:
     accepted_count_then: int | None = None  # of the workflow, when the last strike was counted
     slow_tries: int = 0
     earlier_job_ids: tuple[str, ...] = ()
-    input_file_id: str | None = None  # this and the next are not in the index
+    input_file_id: str | None = None  # this and the next two are not in the index
     output_node_files: tuple[Mapping[str, str], ...] = ()
+    results: tuple[Mapping[str, str], ...] = ()
 
     @property
     def key(self) -> RowKey:

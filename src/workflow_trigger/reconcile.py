@@ -23,7 +23,7 @@ from workflow_trigger.decisions import (
     is_overdue,
     outcomes,
 )
-from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError, Unavailable
+from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError
 from workflow_trigger.items import job_attributes
 from workflow_trigger.model import (
     JOB_ACTIVE,
@@ -247,12 +247,11 @@ class Reconciler:
         except NotFound:
             return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}, and has no details")
         ends = outcomes(job, details, failed, workflow.rows)
-        try:
-            stored = self._store_results(job, [key for key, end in ends.items() if end.status is Status.COMPLETED])
-        except Unavailable as error:
+        stored = self._store_results(job, [key for key, end in ends.items() if end.status is Status.COMPLETED])
+        if any("delayed" in entry for entries in stored.values() for entry in entries):
             if not is_overdue(parse_time(workflow.doubtful_since), self._clock.now()):
-                return self._wait_in_doubt(workflow, fault(error))
-            stored = {key: [{"missing": str(error)}] for key in ends}
+                return self._keep_results(workflow, job, stored)
+            stored = {key: [_given_up(entry) for entry in entries] for key, entries in stored.items()}
         return self._finish(workflow, job, ends, stored)
 
     def _store_results(self, job: Job, keys: Sequence[RowKey]) -> dict[RowKey, list[dict[str, Any]]]:
@@ -261,6 +260,13 @@ class Reconciler:
             return {}
         rows = self._ledger.rows(keys).values()
         return {row.key: self._results.store(self._platform, job.id, row) for row in rows}
+
+    def _keep_results(self, workflow: Workflow, job: Job, stored: Mapping[RowKey, list[dict[str, Any]]]) -> Workflow:
+        """Not everything came: what did is not fetched again."""
+        self._count("ResultsDelayed", 1)
+        since = workflow.doubtful_since or iso(self._clock.now())
+        moves = [Move(key=key, to=Status.IN_PROGRESS, sets={"results": entries}) for key, entries in stored.items()]
+        return self._advance(workflow, replace(workflow, job_status=job.status, doubtful_since=since), moves)
 
     def _failed_files(self, job_id: str) -> list[FailedFile]:
         try:
@@ -381,3 +387,8 @@ class Reconciler:
         for key in left_out:
             logger.info("row has moved on", object_key=key.object, version=key.version)
         return written
+
+
+def _given_up(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An output that could not be had for a quarter of an hour is called missing."""
+    return {"missing" if name == "delayed" else name: value for name, value in entry.items()}

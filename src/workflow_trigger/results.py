@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from workflow_trigger.errors import Misconfigured, NotFound
+from workflow_trigger.errors import Misconfigured, NotFound, Unavailable
 from workflow_trigger.model import Row, RowKey, token_of
 from workflow_trigger.platform_api import Platform
 
@@ -29,12 +29,16 @@ class Results:
         self._prefix = prefix
 
     def store(self, platform: Platform, job_id: str, row: Row) -> list[Entry]:
-        """Copy every output of a row's file; what was copied, or why not. Copying again replaces the same objects.
+        """Copy the outputs of a row's file that are not in its `results` yet.
+
+        The answer has an entry for every output: where it is, that it is `missing` for good, or that it is `delayed`,
+        which calls for another try. Copying again replaces the same objects.
 
         Raises:
-            Unavailable: the platform did not deliver this time. Misconfigured: the bucket does not take them.
+            Misconfigured: the bucket does not take them.
         """
-        return [self._copy(platform, job_id, row, node) for node in _outputs(row)]
+        done = {_identity(entry): dict(entry) for entry in row.results if "delayed" not in entry}
+        return [done.get(_identity(node)) or self._copy(platform, job_id, row, node) for node in _outputs(row)]
 
     def _copy(self, platform: Platform, job_id: str, row: Row, node: Mapping[str, str]) -> Entry:
         entry: Entry = {
@@ -46,6 +50,8 @@ class Results:
                 self._put(key, chunks, {"job-id": job_id, **{n.replace("_", "-"): v for n, v in entry.items()}})
         except NotFound as error:
             return {**entry, "missing": str(error)}
+        except Unavailable as error:
+            return {**entry, "delayed": str(error)}
         except (ClientError, BotoCoreError) as error:
             raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error
         return {**entry, "bucket": self._bucket, "key": key}
@@ -87,6 +93,10 @@ def _harmless(text: str) -> str:
     """Without control and formatting characters, and without segments that mean another folder."""
     text = "".join(letter if letter.isprintable() else quote(letter) for letter in text)
     return re.sub(r"(^|/)(\.{1,2})(?=/|$)", lambda found: found[1] + found[2].replace(".", "%2E"), text)
+
+
+def _identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return node.get("file_id"), node.get("node_id")
 
 
 def _outputs(row: Row) -> Iterator[Mapping[str, str]]:

@@ -52,6 +52,15 @@ def test_download_that_fails_is_tried_again_without_a_new_run(results: World) ->
     assert results.state.shown.total() == 3
 
 
+def test_what_came_is_not_fetched_again(results: World) -> None:
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
+    results.deliver(*documents)
+    results.state.faults.append(Fault("download", "status", status=500, times=3))
+    results.settle()
+    assert results.state.requests["download"] == 5 * 2 + 3
+    assert all("key" in entry for each in documents for entry in results.row(each)["results"])
+
+
 def test_what_the_platform_has_no_more_is_said_in_the_row(results: World) -> None:
     results.state.faults += [Fault("download", "status", status=404, body='{"detail": "Not Found"}', times=2)]
     document = results.upload("a.pdf", b"a")
