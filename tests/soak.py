@@ -29,7 +29,7 @@ from workflow_trigger.model import FINAL, RowKey, token_of
 UPLOADS = int(os.environ.get("SOAK_UPLOADS", "1000"))
 RATE = 0.2
 LIMIT_SECONDS = 3_000
-KILL_EVERY_SECONDS = 45
+KILL_EVERY_SECONDS = 130
 
 _RUN: list[dict[str, Any]] = [
     {"kind": "drop"},

@@ -83,13 +83,18 @@ class Reconciler:
             self._count("ReconcileErrors", 1)
 
     def _tend(self, workflow: Workflow, until: datetime) -> None:
-        """Step by step, until the workflow rests or the time is over."""
+        """Step by step, until nothing is left to do for the workflow or the time is over."""
         while True:
-            workflow = self.step_or_reload(workflow)
-            pause = self._settings.poll_seconds
-            if workflow.phase is Phase.IDLE or self._clock.now() + timedelta(seconds=pause) > until:
+            before, workflow = workflow, self.step_or_reload(workflow)
+            if workflow.phase is Phase.IDLE and workflow.revision == before.revision:
                 return
-            self._clock.sleep(pause)
+            now = self._clock.now()
+            again = now + timedelta(seconds=self._settings.poll_seconds)
+            if workflow.phase is Phase.IDLE:
+                again = max(again, parse_time(workflow.not_before) or again)
+            if again > until:
+                return
+            self._clock.sleep((again - now).total_seconds())
             (workflow,) = self._ledger.workflows([workflow.workflow_id])
 
     def step_or_reload(self, workflow: Workflow) -> Workflow:
