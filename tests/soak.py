@@ -80,7 +80,12 @@ def main() -> int:
         state = PlatformState(Path(folder), Behaviour(default_job_seconds=0.5, scheduled_seconds=0.1))
         url = ends.enter_context(serving(state))
         aws = ends.enter_context(ministack())
-        parameters = {"WorkflowIds": ",".join(ids), "UnstructuredApiUrl": url, "PollSeconds": "1"}
+        parameters = {
+            "WorkflowIds": ",".join(ids),
+            "UnstructuredApiUrl": url,
+            "PollSeconds": "1",
+            "MaxFilesPerRun": "25",
+        }
         stack = deploy(build(TOOLS / "soak-build"), aws, parameters)
         stack.set_key(state.behaviour.api_key)
         console.print(f"{UPLOADS} uploads to {stack.name}, seed {seed}")

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from workflow_trigger.errors import KeyNotSet, NotSent
+from workflow_trigger.errors import KeyNotSet, Misconfigured, NotSent
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
+
+_DENIED = {"AccessDenied", "AccessDeniedException", "DecryptionFailure", "InvalidRequestException"}
 
 
 class ApiKey:
@@ -24,11 +26,11 @@ class ApiKey:
 
         Raises:
             KeyNotSet: the secret is empty, or holds what cannot be a key.
-            NotSent: Secrets Manager did not answer.
+            Misconfigured: the function may not read it. NotSent: Secrets Manager did not answer.
         """
-        if self._value is None:
-            self._value = self._read()
-        return self._value
+        value = self._value or self._read()  # another thread may forget it at any moment
+        self._value = value
+        return value
 
     def forget(self) -> None:
         """Read it anew the next time: it may have been rotated."""
@@ -39,9 +41,12 @@ class ApiKey:
             text = self._client.get_secret_value(SecretId=self._secret_arn).get("SecretString", "")
         except self._client.exceptions.ResourceNotFoundException:
             text = ""
-        except (ClientError, BotoCoreError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            raise NotSent(f"The API key could not be read from {self._secret_arn}: {code}") from error
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            kind = Misconfigured if code in _DENIED else NotSent
+            raise kind(f"The API key could not be read from {self._secret_arn}: {code}") from error
+        except BotoCoreError as error:
+            raise NotSent(f"Secrets Manager did not answer: {type(error).__name__}") from error
         key = key_in(text)
         if not key:
             raise KeyNotSet(

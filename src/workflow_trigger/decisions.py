@@ -22,6 +22,8 @@ from workflow_trigger.model import (
 LEASE_SECONDS = 60.0  # renewed while the stream goes on
 SETTLE_SECONDS = 60.0  # a job that a lost answer started is looked for at least this long
 DOUBT_SECONDS = 900.0  # for a job that vanished, or whose end cannot be confirmed
+SILENCE_SECONDS = 3_600.0  # for details that are not given at all, while the platform answers otherwise
+ABSENCE_SECONDS = 20.0  # for an output that the platform does not have, right after the job's end
 STRIKES = 5
 SLOW_TRIES = 2
 REFUSALS_IN_A_ROW = 3
@@ -78,30 +80,40 @@ class Found:
     evidence: Evidence
 
 
+def find_named(jobs: Iterable[Job], baseline: Baseline, rows: Sequence[RowKey]) -> Found | None:
+    """A job that was not there before and whose file ids carry the tokens of some of these rows."""
+    for job in sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or ""):
+        named = tuple(key for key in rows if any(token_of(key) in file_id for file_id in job.input_file_ids or ()))
+        if named:
+            return Found(job=job, rows=named, evidence=Evidence.TOKENS)
+    return None
+
+
 def find_ours(
     jobs: Iterable[Job], baseline: Baseline, rows: Sequence[RowKey], documents: Callable[[str], Sequence[str]]
 ) -> Found | None:
-    """The job that an attempt with these rows started, if the list shows one.
+    """The job that one attempt with just these rows started, if the list shows one.
 
     Only jobs that were not there before the attempt count. Their file ids tell by our tokens; where the ids are
-    hidden, `documents(job_id)` may tell; and where nothing tells, a single new job is ours.
+    hidden, `documents(job_id)` may tell; and where nothing tells, a single new job is ours. A request is accepted as a
+    whole: one token of ours, and all of the attempt's files are in the job, whatever part of them is shown.
     """
-    new = sorted((job for job in jobs if baseline.is_new(job)), key=lambda job: job.created_at or "")
+    if not rows:
+        return None
     hidden: list[Job] = []
-    for job in new:
+    for job in sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or ""):
         names: Sequence[str] = job.input_file_ids or documents(job.id)
-        named = tuple(key for key in rows if any(token_of(key) in name for name in names))
-        if named:
-            return Found(job=job, rows=named, evidence=Evidence.TOKENS)
+        if any(token_of(key) in name for key in rows for name in names):
+            return Found(job=job, rows=tuple(rows), evidence=Evidence.TOKENS)
         if not names:
             hidden.append(job)
-    if len(hidden) == 1 and rows:
+    if len(hidden) == 1:
         return Found(job=hidden[0], rows=tuple(rows), evidence=Evidence.INFERRED)
     return None
 
 
 def active_job(jobs: Iterable[Job]) -> Job | None:
-    """The job that holds the workflow, if any."""
+    """The job that says that it holds the workflow, if any."""
     return next((job for job in jobs if job.is_active), None)
 
 
@@ -205,6 +217,6 @@ def blame(row: Row, workflow: Workflow, *, alone: bool) -> Blame:
     )
 
 
-def is_overdue(since: datetime | None, now: datetime) -> bool:
+def is_overdue(since: datetime | None, now: datetime, seconds: float = DOUBT_SECONDS) -> bool:
     """Whether a doubt about a job has lasted too long to go on waiting."""
-    return since is not None and now - since >= timedelta(seconds=DOUBT_SECONDS)
+    return since is not None and now - since >= timedelta(seconds=seconds)

@@ -37,6 +37,10 @@ class LedgerUnavailable(TriggerError):
 # -- the object --------------------------------------------------------------------------------------------------------
 
 
+class ReconcileFailed(TriggerError):
+    """A part of the minute's work failed unexpectedly; raised when all is done, so that an alarm sees it."""
+
+
 class SourceError(TriggerError):
     """An object cannot be read. `row_key` names its row where several are on their way."""
 
@@ -71,7 +75,7 @@ class NotSent(PlatformError):
 
 
 class Unreachable(NotSent):
-    """No connection came about: DNS, connect, TLS. The files had no part in it."""
+    """No connection came about. The files had no part in it."""
 
 
 class OutOfTime(NotSent):

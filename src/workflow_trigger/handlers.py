@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
+from workflow_trigger.announce import Announcer
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import UnreadableEvent
@@ -181,6 +182,7 @@ def _submitter(context: LambdaContext) -> Submitter:
             retention_days=settings.retention_days,
             clock=clock,
             deadline=deadline,
+            announce=lambda rows: Announcer(_client("events"), stack=settings.stack_name).put(rows),
         ),
         source=Source(_client("s3")),
         platform=Platform(api_url=settings.api_url, api_key=_api_key(), pool=_connections(), deadline=deadline),

@@ -41,7 +41,7 @@ def present(item: Mapping[str, Any]) -> Item:
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
-_KEPT_OF_A_RUN = ("status", "job_id", "workflow_id", "created_at", "attempt_id", "error", "updated_at", "results")
+_KEPT_OF_A_RUN = ("status", "job_id", "workflow_id", "created_at", "attempt_id", "error", "updated_at")
 _KEPT_RUNS = 20
 _OF_ONE_RUN = (
     *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status"),
@@ -67,6 +67,7 @@ def new_row(version: ObjectVersion, now: str) -> Item:
             "upload_name": upload_name(version.row_key),
             "failures": 0,
             "eligible_at": now,
+            "queued_at": now,
             "registered_at": now,
             "updated_at": now,
         }
@@ -75,9 +76,16 @@ def new_row(version: ObjectVersion, now: str) -> Item:
 
 def reopened(item: Item, now: str) -> Item:
     """The changes that put a final row back into the line; the run that it had goes to `runs`."""
-    runs = [*item.get("runs", []), {name: item[name] for name in _KEPT_OF_A_RUN if name in item}]
-    fresh = dict.fromkeys(_OF_ONE_RUN)
-    return {**fresh, "status": Status.PENDING, "failures": 0, "eligible_at": now, "runs": runs[-_KEPT_RUNS:]}
+    runs = [*item.get("runs", []), {name: item[name] for name in _KEPT_OF_A_RUN if name in item}][-_KEPT_RUNS:]
+    return {
+        **dict.fromkeys(_OF_ONE_RUN),
+        "status": Status.PENDING,
+        "failures": 0,
+        "eligible_at": now,
+        "queued_at": now,
+        "runs": runs,
+        "earlier_job_ids": [run["job_id"] for run in runs if "job_id" in run],
+    }
 
 
 def row_from_item(item: Item) -> Row:
@@ -95,6 +103,7 @@ def row_from_item(item: Item) -> Row:
         status=Status(item["status"]),
         seen=item["updated_at"],
         eligible_at=item.get("eligible_at"),
+        queued_at=item.get("queued_at"),
         attempt_id=item.get("attempt_id"),
         bound_to=item.get("bound_to"),
         bound_since=item.get("bound_since"),
@@ -104,7 +113,7 @@ def row_from_item(item: Item) -> Row:
         strikes=_int(item.get("strikes")) or 0,
         accepted_count_then=_int(item.get("accepted_count_then")),
         slow_tries=_int(item.get("slow_tries")) or 0,
-        earlier_job_ids=tuple(run["job_id"] for run in item.get("runs", []) if "job_id" in run),
+        earlier_job_ids=tuple(item.get("earlier_job_ids", ())),
         input_file_id=item.get("input_file_id"),
         output_node_files=tuple(item.get("output_node_files", ())),
         results=tuple(item.get("results", ())),

@@ -12,7 +12,7 @@ attempt that holds it or, while it waits, exactly as it was read.
 
 import random
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 OPEN_ROWS_INDEX = "open-rows"
+_NOT_WAITING: Item = dict.fromkeys(("eligible_at", "bound_to", "bound_since"))
 _MAY_PASS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
 _MAY_PASS_CALL = _MAY_PASS | {
     "TransactionConflictException",
@@ -61,6 +62,7 @@ class Ledger:
         retention_days: int,
         clock: Clock,
         deadline: Deadline,
+        announce: Callable[[list[Item]], None] | None = None,
     ) -> None:
         self._client = client
         self._ledger_table = ledger_table
@@ -68,6 +70,7 @@ class Ledger:
         self._retention = timedelta(days=retention_days)
         self._clock = clock
         self._deadline = deadline
+        self._announce = announce
 
     # -- rows: arrival -------------------------------------------------------------------------------------------------
 
@@ -115,22 +118,17 @@ class Ledger:
         )
         return {row.key: row for row in map(row_from_item, items)}
 
-    def waiting(self, limit: int) -> list[Row]:
-        """The head of the line, oldest first. The index lags: this is a hint, proved by the conditions of a claim."""
-        return self._open_rows(Status.PENDING, limit)
+    def open_rows(self, status: Status, limit: int) -> list[Row]:
+        """The rows in a state that is not final, oldest first; of those that wait, the ones whose time has come.
 
-    def open_rows(self, status: Status, limit: int = 100) -> list[Row]:
-        """The rows that have longest been in a state, whatever their turn; a hint, as `waiting`."""
-        return self._open_rows(status, limit)
-
-    def _open_rows(self, status: Status, limit: int) -> list[Row]:
-        now = iso(self._clock.now())
+        The index lags: this is a hint, proved by the conditions of whatever is done with it.
+        """
         answer = self._client.query(
             TableName=self._ledger_table,
             IndexName=OPEN_ROWS_INDEX,
             KeyConditionExpression="#status = :status AND #eligible_at <= :now",
             ExpressionAttributeNames={"#status": "status", "#eligible_at": "eligible_at"},
-            ExpressionAttributeValues=serialize({":status": status, ":now": now}),
+            ExpressionAttributeValues=serialize({":status": status, ":now": iso(self._clock.now())}),
             Limit=limit,
         )
         return [row_from_item(deserialize(item)) for item in answer["Items"]]
@@ -189,18 +187,37 @@ class Ledger:
     ) -> tuple[Workflow, frozenset[RowKey]]:
         """As `advance`, but for all rows or for none: the second result names those that prevented it.
 
-        Conflicts and throttling are tried again until the invocation ends.
+        Rows that become final are announced first: an invocation that dies in between does both again. Conflicts and
+        throttling are tried again until the invocation ends.
 
         Raises:
             AttemptLost: the workflow is not as it was read; nothing was written.
             LedgerUnavailable: no time is left.
         """
+        self._announce_final(moves)
         attempt = 0
         after = replace(after, revision=uuid.uuid4().hex)
         while (moved_on := self._transact(before, after, moves)) is None:
             self._pause(attempt)
             attempt += 1
         return after, frozenset(moved_on)
+
+    def _announce_final(self, moves: Sequence[Move]) -> None:
+        final = {move.key: move for move in moves if move.to in FINAL}
+        if self._announce is None or not final:
+            return
+        keys = [{"object": key.object, "version": key.version} for key in final]
+        rows = []
+        for item in self._batch_get(self._ledger_table, keys):
+            move = final[RowKey(item["object"], item["version"])]
+            changes = {**move.sets, **_NOT_WAITING, "status": move.to, "updated_at": iso(self._clock.now())}
+            rows.append(present({**item, **changes}))
+        self._announce(rows)
+
+    def requeue(self, row: Row, **sets: Any) -> bool:
+        """Put a row back into the line that no attempt holds any more, provided that it still is as it was read."""
+        changes = {**sets, "status": Status.PENDING, "attempt_id": None, "workflow_id": None}
+        return self._update_row(row.key, changes, seen=row.seen)
 
     def _transact(self, before: Workflow, after: Workflow, moves: Sequence[Move]) -> set[RowKey] | None:
         """One try: the rows that have moved on (none: written), or None where it may pass by itself."""
@@ -242,7 +259,7 @@ class Ledger:
         """The conditional update of one row."""
         changes: Item = {**move.sets, "status": move.to}
         if move.to in FINAL:
-            changes |= {"eligible_at": None, "bound_to": None, "bound_since": None, "expires_at": self._expiry()}
+            changes |= _NOT_WAITING | {"expires_at": self._expiry()}
         elif move.to is Status.PENDING:
             changes |= {"attempt_id": None, "workflow_id": None}
         else:
@@ -257,6 +274,10 @@ class Ledger:
         else:
             values[":seen"] = move.seen
             condition += " AND #updated_at = :seen"
+        if move.sequencer is not None:
+            update["ExpressionAttributeNames"]["#sequencer"] = "sequencer"
+            values[":sequencer"] = move.sequencer
+            condition += " AND #sequencer = :sequencer"
         update["ExpressionAttributeValues"] |= serialize(values)
         return {**update, "ConditionExpression": condition}
 
@@ -286,23 +307,32 @@ class Ledger:
         """Change one row outside of any attempt, provided that it still is as it was read."""
         update = self._update(key, changes)
         update["ExpressionAttributeValues"] |= serialize({":seen": seen})
-        try:
-            self._client.update_item(**update, ConditionExpression="#updated_at = :seen")
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        update["ConditionExpression"] = "#updated_at = :seen"
+        return self._conditionally(lambda: self._client.update_item(**update)) is None
 
     def _put_if(
         self, table: str, item: Item, condition: str, names: dict[str, str], values: Item | None = None
     ) -> Item | None:
         """Put an item on a condition; None when it was written, else the item that stands there (empty: not shown)."""
-        try:
-            self._client.put_item(**_put(table, item, condition, names, values or {}))
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return deserialize(error.response.get("Item", {}))  # type: ignore[arg-type]
-        return None
+        put = _put(table, item, condition, names, values or {})
+        return self._conditionally(lambda: self._client.put_item(**put))
+
+    def _conditionally(self, write: Callable[[], Any]) -> Item | None:
+        """A conditional write, again where it met a transaction; None: written, else what stands there (or {})."""
+        attempt = 0
+        while True:
+            try:
+                write()
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == "ConditionalCheckFailedException":
+                    return deserialize(error.response.get("Item", {}))  # type: ignore[arg-type]
+                if code not in _MAY_PASS_CALL:
+                    raise
+                self._pause(attempt)
+                attempt += 1
+            else:
+                return None
 
     def _batch_get(self, table: str, keys: Sequence[Item]) -> list[Item]:
         items: list[Item] = []

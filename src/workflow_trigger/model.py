@@ -120,8 +120,8 @@ class Job:
 
     @property
     def is_active(self) -> bool:
-        """Whether the job holds its workflow. A status that is not known yet counts as active."""
-        return self.status not in JOB_ENDED
+        """Whether the job says that it holds its workflow. Of a status that is not known, a busy answer would tell."""
+        return self.status in JOB_ACTIVE
 
     def created(self) -> datetime | None:
         """`created_at` as a time; a value without a zone is UTC."""
@@ -181,6 +181,7 @@ class Row:
     status: Status
     seen: str
     eligible_at: str | None
+    queued_at: str | None = None  # when it came into the line, however often its turn was put off
     attempt_id: str | None = None
     bound_to: str | None = None  # the workflow in which a lost attempt may still turn up
     bound_since: str | None = None  # only jobs that are not older than this may be that attempt's; the platform's time
@@ -300,7 +301,7 @@ class Workflow:
             job_id=job.id,
             job_status=job.status,
             lease_ends_at=None,
-            unsettled=False,
+            unsettled=self.unsettled and not rows,
             doubtful_since=None,
             not_before=None,
             accepted_count=self.accepted_count + len(rows),
@@ -318,3 +319,4 @@ class Move:
     to: Status
     sets: Mapping[str, Any] = field(default_factory=dict)
     seen: str | None = None  # for a row that waits: as it was when it was read; else the attempt is the condition
+    sequencer: str | None = None  # only while no later event of the key has come

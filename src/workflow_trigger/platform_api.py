@@ -5,8 +5,9 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 
 import json
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -43,7 +44,10 @@ _ROTATED_SECONDS = 30
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _CHUNK_BYTES = 1024 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
-_LIST_LIMIT_BYTES = 64 * 1024 * 1024  # the list of jobs has no pages
+_LIST_LIMIT_BYTES = 32 * 1024 * 1024  # the list of jobs has no pages
+
+# A long list takes several times its size while it is read.
+_ONE_LIST_AT_A_TIME = threading.Lock()
 
 _THROTTLE_DEFAULT_SECONDS = 30.0
 _THROTTLE_LIMIT_SECONDS = 900.0
@@ -80,7 +84,7 @@ class Platform:
     def jobs(self, workflow_id: str) -> list[Job]:
         """All jobs of a workflow, in no particular order."""
         query = urlencode({"workflow_id": workflow_id})
-        answer = self._ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES)
+        answer = self._ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
         if not isinstance(answer, list):
             raise Unavailable("The list of jobs is no list")
         jobs = [_job(entry) for entry in answer]
@@ -120,11 +124,17 @@ class Platform:
         """The names of a job's files, from the newer file status or from the failed files; [] where neither tells."""
         try:
             answer = self._ask(f"/jobs/{quote(job_id, safe='')}/file-status")
-            files = answer.get("files") if isinstance(answer, Mapping) else None
-            names = [str(entry.get("document")) for entry in files or [] if isinstance(entry, Mapping)]
         except Misconfigured:
-            names = []  # not every deployment has it
-        return names or [failed.document for failed in self.failed_files(job_id)]
+            answer = None  # not every deployment has it
+        files = answer.get("files") if isinstance(answer, Mapping) else None
+        entries = [entry.get("document") for entry in files or [] if isinstance(entry, Mapping)]
+        names = [name for name in entries if isinstance(name, str) and name]
+        if names:
+            return names
+        try:
+            return [failed.document for failed in self.failed_files(job_id) if failed.document]
+        except Misconfigured:
+            return []
 
     @contextmanager
     def download(self, job_id: str, file_id: str, node_id: str | None) -> Iterator[Iterator[bytes]]:
@@ -137,27 +147,30 @@ class Platform:
         response = self._get(f"/jobs/{quote(job_id, safe='')}/download?{query}")
         with response:
             if not 200 <= response.status < 300:
-                content = _bounded(response, _ANSWER_LIMIT_BYTES)
-                raise _refusal(response.status, response.headers, content) or Unavailable(f"HTTP {response.status}")
+                _check(response, _bounded(response, _ANSWER_LIMIT_BYTES))
             yield _streamed(response)
 
-    def _ask(self, path: str, *, limit_bytes: int = _ANSWER_LIMIT_BYTES) -> Any:
+    def _ask(
+        self,
+        path: str,
+        *,
+        limit_bytes: int = _ANSWER_LIMIT_BYTES,
+        reading: AbstractContextManager[Any] = nullcontext(),  # noqa: B008  has no state
+    ) -> Any:
         try:
-            return self._ask_once(path, limit_bytes)
+            return self._ask_once(path, limit_bytes, reading)
         except KeyRejected:
             self._api_key.forget()  # it may have been rotated
-            return self._ask_once(path, limit_bytes)
+            return self._ask_once(path, limit_bytes, reading)
 
-    def _ask_once(self, path: str, limit_bytes: int) -> Any:
+    def _ask_once(self, path: str, limit_bytes: int, reading: AbstractContextManager[Any]) -> Any:
         try:
-            with self._get(path) as response:
+            with self._get(path) as response, reading:
                 body = _bounded(response, limit_bytes)
+                _check(response, body)
+                return _parsed(body)
         except (HTTPError, OSError) as error:
             raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
-        if not 200 <= response.status < 300:
-            raise _refusal(response.status, response.headers, body) or Unavailable(f"HTTP {response.status}")
-        try:
-            return _parsed(body)
         except ValueError as error:
             raise Unavailable("The platform's answer is not JSON") from error
 
@@ -228,7 +241,8 @@ class Platform:
         refusal = _refusal(status, headers, content)
         if isinstance(refusal, KeyRejected):
             refusal.hold_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
-        if refusal is not None:
+        early = isinstance(refusal, Refused) and not committed and status != HTTPStatus.CONTENT_TOO_LARGE
+        if refusal is not None and not early:
             raise refusal
         if not committed:
             raise NotSent(f"HTTP {status} came before the request was complete")
@@ -250,6 +264,16 @@ class Platform:
 
 
 # -- answers, read with distrust ---------------------------------------------------------------------------------------
+
+
+def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:
+    """Raise what the status of an answer to a question stands for. A question has no file that could be refused."""
+    if 200 <= response.status < 300:
+        return
+    refusal = _refusal(response.status, response.headers, content)
+    if isinstance(refusal, Refused):
+        raise Misconfigured(str(refusal))
+    raise refusal or Unavailable(f"HTTP {response.status}: {_reason(content)}")
 
 
 def _bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:

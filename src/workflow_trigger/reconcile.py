@@ -13,6 +13,9 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.decisions import (
+    ABSENCE_SECONDS,
+    DOUBT_SECONDS,
+    SILENCE_SECONDS,
     Evidence,
     Found,
     Outcome,
@@ -23,7 +26,7 @@ from workflow_trigger.decisions import (
     is_overdue,
     outcomes,
 )
-from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError
+from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError, ReconcileFailed, Unavailable
 from workflow_trigger.items import job_attributes
 from workflow_trigger.model import (
     JOB_ACTIVE,
@@ -40,7 +43,7 @@ from workflow_trigger.model import (
     parse_time,
 )
 from workflow_trigger.results import Results
-from workflow_trigger.submit import Submitter, fault, job_moves, running_status
+from workflow_trigger.submit import Submitter, accepted_moves, fault, job_moves, running_status, set_back_by_rows
 
 _ORPHAN_SECONDS = 120.0  # a row changes before its index entry does; younger ones are not judged
 _THREADS = 32
@@ -61,26 +64,33 @@ class Reconciler:
         self._count = submitter.count
 
     def run(self, seconds: float) -> None:
-        """Tend all workflows, side by side, for about that long while jobs run; less when nothing does."""
+        """Tend all workflows, side by side, for about that long while jobs run; less when nothing does.
+
+        Raises:
+            ReconcileFailed: a part failed unexpectedly; the others were done nevertheless.
+        """
         until = self._clock.now() + timedelta(seconds=seconds)
         workflows = self.workflows()
         with ThreadPoolExecutor(max_workers=min(len(workflows) + 1, _THREADS)) as threads:
             work = [threads.submit(self._guarded, self._tend, workflow, until) for workflow in workflows]
             work.append(threads.submit(self._guarded, self.sweep, len(workflows)))
-        for each in work:
-            each.result()
+        failed = [error for each in work if (error := each.result())]
+        if failed:
+            raise ReconcileFailed(f"{len(failed)} of {len(work)} parts failed, the first with {failed[0]!r}")
 
     def workflows(self) -> list[Workflow]:
         """All there is to tend."""
         return self._ledger.all_workflows(self._settings.workflow_ids)
 
-    def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """One workflow's trouble stays its own, and is seen."""
+    def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
+        """One workflow's trouble stays its own until all are done, and is seen."""
         try:
             work(*args, **kwargs)
-        except Exception:
+        except Exception as error:
             logger.exception("could not be reconciled; the next run tries again")
             self._count("ReconcileErrors", 1)
+            return error
+        return None
 
     def _tend(self, workflow: Workflow, until: datetime) -> None:
         """Step by step, until nothing is left to do for the workflow or the time is over."""
@@ -130,6 +140,11 @@ class Reconciler:
             logger.warning("the platform does not tell", workflow_id=workflow.workflow_id, error=fault(error))
             self._count("Held" if isinstance(error, Misconfigured) else "Unanswered", 1)
             noted = fault(error)
+            sender_may_be_waiting = workflow.phase is Phase.COMMITTED and not workflow.lease_has_ended(
+                self._clock.now()
+            )
+            if sender_may_be_waiting:
+                return workflow  # to note it would take the item from under the sender's hands
             if {**(workflow.last_error or {}), **noted} == workflow.last_error:
                 return workflow
             return self._ledger.save(workflow, replace(workflow, last_error=noted | {"at": iso(self._clock.now())}))
@@ -146,21 +161,23 @@ class Reconciler:
         error = {"type": "LeaseEnded", "message": "the invocation ended before it had sent the files"}
         logger.warning("lease ended", workflow_id=workflow.workflow_id, attempt_id=workflow.attempt_id, rows=len(rows))
         self._count("SetBack", 1)
-        setbacks = workflow.setbacks + 1
-        moves = []
-        for row in rows:
-            sets: dict[str, Any] = {"error": error}
-            if setbacks > 1:
-                sets |= {"failures": row.failures + 1, "eligible_at": iso(self._submitter.backoff(row.failures + 1))}
-            moves.append(Move(key=row.key, to=Status.PENDING, sets=sets))
-        after = replace(workflow, setbacks=setbacks)
-        return self._advance(workflow, after.released(error=self._at_now(error)), moves)
+        sets: dict[str, Any] = {"error": error}
+        if not set_back_by_rows(workflow, rows):
+            moves = [Move(key=row.key, to=Status.PENDING, sets=sets) for row in rows]
+            after = replace(workflow, setbacks=workflow.setbacks + 1).released(error=self._at_now(error))
+            return self._advance(workflow, after, moves)
+        moves = [self._submitter.put_off(row, sets) for row in rows]
+        after = replace(workflow, setbacks=workflow.setbacks + (len(rows) > 1))
+        not_before = self._submitter.backoff(max(after.setbacks, 1))
+        return self._advance(workflow, after.released(not_before=not_before, error=self._at_now(error)), moves)
 
     def _settle(self, workflow: Workflow) -> Workflow:
         """The answer to a complete request was lost: find the job, or make sure that there is none."""
         rows = self._attempt_rows(workflow, Status.SUBMITTING)
         jobs = self._platform.jobs(workflow.workflow_id)
-        found = find_ours(jobs, workflow.baseline, [row.key for row in rows], self._platform.documents)
+        found = find_ours(
+            jobs, workflow.baseline, [row.key for row in rows], self._documents_since(workflow.committed_at)
+        )
         waited = workflow.lease_has_ended(self._clock.now())
         if found and (found.evidence is Evidence.TOKENS or waited):
             return self._found(workflow, found, rows)
@@ -168,21 +185,25 @@ class Reconciler:
             return workflow
         return self._nothing_runs(workflow, rows, active_job(jobs))
 
+    def _documents_since(self, committed_at: str | None) -> Callable[[str], Sequence[str]]:
+        """How to ask for a job's documents; after a quarter of an hour without an answer, there are none to be had."""
+
+        def documents(job_id: str) -> Sequence[str]:
+            try:
+                return self._submitter.documents(job_id)
+            except Unavailable:
+                if not is_overdue(parse_time(committed_at), self._clock.now()):
+                    raise
+                return []
+
+        return documents
+
     def _found(self, workflow: Workflow, found: Found, rows: Iterable[Row]) -> Workflow:
         logger.info(
             "settled: accepted", workflow_id=workflow.workflow_id, job_id=found.job.id, evidence=found.evidence.value
         )
         self._count("Settled", 1)
-        inferred = found.evidence is Evidence.INFERRED or None
-        moves = job_moves(
-            found.job,
-            found.rows,
-            running_status(found.job),
-            error=None,
-            bound_to=None,
-            bound_since=None,
-            inferred=inferred,
-        )
+        moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
         return self._advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
@@ -193,12 +214,13 @@ class Reconciler:
         error = dict(workflow.last_error or {"type": "OutcomeUnknown", "message": "no answer, and no job was found"})
         error = {name: error[name] for name in ("type", "message")}
         moves = [self._blamed(row, workflow, error, alone=len(rows) == 1) for row in rows]
-        setbacks = workflow.setbacks + 1
+        went_alone_before = len(rows) == 1 and rows[0].failures > 0
+        setbacks = workflow.setbacks + (not went_alone_before)
         after = replace(workflow, setbacks=setbacks, unsettled=True)
         if active is not None:
-            after = replace(after.running(active, rows=()), unsettled=True)
+            after = after.running(active, rows=())
         else:
-            after = after.released(not_before=self._submitter.backoff(setbacks), error=self._at_now(error))
+            after = after.released(not_before=self._submitter.backoff(max(setbacks, 1)), error=self._at_now(error))
         return self._advance(workflow, after, moves)
 
     def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool) -> Move:
@@ -251,20 +273,37 @@ class Reconciler:
             failed = self._failed_files(job.id)
         except NotFound:
             return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}, and has no details")
+        except Unavailable as error:
+            return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}; {error}", SILENCE_SECONDS)
         ends = outcomes(job, details, failed, workflow.rows)
-        stored = self._store_results(job, [key for key, end in ends.items() if end.status is Status.COMPLETED])
-        if any("delayed" in entry for entries in stored.values() for entry in entries):
-            if not is_overdue(parse_time(workflow.doubtful_since), self._clock.now()):
-                return self._keep_results(workflow, job, stored)
-            stored = {key: [_given_up(entry) for entry in entries] for key, entries in stored.items()}
-        return self._finish(workflow, job, ends, stored)
+        stored = self._store_results(
+            workflow, job, [key for key, end in ends.items() if end.status is Status.COMPLETED]
+        )
+        waits = {
+            kind for entries in stored.values() for entry in entries for kind in ("delayed", "absent") if kind in entry
+        }
+        patience = DOUBT_SECONDS if "delayed" in waits else ABSENCE_SECONDS
+        if waits and not is_overdue(parse_time(workflow.doubtful_since), self._clock.now(), patience):
+            return self._keep_results(workflow, job, stored)
+        return self._finish(workflow, job, ends, {key: list(map(_given_up, each)) for key, each in stored.items()})
 
-    def _store_results(self, job: Job, keys: Sequence[RowKey]) -> dict[RowKey, list[dict[str, Any]]]:
-        """Bring the outputs home before COMPLETED is written; a row says itself which nodes there were."""
+    def _store_results(
+        self, workflow: Workflow, job: Job, keys: Sequence[RowKey]
+    ) -> dict[RowKey, list[dict[str, Any]]]:
+        """Bring the outputs home before COMPLETED is written; the row or the job says which nodes there were."""
         if self._results is None or not keys:
             return {}
-        rows = self._ledger.rows(keys).values()
-        return {row.key: self._results.store(self._platform, job.id, row) for row in rows}
+        alone = len(workflow.rows) == 1
+        stored = {}
+        for row in self._ledger.rows(keys).values():
+            known = job_attributes(job, row.key, alone=alone)
+            row_now = replace(
+                row,
+                input_file_id=known.get("input_file_id") or row.input_file_id,
+                output_node_files=tuple(known.get("output_node_files", row.output_node_files)),
+            )
+            stored[row.key] = self._results.store(self._platform, job.id, row_now, self._submitter.has_time)
+        return stored
 
     def _keep_results(self, workflow: Workflow, job: Job, stored: Mapping[RowKey, list[dict[str, Any]]]) -> Workflow:
         """Not everything came: what did is not fetched again."""
@@ -279,18 +318,32 @@ class Reconciler:
         except NotFound:
             return []
 
-    def _doubt(self, workflow: Workflow, job: Job | None, kind: str, message: str) -> Workflow:
+    def _doubt(
+        self, workflow: Workflow, job: Job | None, kind: str, message: str, patience_seconds: float = DOUBT_SECONDS
+    ) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""
         now = self._clock.now()
         if not workflow.rows:
             return self._ledger.save(workflow, workflow.released())
-        if job is not None and job.is_active:
+        if job is not None and job.status not in JOB_ENDED:
             return self._note_progress(workflow, job)  # a status that we do not know, and details that go on
-        if not is_overdue(parse_time(workflow.doubtful_since), now):
+        if not is_overdue(parse_time(workflow.doubtful_since), now, patience_seconds):
             return self._wait_in_doubt(workflow, {"type": kind, "message": message})
+        if job is None:
+            self._make_sure_of_the_workspace(workflow)
         ended = Status(job.status) if job and job.status in {"FAILED", "STOPPED"} else Status.FAILED
         outcome = Outcome(status=ended, error={"type": kind, "message": message})
         return self._finish(workflow, job, dict.fromkeys(workflow.rows, outcome))
+
+    def _make_sure_of_the_workspace(self, workflow: Workflow) -> None:
+        """A key of another workspace shows none of our jobs, and proves nothing about them."""
+        shown = {job.id for job in self._platform.jobs(workflow.workflow_id)}
+        if workflow.baseline.ids and not shown & workflow.baseline.ids:
+            raise Misconfigured(
+                "The workflow's earlier jobs are not shown either: is this the key of another workspace?"
+            )
+        if workflow.job_id in shown:
+            raise Unavailable(f"Job {workflow.job_id} is in the list, but cannot be asked about")
 
     def _wait_in_doubt(self, workflow: Workflow, error: dict[str, str]) -> Workflow:
         if workflow.doubtful_since is not None:
@@ -351,36 +404,32 @@ class Reconciler:
             self._take_up(workflow_id, [row for row in orphans if row.workflow_id == workflow_id][:25])
 
     def _take_up(self, workflow_id: str, hints: list[Row]) -> None:
-        (workflow,) = self._ledger.workflows([workflow_id])
-        if workflow.phase is not Phase.IDLE:
-            return  # an attempt of its own comes first
-        rows = [
-            row
-            for row in self._ledger.rows([row.key for row in hints]).values()
-            if row.attempt_id != workflow.attempt_id
-        ]
-        unsent = [row for row in rows if row.status is Status.SUBMITTING]
-        if unsent:
-            logger.warning("orphans go back into the line", workflow_id=workflow_id, rows=len(unsent))
-            moves = [
-                Move(key=row.key, to=Status.PENDING, sets={"bound_to": workflow_id, "bound_since": None}, seen=row.seen)
-                for row in unsent
-            ]
-            workflow = self._advance(workflow, replace(workflow, unsettled=True), moves)
+        dead = {row.key: row.attempt_id for row in hints}
+        rows = [row for row in self._ledger.rows(list(dead)).values() if row.attempt_id == dead[row.key]]
+        for row in rows:
+            if row.status is Status.SUBMITTING:
+                requeued = self._ledger.requeue(row, bound_to=workflow_id, bound_since=None)
+                logger.warning("orphan goes back into the line", object_key=row.key.object, done=requeued)
         running = [row for row in rows if row.status in {Status.SCHEDULED, Status.IN_PROGRESS}]
-        if running:
-            job_id = running[0].job_id
-            same = [row for row in running if row.job_id == job_id]
-            logger.warning("orphans are followed again", workflow_id=workflow_id, job_id=job_id, rows=len(same))
-            after = replace(
-                workflow,
-                phase=Phase.RUNNING,
-                attempt_id=f"{job_id}-again",
-                rows=tuple(row.key for row in same),
-                job_id=job_id,
-                job_status=None,
-            )
-            self._advance(workflow, after, [Move(key=row.key, to=row.status, seen=row.seen) for row in same])
+        (workflow,) = self._ledger.workflows([workflow_id])
+        followed_for_nobody = workflow.phase is Phase.RUNNING and not workflow.rows
+        for job_id in {row.job_id for row in running}:
+            if workflow.phase is Phase.IDLE or (followed_for_nobody and workflow.job_id == job_id):
+                self._follow_again(workflow, [row for row in running if row.job_id == job_id])
+                return
+
+    def _follow_again(self, workflow: Workflow, rows: list[Row]) -> None:
+        job_id = rows[0].job_id
+        logger.warning("orphans are followed again", workflow_id=workflow.workflow_id, job_id=job_id, rows=len(rows))
+        after = replace(
+            workflow,
+            phase=Phase.RUNNING,
+            attempt_id=f"{job_id}-again",
+            rows=tuple(row.key for row in rows),
+            job_id=job_id,
+            job_status=None,
+        )
+        self._advance(workflow, after, [Move(key=row.key, to=row.status, seen=row.seen) for row in rows])
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -395,5 +444,5 @@ class Reconciler:
 
 
 def _given_up(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An output that could not be had for a quarter of an hour is called missing."""
-    return {"missing" if name == "delayed" else name: value for name, value in entry.items()}
+    """An output that did not come in time is called missing."""
+    return {"missing" if name in {"delayed", "absent"} else name: value for name, value in entry.items()}

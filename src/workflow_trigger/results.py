@@ -1,13 +1,13 @@
 """Outputs of completed jobs, streamed from the platform to a bucket; memory does not depend on their size."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from workflow_trigger.errors import Misconfigured, NotFound, Unavailable
+from workflow_trigger.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, PlatformError
 from workflow_trigger.model import Row, RowKey, token_of
 from workflow_trigger.platform_api import Platform
 
@@ -28,17 +28,23 @@ class Results:
         self._bucket = bucket
         self._prefix = prefix
 
-    def store(self, platform: Platform, job_id: str, row: Row) -> list[Entry]:
+    def store(self, platform: Platform, job_id: str, row: Row, has_time: Callable[[], bool]) -> list[Entry]:
         """Copy the outputs of a row's file that are not in its `results` yet.
 
-        The answer has an entry for every output: where it is, that it is `missing` for good, or that it is `delayed`,
-        which calls for another try. Copying again replaces the same objects.
+        The answer has an entry for every output: where it is, or that it is `delayed`, or `absent` at the platform,
+        which both call for another try. Copying again replaces the same objects.
 
         Raises:
-            Misconfigured: the bucket does not take them.
+            Misconfigured: the bucket does not take them, or the key is not accepted.
         """
-        done = {_identity(entry): dict(entry) for entry in row.results if "delayed" not in entry}
-        return [done.get(_identity(node)) or self._copy(platform, job_id, row, node) for node in _outputs(row)]
+        done = {_identity(entry): dict(entry) for entry in row.results if "key" in entry}
+        entries = []
+        for node in _outputs(row):
+            entry = done.get(_identity(node))
+            if entry is None and not has_time():
+                entry = {**node, "delayed": "the invocation ended before its turn"}
+            entries.append(entry or self._copy(platform, job_id, row, node))
+        return entries or [{"absent": "the platform names no outputs"}]
 
     def _copy(self, platform: Platform, job_id: str, row: Row, node: Mapping[str, str]) -> Entry:
         entry: Entry = {
@@ -49,8 +55,10 @@ class Results:
             with platform.download(job_id, node["file_id"], node.get("node_id")) as chunks:
                 self._put(key, chunks, {"job-id": job_id, **{n.replace("_", "-"): v for n, v in entry.items()}})
         except NotFound as error:
-            return {**entry, "missing": str(error)}
-        except Unavailable as error:
+            return {**entry, "absent": str(error)}
+        except (KeyRejected, KeyNotSet):
+            raise
+        except PlatformError as error:
             return {**entry, "delayed": str(error)}
         except (ClientError, BotoCoreError) as error:
             raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error

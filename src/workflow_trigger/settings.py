@@ -25,6 +25,7 @@ class Settings:
     max_bytes_per_run: int = 100_000_000
     poll_seconds: float = 10
     retention_days: int = 365
+    stack_name: str = ""
     results_bucket: str | None = None
     results_prefix: str = "results/"
 
@@ -58,9 +59,17 @@ class Settings:
             "max_bytes_per_run": read("MAX_MEGABYTES_PER_RUN", _megabytes, "100"),
             "poll_seconds": read("POLL_SECONDS", _between(1, 50), "10"),
             "retention_days": read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
+            "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "results_bucket": environment.get("RESULTS_BUCKET") or None,
             "results_prefix": environment.get("RESULTS_PREFIX", "results/"),
         }
+        source_bucket, key_prefix = environment.get("SOURCE_BUCKET", ""), environment.get("KEY_PREFIX", "")
+        results_prefix = str(values["results_prefix"])
+        if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
+            faults.append(
+                f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket: "
+                "documents could not be told from results"
+            )
         if faults:
             raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
         return cls(**values)  # type: ignore[arg-type]

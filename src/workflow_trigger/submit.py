@@ -19,6 +19,7 @@ from workflow_trigger.decisions import (
     Found,
     active_job,
     backoff_seconds,
+    find_named,
     find_ours,
     pick_batch,
 )
@@ -51,25 +52,28 @@ from workflow_trigger.model import (
     Status,
     Workflow,
     iso,
-    token_of,
     upload_name,
 )
 from workflow_trigger.multipart import Encoder, Part
-from workflow_trigger.platform_api import Platform
+from workflow_trigger.platform_api import ANSWER_SECONDS, Platform
 from workflow_trigger.settings import Settings
 from workflow_trigger.source import OpenObject, Source
 
 type Count = Callable[[str, int], None]
 
 INPUT_FIELD = "input_files"
-MINIMUM_SECONDS = 60.0  # an invocation with less time left begins no attempt
-_RESERVE_SECONDS = 20.0  # kept for the answer and the record
+_RESERVE_SECONDS = ANSWER_SECONDS + 20.0  # kept for the answer and the record
+MINIMUM_SECONDS = _RESERVE_SECONDS + 100.0  # an invocation with less time left begins no attempt
 _RENEW_SECONDS = LEASE_SECONDS / 3
 _HOLD_SECONDS = 300.0
-_LOOK_AGAIN_SECONDS = 5.0  # after "busy", when the job that was in the way is gone already
 _FULL_SHARE = 0.9  # of an invocation's time, to call a file too slow for it
 
 logger = Logger(child=True)
+
+
+def set_back_by_rows(workflow: Workflow, rows: Sequence[Row]) -> bool:
+    """Whether the rows may have to do with an attempt that came to nothing: once is bad luck, unless one went alone."""
+    return workflow.setbacks > 0 or (len(rows) == 1 and rows[0].failures > 0)
 
 
 def fault(error: Exception) -> dict[str, str]:
@@ -86,6 +90,13 @@ def job_moves(job: Job, keys: Sequence[RowKey], to: Status, **more: Any) -> list
     """Write a job into the rows of its files."""
     alone = len(keys) == 1
     return [Move(key=key, to=to, sets={**job_attributes(job, key, alone=alone), **more}) for key in keys]
+
+
+def accepted_moves(job: Job, keys: Sequence[RowKey], *, inferred: bool) -> list[Move]:
+    """The rows' files are in the job, by an answer or, `inferred`, by nothing better than a guess."""
+    return job_moves(
+        job, keys, running_status(job), error=None, bound_to=None, bound_since=None, inferred=inferred or None
+    )
 
 
 class Submitter:
@@ -116,24 +127,25 @@ class Submitter:
 
     def fill(self, fresh: Sequence[Row]) -> None:
         """Give every free workflow of the pool a batch, as long as rows wait. `fresh` may not be in the index yet."""
-        for workflow in self.ledger.workflows(self.settings.workflow_ids):
+        line = self.line(fresh)
+        for workflow in self.ledger.workflows(self.settings.workflow_ids) if line else ():
             if not self.has_time():
                 return
             if not workflow.is_free(self.clock.now()):
                 continue
             try:
-                if self.submit(workflow, fresh) is workflow:
-                    return  # nothing waits
+                after = self.submit(workflow, line)
+                line = [row for row in line if row.key not in after.rows]
             except AttemptLost as lost:
                 logger.info("another invocation was faster", workflow_id=workflow.workflow_id, reason=str(lost))
 
-    def submit(self, workflow: Workflow, fresh: Sequence[Row] = ()) -> Workflow:
+    def submit(self, workflow: Workflow, line: Sequence[Row] | None = None) -> Workflow:
         """One attempt on a free workflow; returns its new state, or the very argument when no row waits for it.
 
         Raises:
             AttemptLost: another invocation took the workflow first.
         """
-        line = self.line(fresh)
+        line = self.line(()) if line is None else line
         if not self.pick(workflow, line):
             return workflow
         now = self.clock.now()
@@ -149,7 +161,7 @@ class Submitter:
     def line(self, fresh: Sequence[Row]) -> list[Row]:
         """The rows that may go now, oldest first. Those bound elsewhere are at most a batch per workflow."""
         limit = 25 * (len(self.settings.workflow_ids) + 1)
-        rows = {row.key: row for row in [*fresh, *self.ledger.waiting(limit)]}
+        rows = {row.key: row for row in [*fresh, *self.ledger.open_rows(Status.PENDING, limit)]}
         return sorted(rows.values(), key=lambda row: row.eligible_at or "")
 
     def pick(self, workflow: Workflow, line: Sequence[Row]) -> list[Row]:
@@ -161,6 +173,19 @@ class Submitter:
             max_files=self.settings.max_files_per_run,
             max_bytes=self.settings.max_bytes_per_run,
         )
+
+    def put_off(self, row: Row, sets: dict[str, Any]) -> Move:
+        """Back into the line, to travel alone, and later with every failure, so that the others go first."""
+        failures = row.failures + 1
+        again = iso(self.backoff(failures))
+        return Move(key=row.key, to=Status.PENDING, sets=sets | {"failures": failures, "eligible_at": again})
+
+    def documents(self, job_id: str) -> Sequence[str]:
+        """The names of a job's files, as far as the platform tells them now."""
+        try:
+            return self.platform.documents(job_id)
+        except Throttled:
+            return []
 
     def later(self, seconds: float) -> datetime:
         """The time in so many seconds."""
@@ -204,53 +229,45 @@ class Attempt:
         except (SourceError, PlatformError) as error:
             return self._came_back(error)
         finally:
-            for each in opened:
-                each.close()
+            _close(opened)
 
     # -- before the stream ---------------------------------------------------------------------------------------------
 
     def _late(self, jobs: Sequence[Job], line: Sequence[Row]) -> Found | None:
         """A job that an earlier attempt on this workflow started after all, later than it was looked for.
 
-        Each row knows since when such a job may be there, however many attempts with other rows came between. A guess,
-        where the platform shows no names, is made only right after the loss.
+        By shown ids each row is looked for since its own loss, however many attempts came between; by anything else
+        only right after the loss, among the jobs that are new since then.
         """
         workflow = self._workflow
-        self._report_second_runs([job for job in jobs if workflow.baseline.is_new(job)], line)
+        new = [job for job in jobs if workflow.baseline.is_new(job)]
+        self._report_second_runs(new)
         bound = [row for row in line if row.bound_to == workflow.workflow_id]
         if not bound:
             return None
         since = None if any(row.bound_since is None for row in bound) else min(row.bound_since or "" for row in bound)
         known = frozenset(job_id for row in bound for job_id in row.earlier_job_ids)
-        baseline = Baseline(ids=known, reaches_back_to=since)
-        found = find_ours(jobs, baseline, [row.key for row in bound], self._platform.documents)
-        guessed = found is not None and found.evidence is Evidence.INFERRED
-        if found is None or (guessed and not (workflow.unsettled and workflow.baseline.is_new(found.job))):
-            return None
-        return found
+        named = find_named(jobs, Baseline(ids=known, reaches_back_to=since), [row.key for row in bound])
+        if named or not workflow.unsettled:
+            return named
+        lost = [row.key for row in bound if row.key in workflow.rows]
+        return find_ours(new, workflow.baseline, lost, self._all.documents)
 
-    def _report_second_runs(self, new: Sequence[Job], line: Sequence[Row]) -> None:
+    def _report_second_runs(self, new: Sequence[Job]) -> None:
         """What no client can prevent here, an acceptance later than the next attempt's whole job, is at least told."""
-        for key in set(self._workflow.rows) - {row.key for row in line}:
-            for job in new:
-                if any(token_of(key) in file_id for file_id in job.input_file_ids or ()):
-                    self._all.count("LateAcceptance", 1)
-                    logger.error("an object ran twice", object_key=key.object, version=key.version, job_id=job.id)
+        found = find_named(new, Baseline(), self._workflow.rows)
+        if found is None:
+            return
+        for row in self._ledger.rows(found.rows).values():
+            if row.job_id not in {None, found.job.id}:
+                self._all.count("LateAcceptance", 1)
+                logger.error("an object ran twice", object_key=row.key.object, job_id=found.job.id, first=row.job_id)
 
     def _adopt(self, found: Found, line: Sequence[Row]) -> Workflow:
         logger.warning("late acceptance", job_id=found.job.id, evidence=found.evidence.value, rows=len(found.rows))
         self._all.count("LateAcceptance", 1)
         seen = {row.key: row.seen for row in line}
-        inferred = found.evidence is Evidence.INFERRED or None
-        moves = job_moves(
-            found.job,
-            found.rows,
-            running_status(found.job),
-            error=None,
-            bound_to=None,
-            bound_since=None,
-            inferred=inferred,
-        )
+        moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
         after = self._workflow.running(found.job, rows=found.rows)
         return self._advance(after, [replace(move, seen=seen[move.key]) for move in moves])
 
@@ -271,7 +288,8 @@ class Attempt:
                 return
             taken |= moved_on
             if all(row.key in taken for row in line):
-                line = [row for row in self._all.line(()) if row.key not in taken]
+                # Not those in which a lost answer may still turn up: for them the jobs have not been looked at.
+                line = [row for row in self._all.line(()) if row.key not in taken and row.bound_to is None]
 
     def _open(self) -> list[OpenObject]:
         """Open every object; rows whose object cannot be had leave the attempt, the others go on."""
@@ -286,18 +304,25 @@ class Attempt:
             left = {move.key for move in moves}
             self._rows = [row for row in self._rows if row.key not in left]
             after = replace(self._workflow, rows=tuple(row.key for row in self._rows))
-            self._advance(after if opened else after.released(), moves)
+            try:
+                self._advance(after if opened else after.released(), moves)
+            except BaseException:
+                _close(opened)
+                raise
         return opened
 
     def _without_object(self, row: Row, error: SourceError) -> Move:
         self._all.count(type(error).__name__, 1)
+        later = row.source.sequencer  # the same bytes may have come back since, with an event that found this attempt
         logger.warning("object cannot be read", object_key=row.key.object, version=row.key.version, reason=str(error))
         sets: dict[str, Any] = {"error": fault(error)}
         match error:
             case ObjectGone():
-                return Move(key=row.key, to=Status.REJECTED, sets=sets)
+                self._all.count("Rejected", 1)
+                return Move(key=row.key, to=Status.REJECTED, sets=sets, sequencer=later)
             case ObjectOverwritten():
-                return Move(key=row.key, to=Status.SUPERSEDED, sets=sets)
+                self._all.count("Superseded", 1)
+                return Move(key=row.key, to=Status.SUPERSEDED, sets=sets, sequencer=later)
             case ObjectDenied():
                 again = self._all.later(_HOLD_SECONDS)
             case _:
@@ -358,25 +383,24 @@ class Attempt:
         logger.info("accepted", job_id=job.id, workflow_id=self._workflow.workflow_id, rows=len(self._rows))
         self._all.count("Accepted", len(self._rows))
         try:
-            return self._accepted(Found(job=job, rows=self._keys(), evidence=Evidence.TOKENS))
-        except (AttemptLost, LedgerUnavailable) as error:
+            return self._accepted(job, self._keys())
+        except AttemptLost:
+            # A look at the platform may have been noted on the item meanwhile; the attempt is still ours then.
+            (current,) = self._ledger.workflows([self._workflow.workflow_id])
+            if (current.attempt_id, current.phase) != (self._workflow.attempt_id, Phase.COMMITTED):
+                logger.warning("settled by another invocation", job_id=job.id)
+                return current
+            self._workflow = current
+            return self._accepted(job, self._keys())
+        except LedgerUnavailable as error:
             logger.warning("the next run records this job", job_id=job.id, reason=str(error))
             return self._workflow
 
-    def _accepted(self, found: Found) -> Workflow:
+    def _accepted(self, job: Job, keys: tuple[RowKey, ...], *, inferred: bool = False) -> Workflow:
         """The job holds these rows; the others of the attempt go back into the line."""
-        inferred = found.evidence is Evidence.INFERRED or None
-        moves = job_moves(
-            found.job,
-            found.rows,
-            running_status(found.job),
-            error=None,
-            bound_to=None,
-            bound_since=None,
-            inferred=inferred,
-        )
-        moves += [Move(key=key, to=Status.PENDING) for key in self._keys() if key not in found.rows]
-        return self._advance(self._workflow.running(found.job, rows=found.rows), moves)
+        moves = accepted_moves(job, keys, inferred=inferred)
+        moves += [Move(key=key, to=Status.PENDING) for key in self._keys() if key not in keys]
+        return self._advance(self._workflow.running(job, rows=keys), moves)
 
     def _came_back(self, error: SourceError | PlatformError) -> Workflow:
         """The request ended without a job: what that means for the rows and for the workflow."""
@@ -403,21 +427,26 @@ class Attempt:
 
     def _busy(self, error: Busy) -> Workflow:
         """The files were dropped. Perhaps for a job that an earlier, lost answer of ours had started."""
-        back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
+        self._all.count("Busy", 1)
+        workflow = replace(self._workflow, setbacks=self._workflow.setbacks + 1)
+        bound = {"bound_to": workflow.workflow_id, "bound_since": workflow.baseline.newest}
+        unclear = [Move(key=row.key, to=Status.PENDING, sets=bound) for row in self._rows]
+        again = self._all.backoff(workflow.setbacks)
         try:
-            jobs = self._platform.jobs(self._workflow.workflow_id)
-            found = find_ours(jobs, self._workflow.baseline, self._keys(), self._platform.documents)
+            jobs = self._platform.jobs(workflow.workflow_id)
+            found = find_ours(jobs, workflow.baseline, self._keys(), self._all.documents)
         except PlatformError as failed:
-            return self._release(failed, back, not_before=self._all.backoff(1))
-        lost_before = all(row.bound_to == self._workflow.workflow_id for row in self._rows)
+            return self._release(failed, unclear, not_before=again)
+        lost_before = all(row.bound_to == workflow.workflow_id for row in self._rows)
         if found and (found.evidence is Evidence.TOKENS or lost_before):
             self._all.count("LateAcceptance", 1)
-            return self._accepted(found)
-        self._all.count("Busy", 1)
+            return self._accepted(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
         active = active_job(jobs)
         if active is not None:
+            back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
             return self._advance(self._workflow.running(active, rows=()), back)
-        return self._release(error, back, not_before=self._all.later(_LOOK_AGAIN_SECONDS))
+        self._workflow = workflow
+        return self._release(error, unclear, not_before=again)
 
     def _refused(self, error: Refused) -> Workflow:
         if len(self._rows) > 1:
@@ -458,17 +487,12 @@ class Attempt:
                 self._all.count("Held", 1)
                 return self._release(error, moves, not_before=self._all.later(error.hold_seconds))
         self._all.count("SetBack", 1)
-        setbacks = self._workflow.setbacks + 1
-        if setbacks > 1 and not isinstance(error, Unreachable):
-            moves = [
-                replace(
-                    Move(key=row.key, to=Status.PENDING),
-                    sets=sets | {"failures": row.failures + 1, "eligible_at": iso(self._all.backoff(row.failures + 1))},
-                )
-                for row in self._rows
-            ]
+        blamed = not isinstance(error, Unreachable) and set_back_by_rows(self._workflow, self._rows)
+        if blamed:
+            moves = [self._all.put_off(row, sets) for row in self._rows]
+        setbacks = self._workflow.setbacks + (not blamed or len(self._rows) > 1)
         self._workflow = replace(self._workflow, setbacks=setbacks)
-        return self._release(error, moves, not_before=self._all.backoff(setbacks))
+        return self._release(error, moves, not_before=self._all.backoff(max(setbacks, 1)))
 
     def _unknown(self, error: Exception) -> Workflow:
         """The rows stay as they are; the job, if there is one, is looked for from now on."""
@@ -495,7 +519,17 @@ class Attempt:
     def _advance(self, after: Workflow, moves: list[Move]) -> Workflow:
         if not moves:
             return self._save(after)
-        self._workflow, left_out = self._ledger.advance(self._workflow, after, moves)
-        for key in left_out:
-            logger.info("row has moved on", object_key=key.object, version=key.version)
-        return self._workflow
+        written, prevented = self._ledger.advance_all(self._workflow, after, moves)
+        if prevented:
+            # A later event came for the same bytes: the row goes back into the line for it. Or it is not ours any more.
+            back = [Move(key=move.key, to=Status.PENDING) if move.sequencer else move for move in moves]
+            written, left_out = self._ledger.advance(self._workflow, after, back)
+            for key in left_out:
+                logger.info("row has moved on", object_key=key.object, version=key.version)
+        self._workflow = written
+        return written
+
+
+def _close(opened: Sequence[OpenObject]) -> None:
+    for each in opened:
+        each.close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from local.platform_state import Fault
 from tests.integration.hooks import Direct, Gate
 from tests.integration.world import World
 from workflow_trigger import platform_api
-from workflow_trigger.errors import AttemptLost
-from workflow_trigger.model import ObjectVersion, Phase
+from workflow_trigger.errors import AttemptLost, ReconcileFailed
+from workflow_trigger.items import row_from_item
+from workflow_trigger.model import ObjectVersion, Phase, Status
+from workflow_trigger.reconcile import Reconciler
 
 
 def three(world: World) -> list[ObjectVersion]:
@@ -325,6 +328,79 @@ def gated_tick(world: World) -> Gate:
     return gate
 
 
+class WhileTheAnswerIsOnItsWay(Direct):
+    """Something else happens between the platform's answer and its arrival."""
+
+    def __init__(self, happens: Any) -> None:
+        self.happens = happens
+
+    def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
+        answer: T = call()
+        if name == "platform POST run" and self.happens:
+            happens, self.happens = self.happens, None
+            happens()
+        return answer
+
+
+def test_look_that_fails_while_the_sender_waits_does_not_cost_it_its_answer(world: World) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.state.behaviour.list_shows_files = False
+
+    def look() -> None:
+        world.state.faults.append(Fault("jobs", "status", status=503))
+        world.step_all()
+
+    world.deliver(document, hook=WhileTheAnswerIsOnItsWay(look))
+    row = world.row(document)
+    assert row["status"] == "SCHEDULED"
+    assert row["input_file_ids"]
+    assert "inferred" not in row
+
+
+def test_settling_and_the_sender_may_both_record(world: World) -> None:
+    documents = three(world)
+    world.deliver(*documents, hook=WhileTheAnswerIsOnItsWay(world.step_all))
+    assert {world.status(each) for each in documents} == {"SCHEDULED"}
+    world.settle()
+    assert_each_ran_once(world, documents)
+
+
+def test_partial_list_of_documents_does_not_split_an_attempt(world: World) -> None:
+    world.state.behaviour.list_shows_files = world.state.behaviour.has_file_status = False
+    documents = three(world)
+    world.state.faults.append(Fault("run", "drop-after", times=1))
+    world.deliver(*documents)
+    (job,) = world.state.jobs.values()
+    job.ending, job.failed = "COMPLETED_WITH_ERRORS", {world.row(documents[1])["upload_name"]: "broken"}
+    world.settle()
+    assert [world.accepted(each) for each in documents] == [1, 1, 1]
+    assert [world.status(each) for each in documents] == ["COMPLETED", "FAILED", "COMPLETED"]
+
+
+def test_busy_whose_job_cannot_be_looked_up_may_have_been_our_own(world: World) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(
+        Fault("run", "answer-after", status=202, body='{"detail": "There is a running job in progress."}')
+    )
+
+    def no_list() -> None:
+        world.state.faults.append(Fault("jobs", "status", status=503))
+
+    world.deliver(document, hook=WhileTheAnswerIsOnItsWay(no_list))
+    assert world.status(document) == "PENDING"
+    world.settle()
+    assert_each_ran_once(world, [document])
+
+
+def test_sweep_leaves_alone_what_another_attempt_holds_by_now(world: World) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.deliver(document)
+    before = world.row(document)
+    hint = replace(row_from_item(before), attempt_id="dead", status=Status.SUBMITTING)
+    Reconciler(world.submitter())._take_up(before["workflow_id"], [hint])
+    assert world.row(document) == before
+
+
 # -- the commit --------------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +443,30 @@ def test_a_workflow_that_changed_since_it_was_read_is_not_written(world: World) 
     ledger.save(workflow, workflow)
     with pytest.raises(AttemptLost):
         ledger.save(workflow, workflow)
+
+
+# -- later events ------------------------------------------------------------------------------------------------------
+
+
+def test_same_bytes_that_come_back_during_an_attempt_are_not_lost(world: World) -> None:
+    document = world.upload("a.pdf", b"same")
+
+    class ThereAndBack(Direct):
+        def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
+            if name != "s3 get_object" or world.sequence > 1:
+                answer: T = call()
+                return answer
+            world.upload("a.pdf", b"other")
+            try:
+                return call()  # type: ignore[no-any-return]
+            finally:
+                world.deliver(world.upload("a.pdf", b"same"), submit=False)
+
+    world.hook = ThereAndBack()
+    world.deliver(document)
+    assert world.status(document) == "PENDING"
+    world.settle()
+    assert (world.status(document), world.accepted(document)) == ("COMPLETED", 1)
 
 
 # -- S3 ----------------------------------------------------------------------------------------------------------------
@@ -506,6 +606,9 @@ def test_exception_in_one_workflow_does_not_stop_the_others(world: World, monkey
 
     monkeypatch.setattr(platform_api.Platform, "jobs", broken)
     world.deliver(*documents, submit=False)
+    with pytest.raises(ReconcileFailed, match="a defect"):
+        world.tick()
+    world.has_a_defect = True
     world.settle()
     assert_each_ran_once(world, documents)
     assert world.counts["ReconcileErrors"] > 0
@@ -684,12 +787,51 @@ def test_end_that_is_never_confirmed_is_not_called_completed(world: World) -> No
 def test_platform_that_does_not_answer_changes_nothing(world: World, call: str) -> None:
     document = world.upload("a.pdf", b"a")
     world.deliver(document)
-    world.state.faults += [Fault(call, "status", status=503, times=50), Fault(call, "drop", times=20)]
-    for _ in range(40):
+    world.state.faults += [Fault(call, "status", status=503, times=25), Fault(call, "drop", times=15)]
+    for _ in range(30):
         world.tick(after_seconds=60)
     assert world.status(document) == "SCHEDULED"
     world.settle()
     assert_each_ran_once(world, [document])
+
+
+@pytest.mark.parametrize("call", ["details", "failed-files"])
+def test_end_that_nobody_tells_of_for_an_hour_is_not_called_completed(world: World, call: str) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.deliver(document)
+    world.state.faults.append(Fault(call, "status", status=503, times=10_000))
+    assert 55 < world.settle(minutes=100) < 70
+    row = world.row(document)
+    assert (row["status"], row["error"]["type"]) == ("FAILED", "Unconfirmed")
+
+
+def test_job_of_ours_with_an_unknown_last_status_does_not_stop_its_workflow(world: World) -> None:
+    first, second = world.upload("1.pdf", b"1"), world.upload("2.pdf", b"2")
+    world.state.faults.append(Fault("run", "job", job={"status": "ARCHIVED"}))
+    world.deliver(first)
+    world.settle()
+    world.deliver(second)
+    world.settle()
+    assert_each_ran_once(world, [first, second])
+
+
+def test_key_of_another_workspace_proves_nothing_about_our_jobs(world: World) -> None:
+    first, second = world.upload("1.pdf", b"1"), world.upload("2.pdf", b"2")
+    world.deliver(first)
+    world.settle()
+    world.deliver(second)
+    for job in world.state.jobs.values():
+        job.vanished = True
+    for _ in range(40):
+        world.tick(after_seconds=60)
+    assert world.status(second) == "SCHEDULED"
+    error = world.workflow().last_error
+    assert error is not None
+    assert "another workspace" in error["message"]
+    for job in world.state.jobs.values():
+        job.vanished = False
+    world.settle()
+    assert_each_ran_once(world, [first, second])
 
 
 def test_strangers_job_is_waited_for_and_appears_in_no_row(world: World) -> None:
@@ -718,9 +860,9 @@ def test_rows_whose_workflow_item_was_deleted_are_taken_up_again(world: World, m
 
 def test_invocation_near_its_end_takes_no_new_work(world: World) -> None:
     document = world.upload("a.pdf", b"a")
-    world.deliver(document, seconds=50)
+    world.deliver(document, seconds=200)
     assert world.status(document) == "PENDING"
-    world.tick(seconds=50)
+    world.tick(seconds=200)
     assert world.status(document) == "PENDING"
     world.tick()
     assert world.status(document) == "SCHEDULED"

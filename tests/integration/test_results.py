@@ -52,6 +52,37 @@ def test_download_that_fails_is_tried_again_without_a_new_run(results: World) ->
     assert results.state.shown.total() == 3
 
 
+def test_output_that_is_not_there_right_away_is_fetched_a_little_later(results: World) -> None:
+    results.state.faults += [Fault("download", "status", status=404, times=2)]
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.tick(after_seconds=30)
+    assert results.status(document) == "IN_PROGRESS"
+    results.tick(after_seconds=10)
+    assert results.status(document) == "COMPLETED"
+    assert all("key" in entry for entry in results.row(document)["results"])
+
+
+@pytest.mark.parametrize("status", [403, 410, 422, 429])
+def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: World, status: int) -> None:
+    results.state.faults += [Fault("download", "status", status=status, times=10_000)]
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.settle()
+    assert results.status(document) == "COMPLETED"
+    assert str(status) in results.row(document)["results"][0]["missing"]
+
+
+def test_outputs_that_only_the_last_answer_names_are_fetched(results: World) -> None:
+    results.state.behaviour.list_shows_files = False
+    results.state.behaviour.get_shows_files = True
+    results.state.faults.append(Fault("run", "drop-after"))
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.settle()
+    assert [bool(entry.get("key")) for entry in results.row(document)["results"]] == [True, True]
+
+
 def test_what_came_is_not_fetched_again(results: World) -> None:
     documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
     results.deliver(*documents)
@@ -62,7 +93,7 @@ def test_what_came_is_not_fetched_again(results: World) -> None:
 
 
 def test_what_the_platform_has_no_more_is_said_in_the_row(results: World) -> None:
-    results.state.faults += [Fault("download", "status", status=404, body='{"detail": "Not Found"}', times=2)]
+    results.state.faults += [Fault("download", "status", status=404, body='{"detail": "Not Found"}', times=1_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     results.settle()

@@ -19,6 +19,7 @@ from local.stack import ROOT, Aws
 from tests.integration.hooks import Direct, Hook, HookedClient, HookedPool
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.errors import ReconcileFailed
 from workflow_trigger.items import deserialize
 from workflow_trigger.ledger import Ledger
 from workflow_trigger.model import FINAL, ObjectVersion, RowKey, Workflow, token_of
@@ -86,6 +87,7 @@ class World:
         self.secrets = aws.client("secretsmanager")
         self.hook: Hook = Direct()
         self.violations: list[str] = []
+        self.has_a_defect = False  # a test breaks the product itself
         self.s3.create_bucket(Bucket=self.bucket)
         self.secret = self.secrets.create_secret(Name=f"key-{name}", SecretString=state.behaviour.api_key)["ARN"]
         for resource in ("Ledger", "Workflows"):
@@ -218,7 +220,8 @@ class World:
             results = Results(
                 self._hooked(self.s3, "s3"), bucket=self.settings.results_bucket, prefix=self.settings.results_prefix
             )
-        Reconciler(self.submitter(seconds=seconds), results).run(window_seconds)
+        with contextlib.suppress(*([ReconcileFailed] if self.has_a_defect else [])):
+            Reconciler(self.submitter(seconds=seconds), results).run(window_seconds)
 
     def step_all(self, *, hook: Hook | None = None) -> None:
         """on_schedule without its threads and its polling: each workflow one step, then the sweep."""

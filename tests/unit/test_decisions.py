@@ -9,6 +9,7 @@ from workflow_trigger.decisions import (
     Evidence,
     backoff_seconds,
     blame,
+    find_named,
     find_ours,
     has_ended,
     outcomes,
@@ -87,7 +88,15 @@ def no_documents(_: str) -> list[str]:
 def test_new_job_with_our_tokens_is_ours() -> None:
     found = find_ours([job("old"), ours("new", A, B)], Baseline(ids=frozenset({"old"})), [A, B, C], no_documents)
     assert found is not None
-    assert (found.job.id, found.rows, found.evidence) == ("new", (A, B), Evidence.TOKENS)
+    # A request is accepted as a whole, even when not all of its files are shown yet.
+    assert (found.job.id, found.rows, found.evidence) == ("new", (A, B, C), Evidence.TOKENS)
+
+
+def test_of_several_lost_attempts_only_the_named_rows_are_in_a_job() -> None:
+    found = find_named([job("old"), ours("new", A, B)], Baseline(ids=frozenset({"old"})), [A, B, C])
+    assert found is not None
+    assert (found.job.id, found.rows) == ("new", (A, B))
+    assert find_named([job("hidden")], Baseline(), [A]) is None
 
 
 def test_job_of_the_baseline_is_never_ours() -> None:
