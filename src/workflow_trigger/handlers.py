@@ -62,7 +62,10 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
 @metrics.log_metrics
 def on_schedule(_event: Any, context: LambdaContext) -> None:
     """Fired every minute, follows running jobs to their end, settles what is unknown, and submits what waits."""
-    Reconciler(_submitter(context), _results()).run(RECONCILE_SECONDS)
+    submitter = _submitter(context)
+    waiting = submitter.ledger.longest_wait_seconds()
+    metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
+    Reconciler(submitter, _results()).run(RECONCILE_SECONDS)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------

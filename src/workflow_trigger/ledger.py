@@ -32,7 +32,19 @@ from workflow_trigger.items import (
     serialize,
     workflow_from_item,
 )
-from workflow_trigger.model import FINAL, Move, ObjectVersion, Row, RowKey, Status, Workflow, is_later, iso, sources_of
+from workflow_trigger.model import (
+    FINAL,
+    Move,
+    ObjectVersion,
+    Row,
+    RowKey,
+    Status,
+    Workflow,
+    is_later,
+    iso,
+    parse_time,
+    sources_of,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -132,6 +144,11 @@ class Ledger:
             Limit=limit,
         )
         return [row_from_item(deserialize(item)) for item in answer["Items"]]
+
+    def longest_wait_seconds(self) -> float:
+        """How long the row at the head of the line has been waiting; 0 when none waits whose turn has come."""
+        queued = [moment for row in self.open_rows(Status.PENDING, 100) if (moment := parse_time(row.queued_at))]
+        return (self._clock.now() - min(queued)).total_seconds() if queued else 0.0
 
     # -- workflows -----------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
     assert stack.rows()[0]["status"] == "PENDING"
     stack.set_key(state.behaviour.api_key)
 
+    announced = _subscribe(deployed)
+
     def put(key: str) -> None:
         s3.put_object(Bucket=bucket, Key=key, Body=contents[key])
 
@@ -80,6 +82,38 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
         assert received[0] == rows[key]["job_id"]
         assert received[2] == hashlib.sha256(content).hexdigest()
     assert {row["workflow_id"] for row in rows.values()} == set(deployed.workflow_ids)
+    events = _received(deployed, announced)
+    assert {(event["detail"]["object"], event["detail"]["version"]) for event in events} == {
+        (row["object"], row["version"]) for row in rows.values()
+    }
+    assert {event["detail"]["status"] for event in events} == {"COMPLETED"}
+    assert all(rows[event["detail"]["key"]]["job_id"] == event["detail"]["job_id"] for event in events)
+
+
+def _subscribe(deployed: DeployedWorld) -> str:
+    """A queue that gets what the stack announces, by the rule that the README shows."""
+    aws = deployed.stack.aws
+    queue = str(aws.client("sqs").create_queue(QueueName="announced")["QueueUrl"])
+    attributes = aws.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    events = aws.client("events")
+    pattern = {
+        "source": ["unstructured.workflow-trigger"],
+        "detail-type": ["unstructured.job-status-changed"],
+        "detail": {"status": ["COMPLETED"], "stack": [deployed.stack.name]},
+    }
+    events.put_rule(Name="announced", EventPattern=json.dumps(pattern))
+    events.put_targets(Rule="announced", Targets=[{"Id": "queue", "Arn": attributes["QueueArn"]}])
+    return queue
+
+
+def _received(deployed: DeployedWorld, queue: str) -> list[dict[str, Any]]:
+    sqs = deployed.stack.aws.client("sqs")
+    found: list[dict[str, Any]] = []
+    while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+        found += [json.loads(message["Body"]) for message in messages]
+        for message in messages:
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    return found
 
 
 def test_second_stack_serves_an_existing_bucket_and_leaves_its_notifications_alone(
