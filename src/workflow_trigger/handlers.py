@@ -19,6 +19,7 @@ from workflow_trigger.announce import Announcer
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import UnreadableEvent
+from workflow_trigger.invocation import Invocation
 from workflow_trigger.ledger import Ledger
 from workflow_trigger.model import ObjectVersion, Row, Status
 from workflow_trigger.notifications import Notice
@@ -49,12 +50,12 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
     Raises:
         UnreadableEvent: an event that came by itself has a record that names no object version.
     """
-    submitter = _submitter(context)
+    invocation = _invocation(context)
     if _is_from_sqs(event):
-        return _on_messages(event["Records"], submitter)
-    rows = _register(Notice.of(event), submitter)
-    _submit(rows, submitter)
-    items = (submitter.ledger.item(row.key) for row in rows)
+        return _on_messages(event["Records"], invocation)
+    rows = _register(Notice.of(event), invocation)
+    _submit(rows, invocation)
+    items = (invocation.ledger.item(row.key) for row in rows)
     return {"rows": [_plain(item) for item in items if item is not None]}
 
 
@@ -62,10 +63,10 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
 @metrics.log_metrics
 def on_schedule(_event: Any, context: LambdaContext) -> None:
     """Fired every minute, follows running jobs to their end, settles what is unknown, and submits what waits."""
-    submitter = _submitter(context)
-    waiting = submitter.ledger.longest_wait_seconds()
+    invocation = _invocation(context)
+    waiting = invocation.ledger.longest_wait_seconds()
     metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
-    Reconciler(submitter, _results()).run(RECONCILE_SECONDS)
+    Reconciler(invocation, _results()).run(RECONCILE_SECONDS)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------
@@ -80,21 +81,21 @@ def _is_from_sqs(event: Any) -> bool:
     )
 
 
-def _on_messages(records: list[dict[str, Any]], submitter: Submitter) -> dict[str, Any]:
+def _on_messages(records: list[dict[str, Any]], invocation: Invocation) -> dict[str, Any]:
     """Register each message by itself, then submit once. Registered is acknowledged: from then on the ledger has it."""
     rows: list[Row] = []
 
     def register(record: SQSRecord) -> None:
-        rows.extend(_register(Notice.of_message(record.raw_event.get("body")), submitter))
+        rows.extend(_register(Notice.of_message(record.raw_event.get("body")), invocation))
 
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
     with processor(records, register):
         processor.process()
-    _submit(rows, submitter)
+    _submit(rows, invocation)
     return dict(processor.response())
 
 
-def _register(notice: Notice, submitter: Submitter) -> list[Row]:
+def _register(notice: Notice, invocation: Invocation) -> list[Row]:
     """Put what can be read into the ledger; then fail for what cannot: it comes again, and ends in the dead letters.
 
     Raises:
@@ -102,36 +103,36 @@ def _register(notice: Notice, submitter: Submitter) -> list[Row]:
     """
     for reason in notice.skipped:
         logger.info("skipped", reason=reason)
-    rows = [_registered(version, submitter) for version in notice.versions if not _is_result(version, submitter)]
+    rows = [_registered(version, invocation) for version in notice.versions if not _is_result(version, invocation)]
     if notice.unreadable:
-        submitter.count("Unreadable", len(notice.unreadable))
+        invocation.count("Unreadable", len(notice.unreadable))
         raise UnreadableEvent("; ".join(notice.unreadable))
     return rows
 
 
-def _registered(version: ObjectVersion, submitter: Submitter) -> Row:
-    row, is_news = submitter.ledger.register(version)
+def _registered(version: ObjectVersion, invocation: Invocation) -> Row:
+    row, is_news = invocation.ledger.register(version)
     logger.info("registered" if is_news else "duplicate", object_key=row.key.object, version=row.key.version)
-    submitter.count("Registered" if is_news else "Duplicate", 1)
+    invocation.count("Registered" if is_news else "Duplicate", 1)
     return row
 
 
-def _is_result(version: ObjectVersion, submitter: Submitter) -> bool:
+def _is_result(version: ObjectVersion, invocation: Invocation) -> bool:
     """Our own results never become work, whatever the bucket's notifications say."""
-    settings = submitter.settings
+    settings = invocation.settings
     ours = version.bucket == settings.results_bucket and version.key.startswith(settings.results_prefix)
     if ours:
         logger.info("skipped", reason="a result of ours", object_key=version.row_key.object)
     return ours
 
 
-def _submit(rows: Iterable[Row], submitter: Submitter) -> None:
+def _submit(rows: Iterable[Row], invocation: Invocation) -> None:
     """Submit at once if a workflow is free. The rows are safe: what fails here, the next minute's run repeats."""
     try:
-        submitter.fill([row for row in rows if row.status is Status.PENDING])
+        Submitter(invocation).fill([row for row in rows if row.status is Status.PENDING])
     except Exception:
         logger.exception("could not submit; the next run of the schedule does")
-        submitter.count("SubmitErrors", 1)
+        invocation.count("SubmitErrors", 1)
 
 
 # -- composition -------------------------------------------------------------------------------------------------------
@@ -173,11 +174,11 @@ def _results() -> Results | None:
     return Results(_client("s3"), bucket=settings.results_bucket, prefix=settings.results_prefix)
 
 
-def _submitter(context: LambdaContext) -> Submitter:
+def _invocation(context: LambdaContext) -> Invocation:
     settings = _settings()
     clock = Clock()
     deadline = Deadline.in_seconds(clock, context.get_remaining_time_in_millis() / 1_000)
-    return Submitter(
+    return Invocation(
         ledger=Ledger(
             _client("dynamodb"),
             ledger_table=settings.ledger_table,

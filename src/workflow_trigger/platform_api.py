@@ -3,13 +3,10 @@
 Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 """
 
-import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -23,18 +20,16 @@ from workflow_trigger.errors import (
     Busy,
     KeyRejected,
     Misconfigured,
-    NotFound,
     NotSent,
     OutcomeUnknown,
-    PlatformError,
     Refused,
-    Throttled,
     Unavailable,
     Unreachable,
     shorten,
 )
-from workflow_trigger.model import Details, FailedFile, Job, parse_time
+from workflow_trigger.model import Details, FailedFile, Job
 from workflow_trigger.multipart import Encoder
+from workflow_trigger.platform_answers import job_from, parsed, reason_of, refusal_of
 
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
@@ -48,11 +43,6 @@ _LIST_LIMIT_BYTES = 32 * 1024 * 1024  # the list of jobs has no pages
 
 # A long list takes several times its size while it is read.
 _ONE_LIST_AT_A_TIME = threading.Lock()
-
-_THROTTLE_DEFAULT_SECONDS = 30.0
-_THROTTLE_LIMIT_SECONDS = 900.0
-
-_REFUSALS = {400, 413, 415, 422}
 
 
 def connection_pool(api_url: str) -> urllib3.PoolManager:
@@ -87,14 +77,14 @@ class Platform:
         answer = self._ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
         if not isinstance(answer, list):
             raise Unavailable("The list of jobs is no list")
-        jobs = [_job(entry) for entry in answer]
+        jobs = [job_from(entry) for entry in answer]
         if None in jobs:
             raise Unavailable("The list of jobs has an entry without an id")
         return [job for job in jobs if job is not None and job.workflow_id in {None, workflow_id}]
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
-        job = _job(self._ask(f"/jobs/{quote(job_id, safe='')}"))
+        job = job_from(self._ask(f"/jobs/{quote(job_id, safe='')}"))
         if job is None:
             raise Unavailable(f"The answer for job {job_id} is no job")
         return job
@@ -168,7 +158,7 @@ class Platform:
             with self._get(path) as response, reading:
                 body = _bounded(response, limit_bytes)
                 _check(response, body)
-                return _parsed(body)
+                return parsed(body)
         except (HTTPError, OSError) as error:
             raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
         except ValueError as error:
@@ -238,7 +228,7 @@ class Platform:
     def _answered(self, status: int, headers: Mapping[str, str], content: bytes, *, committed: bool) -> Job:
         if status == HTTPStatus.UNAUTHORIZED:
             self._api_key.forget()
-        refusal = _refusal(status, headers, content)
+        refusal = refusal_of(status, headers, content)
         if isinstance(refusal, KeyRejected):
             refusal.hold_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
         early = isinstance(refusal, Refused) and not committed and status != HTTPStatus.CONTENT_TOO_LARGE
@@ -247,33 +237,30 @@ class Platform:
         if not committed:
             raise NotSent(f"HTTP {status} came before the request was complete")
         if not 200 <= status < 300:
-            raise OutcomeUnknown(f"HTTP {status}: {_reason(content)}")
+            raise OutcomeUnknown(f"HTTP {status}: {reason_of(content)}")
         try:
-            answer = _parsed(content)
+            answer = parsed(content)
         except ValueError as error:
             raise OutcomeUnknown(f"HTTP {status} with an answer that is not JSON") from error
         if not isinstance(answer, Mapping):
             raise OutcomeUnknown(f"HTTP {status} with an answer that is no object")
-        job = _job(answer)
+        job = job_from(answer)
         if job is None:
-            raise Busy(f"HTTP {status} without a job: {_reason(content)}")
+            raise Busy(f"HTTP {status} without a job: {reason_of(content)}")
         return job
 
     def _headers(self) -> dict[str, str]:
         return {"unstructured-api-key": self._api_key.value(), "Accept": "application/json"}
 
 
-# -- answers, read with distrust ---------------------------------------------------------------------------------------
-
-
 def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:
     """Raise what the status of an answer to a question stands for. A question has no file that could be refused."""
     if 200 <= response.status < 300:
         return
-    refusal = _refusal(response.status, response.headers, content)
+    refusal = refusal_of(response.status, response.headers, content)
     if isinstance(refusal, Refused):
         raise Misconfigured(str(refusal))
-    raise refusal or Unavailable(f"HTTP {response.status}: {_reason(content)}")
+    raise refusal or Unavailable(f"HTTP {response.status}: {reason_of(content)}")
 
 
 def _bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
@@ -289,120 +276,3 @@ def _streamed(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
             yield chunk
     except (HTTPError, OSError) as error:
         raise Unavailable(f"A download broke off: {type(error).__name__}") from error
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _refusal(status: int, headers: Mapping[str, str], content: bytes) -> PlatformError | None:
-    """The error that an HTTP status stands for; None where the status alone does not tell what happened."""
-    reason = f"HTTP {status}: {_reason(content)}"
-    if status == HTTPStatus.UNAUTHORIZED:
-        return KeyRejected(
-            f"{reason} (a key of this workspace is needed; keys of the Transform product do not work here)"
-        )
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Throttled(reason, _retry_after_seconds(headers, content))
-    if status == HTTPStatus.NOT_FOUND:
-        return NotFound(reason)
-    if status in _REFUSALS:
-        return Refused(reason)
-    if 300 <= status < 400:
-        return Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
-    if 400 <= status < 500:
-        return Misconfigured(reason)
-    return None
-
-
-def _reason(content: bytes) -> str:
-    """What the platform says, for people; its errors come as `detail`, a text or FastAPI's list."""
-    try:
-        detail = _parsed(content)["detail"]
-        if isinstance(detail, list):
-            detail = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in detail)
-    except (ValueError, LookupError, TypeError):
-        detail = content[:2_000].decode("utf-8", "replace")
-    return shorten(str(detail)) or "no reason given"
-
-
-def _retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
-    """`Retry-After` as seconds or as a date, else `retry_after` in the body, else half a minute; at most 15 minutes."""
-    text = headers.get("Retry-After", "")
-    seconds = _seconds(text)
-    if seconds is None and text:
-        try:
-            moment = parsedate_to_datetime(text)
-            seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
-        except ValueError:
-            seconds = None
-    if seconds is None:
-        try:
-            seconds = _seconds(_parsed(content)["retry_after"])
-        except (ValueError, LookupError, TypeError):
-            seconds = None
-    return min(max(_THROTTLE_DEFAULT_SECONDS if seconds is None else seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
-
-
-def _seconds(value: object) -> float | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if number == number else None  # noqa: PLR0124  NaN
-
-
-def _job(answer: Any) -> Job | None:
-    """JobInformation, field by field; None where it has no id."""
-    if not isinstance(answer, Mapping):
-        return None
-    job_id = answer.get("id")
-    if not isinstance(job_id, str) or not 0 < len(job_id) <= 256:
-        return None
-    return Job(
-        id=job_id,
-        workflow_id=_text(answer, "workflow_id"),
-        workflow_name=_text(answer, "workflow_name"),
-        status=_text(answer, "status") or "UNKNOWN",
-        created_at=_with_zone(_text(answer, "created_at")),
-        runtime=_text(answer, "runtime"),
-        job_type=_text(answer, "job_type"),
-        input_file_ids=_file_ids(answer.get("input_file_ids")),
-        output_node_files=_node_files(answer.get("output_node_files")),
-    )
-
-
-_ENTRIES_LIMIT = 1_000
-
-
-def _text(answer: Mapping[str, Any], name: str) -> str | None:
-    value = answer.get(name)
-    return shorten(value) if isinstance(value, str) and value else None
-
-
-def _with_zone(created_at: str | None) -> str | None:
-    """GET leaves out the zone that POST gives for the same moment: UTC."""
-    try:
-        naive = created_at is not None and datetime.fromisoformat(created_at).tzinfo is None
-    except ValueError:
-        naive = False
-    return f"{created_at}Z" if naive and parse_time(created_at) else created_at
-
-
-def _file_ids(value: object) -> tuple[str, ...] | None:
-    if not isinstance(value, list):
-        return None
-    return tuple(each[:1_024] for each in value[:_ENTRIES_LIMIT] if isinstance(each, str))
-
-
-def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
-    if not isinstance(value, list):
-        return None
-    return tuple(
-        {str(name): text[:1_024] for name, text in each.items() if isinstance(text, str)}
-        for each in value[:_ENTRIES_LIMIT]
-        if isinstance(each, Mapping)
-    )

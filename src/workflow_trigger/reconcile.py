@@ -4,7 +4,7 @@ Level-triggered, like a controller: each step looks at a workflow's item and at 
 that follows, whoever began what is there. So an invocation may die at any line, and overlapping ones are harmless.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,38 +12,14 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.decisions import (
-    ABSENCE_SECONDS,
-    DOUBT_SECONDS,
-    SILENCE_SECONDS,
-    Evidence,
-    Found,
-    Outcome,
-    active_job,
-    blame,
-    find_ours,
-    has_ended,
-    is_overdue,
-    outcomes,
-)
-from workflow_trigger.errors import AttemptLost, Misconfigured, NotFound, PlatformError, ReconcileFailed, Unavailable
-from workflow_trigger.items import job_attributes
-from workflow_trigger.model import (
-    JOB_ACTIVE,
-    JOB_ENDED,
-    FailedFile,
-    Job,
-    Move,
-    Phase,
-    Row,
-    RowKey,
-    Status,
-    Workflow,
-    iso,
-    parse_time,
-)
+from workflow_trigger.attempt import accepted_moves, fault, set_back_by_rows
+from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours, is_overdue
+from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed, Throttled, Unavailable
+from workflow_trigger.follow import Follower
+from workflow_trigger.invocation import Invocation
+from workflow_trigger.model import Job, Move, Phase, Row, Status, Workflow, iso, parse_time
 from workflow_trigger.results import Results
-from workflow_trigger.submit import Submitter, accepted_moves, fault, job_moves, running_status, set_back_by_rows
+from workflow_trigger.submit import Submitter
 
 _ORPHAN_SECONDS = 120.0  # a row changes before its index entry does; younger ones are not judged
 _THREADS = 32
@@ -54,14 +30,15 @@ logger = Logger(child=True)
 class Reconciler:
     """Follows every workflow that is, or was, of the pool."""
 
-    def __init__(self, submitter: Submitter, results: Results | None = None) -> None:
-        self._submitter = submitter
-        self._results = results
-        self._ledger = submitter.ledger
-        self._platform = submitter.platform
-        self._settings = submitter.settings
-        self._clock = submitter.clock
-        self._count = submitter.count
+    def __init__(self, invocation: Invocation, results: Results | None = None) -> None:
+        self._invocation = invocation
+        self._submitter = Submitter(invocation)
+        self._follower = Follower(invocation, results)
+        self._ledger = invocation.ledger
+        self._platform = invocation.platform
+        self._settings = invocation.settings
+        self._clock = invocation.clock
+        self._count = invocation.count
 
     def run(self, seconds: float) -> None:
         """Tend all workflows, side by side, for about that long while jobs run; less when nothing does.
@@ -128,8 +105,8 @@ class Reconciler:
             case Phase.COMMITTED:
                 workflow = self._asking(workflow, self._settle)
             case Phase.RUNNING:
-                workflow = self._asking(workflow, self._follow)
-        takes_more = workflow.workflow_id in self._settings.workflow_ids and self._submitter.has_time()
+                workflow = self._asking(workflow, self._follower.follow)
+        takes_more = workflow.workflow_id in self._settings.workflow_ids and self._invocation.has_time()
         return self._submitter.submit(workflow) if takes_more and workflow.is_free(self._clock.now()) else workflow
 
     def _asking(self, workflow: Workflow, ask: Callable[[Workflow], Workflow]) -> Workflow:
@@ -166,9 +143,9 @@ class Reconciler:
             moves = [Move(key=row.key, to=Status.PENDING, sets=sets) for row in rows]
             after = replace(workflow, setbacks=workflow.setbacks + 1).released(error=self._at_now(error))
             return self._advance(workflow, after, moves)
-        moves = [self._submitter.put_off(row, sets) for row in rows]
+        moves = [self._invocation.put_off(row, sets) for row in rows]
         after = replace(workflow, setbacks=workflow.setbacks + (len(rows) > 1))
-        not_before = self._submitter.backoff(max(after.setbacks, 1))
+        not_before = self._invocation.backoff(max(after.setbacks, 1))
         return self._advance(workflow, after.released(not_before=not_before, error=self._at_now(error)), moves)
 
     def _settle(self, workflow: Workflow) -> Workflow:
@@ -190,8 +167,8 @@ class Reconciler:
 
         def documents(job_id: str) -> Sequence[str]:
             try:
-                return self._submitter.documents(job_id)
-            except Unavailable:
+                return self._platform.documents(job_id)
+            except (Throttled, Unavailable):
                 if not is_overdue(parse_time(committed_at), self._clock.now()):
                     raise
                 return []
@@ -220,7 +197,7 @@ class Reconciler:
         if active is not None:
             after = after.running(active, rows=())
         else:
-            after = after.released(not_before=self._submitter.backoff(max(setbacks, 1)), error=self._at_now(error))
+            after = after.released(not_before=self._invocation.backoff(max(setbacks, 1)), error=self._at_now(error))
         return self._advance(workflow, after, moves)
 
     def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool) -> Move:
@@ -233,7 +210,7 @@ class Reconciler:
             "error": error,
             **bound,
             # The others go first meanwhile.
-            "eligible_at": iso(self._submitter.backoff(counted.failures)),
+            "eligible_at": iso(self._invocation.backoff(counted.failures)),
             "failures": counted.failures,
             "strikes": counted.strikes,
             "accepted_count_then": counted.accepted_count_then,
@@ -242,148 +219,6 @@ class Reconciler:
             return Move(key=row.key, to=Status.PENDING, sets=sets)
         self._count("Rejected", 1)
         return Move(key=row.key, to=Status.REJECTED, sets=sets)
-
-    # -- jobs ----------------------------------------------------------------------------------------------------------
-
-    def _follow(self, workflow: Workflow) -> Workflow:
-        """See how the job stands; at its true end finish the rows and free the workflow."""
-        try:
-            job = self._platform.job(workflow.job_id or "")
-        except NotFound:
-            return self._doubt(workflow, None, "JobVanished", "the platform does not know the job any more")
-        if job.status in JOB_ACTIVE:
-            return self._note_progress(workflow, job)
-        if job.status in JOB_ENDED and not workflow.rows:
-            return self._ledger.save(workflow, workflow.released())  # a stranger's: how it ended is not our affair
-        return self._conclude(workflow, job)
-
-    def _note_progress(self, workflow: Workflow, job: Job) -> Workflow:
-        if job.status == workflow.job_status and workflow.doubtful_since is None:
-            return workflow
-        after = replace(workflow, job_status=job.status, doubtful_since=None, last_error=None)
-        return self._advance(workflow, after, job_moves(job, workflow.rows, running_status(job)))
-
-    def _conclude(self, workflow: Workflow, job: Job) -> Workflow:
-        """The job says that it ended, or something that we do not know: its details tell the truth."""
-        try:
-            details = self._platform.details(job.id)
-            if not has_ended(job, details):
-                reason = f"the job says {job.status}, its details {details.processing_status}"
-                return self._doubt(workflow, job, "Unconfirmed", reason)
-            failed = self._failed_files(job.id)
-        except NotFound:
-            return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}, and has no details")
-        except Unavailable as error:
-            return self._doubt(workflow, job, "Unconfirmed", f"the job says {job.status}; {error}", SILENCE_SECONDS)
-        ends = outcomes(job, details, failed, workflow.rows)
-        stored = self._store_results(
-            workflow, job, [key for key, end in ends.items() if end.status is Status.COMPLETED]
-        )
-        waits = {
-            kind for entries in stored.values() for entry in entries for kind in ("delayed", "absent") if kind in entry
-        }
-        patience = DOUBT_SECONDS if "delayed" in waits else ABSENCE_SECONDS
-        if waits and not is_overdue(parse_time(workflow.doubtful_since), self._clock.now(), patience):
-            return self._keep_results(workflow, job, stored)
-        return self._finish(workflow, job, ends, {key: list(map(_given_up, each)) for key, each in stored.items()})
-
-    def _store_results(
-        self, workflow: Workflow, job: Job, keys: Sequence[RowKey]
-    ) -> dict[RowKey, list[dict[str, Any]]]:
-        """Bring the outputs home before COMPLETED is written; the row or the job says which nodes there were."""
-        if self._results is None or not keys:
-            return {}
-        alone = len(workflow.rows) == 1
-        stored = {}
-        for row in self._ledger.rows(keys).values():
-            known = job_attributes(job, row.key, alone=alone)
-            row_now = replace(
-                row,
-                input_file_id=known.get("input_file_id") or row.input_file_id,
-                output_node_files=tuple(known.get("output_node_files", row.output_node_files)),
-            )
-            stored[row.key] = self._results.store(self._platform, job.id, row_now, self._submitter.has_time)
-        return stored
-
-    def _keep_results(self, workflow: Workflow, job: Job, stored: Mapping[RowKey, list[dict[str, Any]]]) -> Workflow:
-        """Not everything came: what did is not fetched again."""
-        self._count("ResultsDelayed", 1)
-        since = workflow.doubtful_since or iso(self._clock.now())
-        moves = [Move(key=key, to=Status.IN_PROGRESS, sets={"results": entries}) for key, entries in stored.items()]
-        return self._advance(workflow, replace(workflow, job_status=job.status, doubtful_since=since), moves)
-
-    def _failed_files(self, job_id: str) -> list[FailedFile]:
-        try:
-            return self._platform.failed_files(job_id)
-        except NotFound:
-            return []
-
-    def _doubt(
-        self, workflow: Workflow, job: Job | None, kind: str, message: str, patience_seconds: float = DOUBT_SECONDS
-    ) -> Workflow:
-        """Wait for the platform to make up its mind, but not for ever."""
-        now = self._clock.now()
-        if not workflow.rows:
-            return self._ledger.save(workflow, workflow.released())
-        if job is not None and job.status not in JOB_ENDED:
-            return self._note_progress(workflow, job)  # a status that we do not know, and details that go on
-        if not is_overdue(parse_time(workflow.doubtful_since), now, patience_seconds):
-            return self._wait_in_doubt(workflow, {"type": kind, "message": message})
-        if job is None:
-            self._make_sure_of_the_workspace(workflow)
-        ended = Status(job.status) if job and job.status in {"FAILED", "STOPPED"} else Status.FAILED
-        outcome = Outcome(status=ended, error={"type": kind, "message": message})
-        return self._finish(workflow, job, dict.fromkeys(workflow.rows, outcome))
-
-    def _make_sure_of_the_workspace(self, workflow: Workflow) -> None:
-        """A key of another workspace shows none of our jobs, and proves nothing about them."""
-        shown = {job.id for job in self._platform.jobs(workflow.workflow_id)}
-        if workflow.baseline.ids and not shown & workflow.baseline.ids:
-            raise Misconfigured(
-                "The workflow's earlier jobs are not shown either: is this the key of another workspace?"
-            )
-        if workflow.job_id in shown:
-            raise Unavailable(f"Job {workflow.job_id} is in the list, but cannot be asked about")
-
-    def _wait_in_doubt(self, workflow: Workflow, error: dict[str, str]) -> Workflow:
-        if workflow.doubtful_since is not None:
-            return workflow
-        since = iso(self._clock.now())
-        return self._ledger.save(workflow, replace(workflow, doubtful_since=since, last_error=self._at_now(error)))
-
-    def _finish(
-        self,
-        workflow: Workflow,
-        job: Job | None,
-        ends: Mapping[RowKey, Outcome],
-        stored: Mapping[RowKey, list[dict[str, Any]]] | None = None,
-    ) -> Workflow:
-        alone = len(ends) == 1
-        stored = stored or {}
-        moves = [
-            Move(
-                key=key,
-                to=outcome.status,
-                sets={
-                    **(job_attributes(job, key, alone=alone) if job else {}),
-                    "error": outcome.error,
-                    "results": stored.get(key) or None,
-                },
-            )
-            for key, outcome in ends.items()
-        ]
-        after = self._advance(workflow, replace(workflow.released(), last_error=None), moves)
-        for key, outcome in ends.items():
-            logger.info(
-                "finished",
-                object_key=key.object,
-                version=key.version,
-                job_id=workflow.job_id,
-                status=outcome.status,
-                error=outcome.error,
-            )
-            self._count(outcome.status.capitalize(), 1)
-        return after
 
     # -- rows that no attempt names ------------------------------------------------------------------------------------
 
@@ -441,8 +276,3 @@ class Reconciler:
         for key in left_out:
             logger.info("row has moved on", object_key=key.object, version=key.version)
         return written
-
-
-def _given_up(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An output that did not come in time is called missing."""
-    return {"missing" if name in {"delayed", "absent"} else name: value for name, value in entry.items()}

@@ -16,6 +16,7 @@ from workflow_trigger.errors import AttemptLost, ReconcileFailed
 from workflow_trigger.items import row_from_item
 from workflow_trigger.model import ObjectVersion, Phase, Status
 from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.submit import Submitter
 
 
 def three(world: World) -> list[ObjectVersion]:
@@ -287,16 +288,16 @@ def test_late_acceptance_that_makes_the_next_attempt_busy_is_found_by_its_tokens
         world.tick(after_seconds=61)
     # The next attempt: after its look at the jobs, and before its request, the old request is accepted after all.
     files = [world.state.store(world.row(document)["upload_name"], None, open_bytes(b"a"))]
-    submitter = world.submitter()
-    opened = submitter.source.open
+    invocation = world.invocation()
+    opened = invocation.source.open
 
     def open_late(version: ObjectVersion) -> Any:
         world.state.start(world.settings.workflow_ids[0], files, is_late=True)
         return opened(version)
 
-    submitter.source.open = open_late  # type: ignore[method-assign]
+    invocation.source.open = open_late  # type: ignore[method-assign]
     world.clock.sleep(60)
-    submitter.fill([])
+    Submitter(invocation).fill([])
     assert world.status(document) == "SCHEDULED"
     assert world.counts["LateAcceptance"] == 1
     world.settle()
@@ -397,7 +398,7 @@ def test_sweep_leaves_alone_what_another_attempt_holds_by_now(world: World) -> N
     world.deliver(document)
     before = world.row(document)
     hint = replace(row_from_item(before), attempt_id="dead", status=Status.SUBMITTING)
-    Reconciler(world.submitter())._take_up(before["workflow_id"], [hint])
+    Reconciler(world.invocation())._take_up(before["workflow_id"], [hint])
     assert world.row(document) == before
 
 

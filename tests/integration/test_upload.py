@@ -10,6 +10,7 @@ from tests.integration.world import World
 from workflow_trigger import handlers
 from workflow_trigger.errors import UnreadableEvent
 from workflow_trigger.model import ObjectVersion
+from workflow_trigger.submit import Submitter
 
 
 class Context:
@@ -27,7 +28,7 @@ class Context:
 @pytest.fixture
 def handler(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     """on_upload over the world's adapters."""
-    monkeypatch.setattr(handlers, "_submitter", lambda _context: world.submitter())
+    monkeypatch.setattr(handlers, "_invocation", lambda _context: world.invocation())
     return lambda event: handlers.on_upload(event, Context())
 
 
@@ -113,8 +114,8 @@ def test_busy_is_a_202_and_the_rows_wait(world: World) -> None:
 
 def test_stranger_that_comes_between_look_and_post_drops_nothing(world: World) -> None:
     document = world.upload("a.pdf", b"a")
-    submitter = world.submitter()
-    looked = submitter.platform.jobs
+    invocation = world.invocation()
+    looked = invocation.platform.jobs
 
     def look_then_lose(workflow_id: str) -> Any:
         jobs = looked(workflow_id)
@@ -122,9 +123,9 @@ def test_stranger_that_comes_between_look_and_post_drops_nothing(world: World) -
             world.stranger()
         return jobs
 
-    submitter.platform.jobs = look_then_lose  # type: ignore[method-assign]
-    rows = [submitter.ledger.register(document)[0]]
-    submitter.fill(rows)
+    invocation.platform.jobs = look_then_lose  # type: ignore[method-assign]
+    rows = [invocation.ledger.register(document)[0]]
+    Submitter(invocation).fill(rows)
     assert world.status(document) == "PENDING"
     assert "failures" not in world.row(document) or world.row(document)["failures"] == 0
     world.settle()

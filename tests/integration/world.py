@@ -20,6 +20,7 @@ from tests.integration.hooks import Direct, Hook, HookedClient, HookedPool
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import ReconcileFailed
+from workflow_trigger.invocation import Invocation
 from workflow_trigger.items import deserialize
 from workflow_trigger.ledger import Ledger
 from workflow_trigger.model import FINAL, ObjectVersion, RowKey, Workflow, token_of
@@ -142,7 +143,7 @@ class World:
 
     # -- the product ---------------------------------------------------------------------------------------------------
 
-    def submitter(self, *, seconds: float = 900, hook: Hook | None = None) -> Submitter:
+    def invocation(self, *, seconds: float = 900, hook: Hook | None = None) -> Invocation:
         """What one invocation composes."""
         deadline = Deadline.in_seconds(self.clock, seconds)
         platform = Platform(
@@ -152,7 +153,7 @@ class World:
             deadline=deadline,
             fresh_pool=lambda url: self._hooked_pool(connection_pool(url), hook),
         )
-        return Submitter(
+        return Invocation(
             ledger=self.ledger(deadline, self._hooked(self.dynamodb, "dynamodb", hook)),
             source=Source(self._hooked(self.s3, "s3", hook)),
             platform=platform,
@@ -207,10 +208,10 @@ class World:
         self, *versions: ObjectVersion, submit: bool = True, seconds: float = 900, hook: Hook | None = None
     ) -> None:
         """One invocation of on_upload."""
-        submitter = self.submitter(seconds=seconds, hook=hook)
-        rows = [submitter.ledger.register(version)[0] for version in versions]
+        invocation = self.invocation(seconds=seconds, hook=hook)
+        rows = [invocation.ledger.register(version)[0] for version in versions]
         if submit:
-            submitter.fill([row for row in rows if row.status == "PENDING"])
+            Submitter(invocation).fill([row for row in rows if row.status == "PENDING"])
 
     def tick(self, *, after_seconds: float = 0, window_seconds: float = 0, seconds: float = 900) -> None:
         """One invocation of on_schedule."""
@@ -221,11 +222,11 @@ class World:
                 self._hooked(self.s3, "s3"), bucket=self.settings.results_bucket, prefix=self.settings.results_prefix
             )
         with contextlib.suppress(*([ReconcileFailed] if self.has_a_defect else [])):
-            Reconciler(self.submitter(seconds=seconds), results).run(window_seconds)
+            Reconciler(self.invocation(seconds=seconds), results).run(window_seconds)
 
     def step_all(self, *, hook: Hook | None = None) -> None:
         """on_schedule without its threads and its polling: each workflow one step, then the sweep."""
-        reconciler = Reconciler(self.submitter(hook=hook or Direct()))
+        reconciler = Reconciler(self.invocation(hook=hook or Direct()))
         for workflow in reconciler.workflows():
             reconciler.step_or_reload(workflow)
         reconciler.sweep(len(self.settings.workflow_ids))

@@ -9,9 +9,11 @@ import workflow_trigger
 LAYERS = [
     {"errors", "clock"},
     {"model", "multipart", "settings"},
-    {"decisions", "items", "notifications", "api_key", "source"},
+    {"decisions", "items", "notifications", "api_key", "source", "platform_answers"},
     {"announce", "ledger", "platform_api"},
-    {"submit", "results"},
+    {"invocation", "results"},
+    {"attempt"},
+    {"submit", "follow"},
     {"reconcile"},
     {"handlers"},
 ]

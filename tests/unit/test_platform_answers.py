@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from workflow_trigger import errors
-from workflow_trigger.platform_api import _job, _refusal, _retry_after_seconds
+from workflow_trigger.platform_answers import job_from, refusal_of, retry_after_seconds
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ from workflow_trigger.platform_api import _job, _refusal, _retry_after_seconds
     ],
 )
 def test_status_tells_what_happened(status: int, kind: type[Exception]) -> None:
-    assert type(_refusal(status, {}, b"")) is kind
+    assert type(refusal_of(status, {}, b"")) is kind
 
 
 @pytest.mark.parametrize("status", [200, 202, 500, 502, 503, 504])
 def test_these_statuses_alone_tell_nothing(status: int) -> None:
-    assert _refusal(status, {}, b"") is None
+    assert refusal_of(status, {}, b"") is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_these_statuses_alone_tell_nothing(status: int) -> None:
     ],
 )
 def test_reason_is_short_and_for_people(body: bytes, text: str) -> None:
-    assert str(_refusal(413, {}, body)) == text
+    assert str(refusal_of(413, {}, body)) == text
 
 
 @pytest.mark.parametrize(
@@ -73,21 +73,21 @@ def test_reason_is_short_and_for_people(body: bytes, text: str) -> None:
     ],
 )
 def test_retry_after_is_read_from_header_or_body(header: str | None, body: bytes, seconds: float) -> None:
-    assert _retry_after_seconds({"Retry-After": header} if header else {}, body) == seconds
+    assert retry_after_seconds({"Retry-After": header} if header else {}, body) == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
     moment = datetime.now(UTC) + timedelta(seconds=120)
-    assert 110 < _retry_after_seconds({"Retry-After": format_datetime(moment, usegmt=True)}, b"") <= 120
+    assert 110 < retry_after_seconds({"Retry-After": format_datetime(moment, usegmt=True)}, b"") <= 120
 
 
 @pytest.mark.parametrize("answer", [None, [], "x", {}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 300}])
 def test_without_an_id_there_is_no_job(answer: Any) -> None:
-    assert _job(answer) is None
+    assert job_from(answer) is None
 
 
 def test_a_job_is_read_field_by_field() -> None:
-    job = _job(
+    job = job_from(
         {
             "id": "j",
             "status": 17,

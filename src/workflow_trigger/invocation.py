@@ -1,0 +1,75 @@
+"""What one invocation works with: the adapters, the settings, the time that is left."""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.decisions import backoff_seconds, pick_batch
+from workflow_trigger.ledger import Ledger
+from workflow_trigger.model import Move, Row, Status, Workflow, iso
+from workflow_trigger.platform_api import ANSWER_SECONDS, Platform
+from workflow_trigger.settings import Settings
+from workflow_trigger.source import Source
+
+type Count = Callable[[str, int], None]
+
+MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left begins no attempt
+
+
+class Invocation:
+    """Handed to the use cases, which find everything here that reaches outside of them."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        source: Source,
+        platform: Platform,
+        settings: Settings,
+        clock: Clock,
+        deadline: Deadline,
+        count: Count,
+    ) -> None:
+        self.ledger = ledger
+        self.source = source
+        self.platform = platform
+        self.settings = settings
+        self.clock = clock
+        self.deadline = deadline
+        self.count = count
+
+    def has_time(self) -> bool:
+        """Whether the invocation may still begin an attempt."""
+        return self.deadline.remaining_seconds() > MINIMUM_SECONDS
+
+    def line(self, fresh: Sequence[Row]) -> list[Row]:
+        """The rows that may go now, oldest first. Those bound elsewhere are at most a batch per workflow."""
+        limit = 25 * (len(self.settings.workflow_ids) + 1)
+        rows = {row.key: row for row in [*fresh, *self.ledger.open_rows(Status.PENDING, limit)]}
+        return sorted(rows.values(), key=lambda row: row.eligible_at or "")
+
+    def pick(self, workflow: Workflow, line: Sequence[Row]) -> list[Row]:
+        """The batch that goes next to this workflow."""
+        return pick_batch(
+            line,
+            workflow_id=workflow.workflow_id,
+            pool=self.settings.workflow_ids,
+            max_files=self.settings.max_files_per_run,
+            max_bytes=self.settings.max_bytes_per_run,
+        )
+
+    def put_off(self, row: Row, sets: dict[str, Any]) -> Move:
+        """Back into the line, to travel alone, and later with every failure, so that the others go first."""
+        failures = row.failures + 1
+        again = iso(self.backoff(failures))
+        return Move(key=row.key, to=Status.PENDING, sets=sets | {"failures": failures, "eligible_at": again})
+
+    def later(self, seconds: float) -> datetime:
+        """The time in so many seconds."""
+        return self.clock.now() + timedelta(seconds=seconds)
+
+    def backoff(self, times: int) -> datetime:
+        """When to try again after so many failures."""
+        return self.later(backoff_seconds(times, random.random()))  # noqa: S311
