@@ -84,7 +84,7 @@ def main() -> int:
             "WorkflowIds": ",".join(ids),
             "UnstructuredApiUrl": url,
             "PollSeconds": "1",
-            "MaxFilesPerRun": "25",
+            "MaxFilesPerRun": "8",
         }
         stack = deploy(build(TOOLS / "soak-build"), aws, parameters)
         stack.set_key(state.behaviour.api_key)
