@@ -17,6 +17,7 @@ import typer
 import urllib3
 from rich.console import Console
 
+from local import leash
 from local.event import function_variables
 from local.running import recall, running
 from local.stack import REGION, ROOT, TOOLS, Aws, Deployed, LocalStackError, chosen_port, free_port
@@ -88,20 +89,12 @@ def runtime(package: Path, handler: str, variables: Mapping[str, str]) -> Iterat
         handler,
     ]
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=package, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = leash.start(command, cwd=package, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         _await_port(process, port, log)
         yield Runtime(port, log)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait(timeout=5)
+        leash.end(process)
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -18,6 +18,8 @@ import boto3
 import urllib3
 from botocore.config import Config
 
+from local import leash
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".local"
 REGION = "us-east-1"
@@ -89,19 +91,18 @@ def ministack(*, port: int | None = None, options: Mapping[str, str] | None = No
     )
     log = TOOLS / f"ministack-{port}.log"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [TOOLS / "ministack/bin/python", "-m", "ministack"],
+        process = leash.start(
+            [str(TOOLS / "ministack/bin/python"), "-m", "ministack"],
             cwd=folder,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is ours to handle: it goes away after us
         )
     try:
         _await_health(process, port, log)
         yield Aws(f"http://127.0.0.1:{port}")
     finally:
-        _end(process)
+        leash.end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -117,19 +118,6 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
         time.sleep(0.1)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
     raise LocalStackError(f"MiniStack did not start on port {port}:\n{tail}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End MiniStack and the function workers, which are in its process group."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=10)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, 9)
 
 
 def chosen_port() -> int | None:
