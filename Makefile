@@ -80,7 +80,7 @@ format: setup
 	@$(BIN)/ruff check --fix .
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.13 \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+	--no-header --no-annotate
 
 lock: setup
 	@$(COMPILE) src/requirements.in -o src/requirements.txt

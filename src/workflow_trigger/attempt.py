@@ -349,7 +349,7 @@ class Attempt:
         self._invocation.count("Rejected", 1)
         after = replace(self._workflow, refusals=self._workflow.refusals + 1)
         move = Move(key=row.key, to=Status.REJECTED, sets={"error": fault(error)})
-        return self._advance(after.released(error=self._noted(error)), [move])
+        return self._advance(after.released(error=self._invocation.noted(fault(error))), [move])
 
     def _too_slow(self, row: Row, error: OutOfTime) -> Move:
         full = self._began_with_seconds >= _FULL_SHARE * self._invocation.deadline.total_seconds
@@ -383,18 +383,19 @@ class Attempt:
         self._invocation.count("OutcomeUnknown", 1)
         committed = datetime.fromisoformat(self._workflow.committed_at or iso(self._invocation.clock.now()))
         ends = max(committed + timedelta(seconds=SETTLE_SECONDS), self._invocation.clock.now())
-        return self._save(replace(self._workflow, lease_ends_at=iso(ends), last_error=self._noted(error)))
+        return self._save(
+            replace(self._workflow, lease_ends_at=iso(ends), last_error=self._invocation.noted(fault(error)))
+        )
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def _keys(self) -> tuple[RowKey, ...]:
         return tuple(row.key for row in self._rows)
 
-    def _noted(self, error: Exception) -> dict[str, str]:
-        return fault(error) | {"at": iso(self._invocation.clock.now())}
-
     def _release(self, error: TriggerError, moves: list[Move], *, not_before: datetime | None = None) -> Workflow:
-        return self._advance(self._workflow.released(not_before=not_before, error=self._noted(error)), moves)
+        return self._advance(
+            self._workflow.released(not_before=not_before, error=self._invocation.noted(fault(error))), moves
+        )
 
     def _save(self, after: Workflow) -> Workflow:
         self._workflow = self._ledger.save(self._workflow, after)
@@ -407,9 +408,7 @@ class Attempt:
         if prevented:
             # A later event came for the same bytes: the row goes back into the line for it. Or it is not ours any more.
             back = [Move(key=move.key, to=Status.PENDING) if move.sequencer else move for move in moves]
-            written, left_out = self._ledger.advance(self._workflow, after, back)
-            for key in left_out:
-                logger.info("row has moved on", object_key=key.object, version=key.version)
+            written = self._invocation.advance(self._workflow, after, back)
         self._workflow = written
         return written
 

@@ -63,7 +63,7 @@ class Follower:
         if job.status == workflow.job_status and workflow.doubtful_since is None:
             return workflow
         after = replace(workflow, job_status=job.status, doubtful_since=None, last_error=None)
-        return self._advance(workflow, after, job_moves(job, workflow.rows, running_status(job)))
+        return self._invocation.advance(workflow, after, job_moves(job, workflow.rows, running_status(job)))
 
     def _conclude(self, workflow: Workflow, job: Job) -> Workflow:
         """The job says that it ended, or something that we do not know: its details tell the truth."""
@@ -112,7 +112,7 @@ class Follower:
         self._count("ResultsDelayed", 1)
         since = workflow.doubtful_since or iso(self._clock.now())
         moves = [Move(key=key, to=Status.IN_PROGRESS, sets={"results": entries}) for key, entries in stored.items()]
-        return self._advance(workflow, replace(workflow, job_status=job.status, doubtful_since=since), moves)
+        return self._invocation.advance(workflow, replace(workflow, job_status=job.status, doubtful_since=since), moves)
 
     def _failed_files(self, job_id: str) -> list[FailedFile]:
         try:
@@ -151,7 +151,9 @@ class Follower:
         if workflow.doubtful_since is not None:
             return workflow
         since = iso(self._clock.now())
-        return self._ledger.save(workflow, replace(workflow, doubtful_since=since, last_error=self._at_now(error)))
+        return self._ledger.save(
+            workflow, replace(workflow, doubtful_since=since, last_error=self._invocation.noted(error))
+        )
 
     def _finish(
         self,
@@ -174,7 +176,7 @@ class Follower:
             )
             for key, outcome in ends.items()
         ]
-        after = self._advance(workflow, replace(workflow.released(), last_error=None), moves)
+        after = self._invocation.advance(workflow, replace(workflow.released(), last_error=None), moves)
         for key, outcome in ends.items():
             logger.info(
                 "finished",
@@ -186,15 +188,6 @@ class Follower:
             )
             self._count(outcome.status.capitalize(), 1)
         return after
-
-    def _at_now(self, error: dict[str, str]) -> dict[str, str]:
-        return error | {"at": iso(self._clock.now())}
-
-    def _advance(self, before: Workflow, after: Workflow, moves: list[Move]) -> Workflow:
-        written, left_out = self._ledger.advance(before, after, moves)
-        for key in left_out:
-            logger.info("row has moved on", object_key=key.object, version=key.version)
-        return written
 
 
 def _given_up(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
 def on_schedule(_event: Any, context: LambdaContext) -> None:
     """Fired every minute, follows running jobs to their end, settles what is unknown, and submits what waits."""
     invocation = _invocation(context)
-    waiting = invocation.ledger.longest_wait_seconds()
-    metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
-    Reconciler(invocation, _results()).run(RECONCILE_SECONDS)
+    try:
+        Reconciler(invocation, _results()).run(RECONCILE_SECONDS)
+    finally:
+        waiting = invocation.ledger.longest_wait_seconds()
+        metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------

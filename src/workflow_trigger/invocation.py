@@ -1,9 +1,11 @@
 """What one invocation works with: the adapters, the settings, the time that is left."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+
+from aws_lambda_powertools import Logger
 
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.decisions import backoff_seconds, pick_batch
@@ -16,6 +18,8 @@ from workflow_trigger.source import Source
 type Count = Callable[[str, int], None]
 
 MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left begins no attempt
+
+logger = Logger(child=True)
 
 
 class Invocation:
@@ -65,6 +69,21 @@ class Invocation:
         failures = row.failures + 1
         again = iso(self.backoff(failures))
         return Move(key=row.key, to=Status.PENDING, sets=sets | {"failures": failures, "eligible_at": again})
+
+    def advance(self, before: Workflow, after: Workflow, moves: Sequence[Move]) -> Workflow:
+        """Write a step of a workflow and its rows; rows that have moved on meanwhile are left alone.
+
+        Raises:
+            AttemptLost, LedgerUnavailable: as `Ledger.advance`.
+        """
+        written, left_out = self.ledger.advance(before, after, moves)
+        for key in left_out:
+            logger.info("row has moved on", object_key=key.object, version=key.version)
+        return written
+
+    def noted(self, error: Mapping[str, str]) -> dict[str, str]:
+        """An error as a workflow keeps it: with its time."""
+        return {**error, "at": iso(self.clock.now())}
 
     def later(self, seconds: float) -> datetime:
         """The time in so many seconds."""

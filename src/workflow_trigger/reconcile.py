@@ -124,7 +124,7 @@ class Reconciler:
                 return workflow  # to note it would take the item from under the sender's hands
             if {**(workflow.last_error or {}), **noted} == workflow.last_error:
                 return workflow
-            return self._ledger.save(workflow, replace(workflow, last_error=noted | {"at": iso(self._clock.now())}))
+            return self._ledger.save(workflow, replace(workflow, last_error=self._invocation.noted(noted)))
 
     # -- attempts that did not come to their end -----------------------------------------------------------------------
 
@@ -141,12 +141,14 @@ class Reconciler:
         sets: dict[str, Any] = {"error": error}
         if not set_back_by_rows(workflow, rows):
             moves = [Move(key=row.key, to=Status.PENDING, sets=sets) for row in rows]
-            after = replace(workflow, setbacks=workflow.setbacks + 1).released(error=self._at_now(error))
-            return self._advance(workflow, after, moves)
+            after = replace(workflow, setbacks=workflow.setbacks + 1).released(error=self._invocation.noted(error))
+            return self._invocation.advance(workflow, after, moves)
         moves = [self._invocation.put_off(row, sets) for row in rows]
         after = replace(workflow, setbacks=workflow.setbacks + (len(rows) > 1))
         not_before = self._invocation.backoff(max(after.setbacks, 1))
-        return self._advance(workflow, after.released(not_before=not_before, error=self._at_now(error)), moves)
+        return self._invocation.advance(
+            workflow, after.released(not_before=not_before, error=self._invocation.noted(error)), moves
+        )
 
     def _settle(self, workflow: Workflow) -> Workflow:
         """The answer to a complete request was lost: find the job, or make sure that there is none."""
@@ -182,7 +184,7 @@ class Reconciler:
         self._count("Settled", 1)
         moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
-        return self._advance(workflow, workflow.running(found.job, rows=found.rows), moves)
+        return self._invocation.advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
     def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None) -> Workflow:
         """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run."""
@@ -197,8 +199,10 @@ class Reconciler:
         if active is not None:
             after = after.running(active, rows=())
         else:
-            after = after.released(not_before=self._invocation.backoff(max(setbacks, 1)), error=self._at_now(error))
-        return self._advance(workflow, after, moves)
+            after = after.released(
+                not_before=self._invocation.backoff(max(setbacks, 1)), error=self._invocation.noted(error)
+            )
+        return self._invocation.advance(workflow, after, moves)
 
     def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool) -> Move:
         bound = {"bound_to": workflow.workflow_id, "bound_since": row.bound_since or workflow.baseline.newest}
@@ -264,15 +268,4 @@ class Reconciler:
             job_id=job_id,
             job_status=None,
         )
-        self._advance(workflow, after, [Move(key=row.key, to=row.status, seen=row.seen) for row in rows])
-
-    # -- writing -------------------------------------------------------------------------------------------------------
-
-    def _at_now(self, error: dict[str, str]) -> dict[str, str]:
-        return error | {"at": iso(self._clock.now())}
-
-    def _advance(self, before: Workflow, after: Workflow, moves: list[Move]) -> Workflow:
-        written, left_out = self._ledger.advance(before, after, moves)
-        for key in left_out:
-            logger.info("row has moved on", object_key=key.object, version=key.version)
-        return written
+        self._invocation.advance(workflow, after, [Move(key=row.key, to=row.status, seen=row.seen) for row in rows])
