@@ -402,6 +402,20 @@ def test_sweep_leaves_alone_what_another_attempt_holds_by_now(world: World) -> N
     assert world.row(document) == before
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_job_of_an_earlier_run_of_the_same_bytes_is_not_taken_for_the_lost_one(world: World, shown: bool) -> None:
+    world.state.behaviour.list_shows_files = world.state.behaviour.has_file_status = shown
+    document = world.upload("a.pdf", b"same")
+    world.deliver(document)
+    world.settle()
+    world.state.faults.append(Fault("run", "drop"))
+    world.deliver(world.upload("a.pdf", b"same"))
+    world.settle()
+    row = world.row(document)
+    assert (row["status"], world.accepted(document)) == ("COMPLETED", 2)
+    assert row["job_id"] != row["runs"][0]["job_id"]
+
+
 # -- the commit --------------------------------------------------------------------------------------------------------
 
 
