@@ -164,7 +164,12 @@ class Attempt:
         taken: frozenset[RowKey] = frozenset()
         baseline = Baseline.of(jobs)
         while batch := self._invocation.pick(self._workflow, [row for row in line if row.key not in taken]):
-            after = replace(self._workflow, rows=tuple(row.key for row in batch), baseline=baseline)
+            after = replace(
+                self._workflow,
+                rows=tuple(row.key for row in batch),
+                baseline=baseline,
+                lease_ends_at=iso(self._invocation.later(LEASE_SECONDS)),
+            )
             moves = [Move(key=row.key, to=Status.SUBMITTING, seen=row.seen) for row in batch]
             written, moved_on = self._ledger.advance_all(self._workflow, after, moves)
             if not moved_on:
