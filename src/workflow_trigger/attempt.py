@@ -37,8 +37,8 @@ from workflow_trigger.errors import (
     Unreachable,
 )
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.items import job_attributes
 from workflow_trigger.model import Baseline, Job, Move, Phase, Row, RowKey, Status, Workflow, iso, upload_name
+from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.multipart import Encoder, Part
 from workflow_trigger.platform_api import ANSWER_SECONDS
 from workflow_trigger.source import OpenObject
@@ -50,34 +50,6 @@ _HOLD_SECONDS = 300.0
 _FULL_SHARE = 0.9  # of an invocation's time, to call a file too slow for it
 
 logger = Logger(child=True)
-
-
-def set_back_by_rows(workflow: Workflow, rows: Sequence[Row]) -> bool:
-    """Whether the rows may have to do with an attempt that came to nothing: once is bad luck, unless one went alone."""
-    return workflow.setbacks > 0 or (len(rows) == 1 and rows[0].failures > 0)
-
-
-def fault(error: Exception) -> dict[str, str]:
-    """An error as it is kept in the ledger."""
-    return {"type": type(error).__name__, "message": str(error)[:256]}
-
-
-def running_status(job: Job) -> Status:
-    """The row's status while its job's end is not confirmed."""
-    return Status.SCHEDULED if job.status == "SCHEDULED" else Status.IN_PROGRESS
-
-
-def job_moves(job: Job, keys: Sequence[RowKey], to: Status, **more: Any) -> list[Move]:
-    """Write a job into the rows of its files."""
-    alone = len(keys) == 1
-    return [Move(key=key, to=to, sets={**job_attributes(job, key, alone=alone), **more}) for key in keys]
-
-
-def accepted_moves(job: Job, keys: Sequence[RowKey], *, inferred: bool) -> list[Move]:
-    """The rows' files are in the job, by an answer or, `inferred`, by nothing better than a guess."""
-    return job_moves(
-        job, keys, running_status(job), error=None, bound_to=None, bound_since=None, inferred=inferred or None
-    )
 
 
 class Attempt:

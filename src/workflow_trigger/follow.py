@@ -6,7 +6,6 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.attempt import job_moves, running_status
 from workflow_trigger.decisions import (
     ABSENCE_SECONDS,
     DOUBT_SECONDS,
@@ -31,6 +30,7 @@ from workflow_trigger.model import (
     iso,
     parse_time,
 )
+from workflow_trigger.moves import job_moves, running_status
 from workflow_trigger.results import Results
 
 logger = Logger(child=True)

@@ -1,4 +1,4 @@
-"""Rows and workflows as DynamoDB items: with `ledger.py`, the only place that knows attribute names."""
+"""Rows and workflows as DynamoDB items, and back. A use case names only the attributes that its step changes."""
 
 from collections.abc import Mapping
 from typing import Any

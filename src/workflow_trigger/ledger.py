@@ -1,4 +1,4 @@
-"""The ledger in DynamoDB: the only place that knows attribute names and conditions.
+"""The ledger in DynamoDB: the only place that reads, writes, and knows the conditions.
 
     row       ──register──► PENDING ──┐                           ┌──► final
     workflow  idle ──claim──► submitting ──commit──► committed ──┴─► running ──► idle

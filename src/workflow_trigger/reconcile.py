@@ -12,12 +12,12 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.attempt import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours, is_overdue
 from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed, Throttled, Unavailable
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.model import Job, Move, Phase, Row, Status, Workflow, iso, parse_time
+from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.results import Results
 from workflow_trigger.submit import Submitter
 

@@ -11,9 +11,9 @@ LAYERS = [
     {"model", "multipart", "settings"},
     {"decisions", "items", "notifications", "api_key", "source", "platform_answers"},
     {"announce", "ledger", "platform_api"},
-    {"invocation", "results"},
-    {"attempt"},
-    {"submit", "follow"},
+    {"invocation", "results", "moves"},
+    {"attempt", "follow"},
+    {"submit"},
     {"reconcile"},
     {"handlers"},
 ]
