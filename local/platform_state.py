@@ -86,7 +86,8 @@ class Fault:
     `call` is run, jobs, job, details, failed-files, file-status or download; `kind` is one of
     `status` (answer `status` with `body` and `headers`), `drop` (the connection, before anything is accepted),
     `drop-after` (accepted, never answered), `answer-after` (accepted, answered with `status` and `body`),
-    `late` (dropped now, accepted `seconds` later), `slow` (answered `seconds` later), `truncate` (half an answer), and
+    `late` (dropped now, accepted `seconds` later), `slow` (answered `seconds` later), `truncate` (half an answer),
+    `pause` (half an answer, the rest `seconds` later), and
     for run, on the job that it starts: `job` (`job` holds attributes of `SimulatedJob`).
     """
 

@@ -103,6 +103,11 @@ class _Faults:
                 await send({**message, "body": message["body"][: len(message["body"]) // 2], "more_body": True})
                 transport.close()
                 return
+            if ending == "pause" and message["type"] == "http.response.body":
+                half = len(message["body"]) // 2
+                await send({**message, "body": message["body"][:half], "more_body": True})
+                await asyncio.sleep(scope["pause_seconds"])
+                message = {**message, "body": message["body"][half:]}
             await send(message)
 
         if scope["method"] == "POST" and scope["path"].endswith("/run"):
@@ -129,6 +134,9 @@ async def _faulty(state: PlatformState, request: Request, call: str, workflow_id
     if fault.kind in {"drop", "truncate"}:
         request.scope["ending"] = fault.kind
         return JSONResponse({"detail": "this answer is cut"})
+    if fault.kind == "pause":
+        request.scope.update(ending="pause", pause_seconds=fault.seconds)
+        return None
     if fault.kind == "slow":
         await asyncio.sleep(fault.seconds)
         return None

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from workflow_trigger.errors import LedgerUnavailable
-from workflow_trigger.items import Item
+from workflow_trigger.items import Item, plain
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -55,14 +54,10 @@ class Announcer:
 
 def detail_of(row: Item, stack: str) -> str:
     """A row as the detail of an event: its attributes, and the stack that it belongs to."""
-    detail = json.dumps({"stack": stack, **row}, default=_plain)
+    detail = json.dumps({"stack": stack, **row}, default=plain)
     for name in _LONG_FIELDS:
         if len(detail) <= _LIMIT_BYTES:
             break
         row = {each: value for each, value in row.items() if each != name}
-        detail = json.dumps({"stack": stack, **row, "shortened": True}, default=_plain)
+        detail = json.dumps({"stack": stack, **row, "shortened": True}, default=plain)
     return detail
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, Decimal) else str(value)

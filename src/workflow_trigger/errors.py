@@ -34,11 +34,11 @@ class LedgerUnavailable(TriggerError):
     """DynamoDB kept answering with conflicts or throttling until there was no time left."""
 
 
-# -- the object --------------------------------------------------------------------------------------------------------
-
-
 class ReconcileFailed(TriggerError):
     """A part of the minute's work failed unexpectedly; raised when all is done, so that an alarm sees it."""
+
+
+# -- the object --------------------------------------------------------------------------------------------------------
 
 
 class SourceError(TriggerError):

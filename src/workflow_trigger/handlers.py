@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -20,8 +19,9 @@ from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import UnreadableEvent
 from workflow_trigger.invocation import Invocation
+from workflow_trigger.items import plain
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import ObjectVersion, Row, Status
+from workflow_trigger.model import ObjectVersion, Phase, Row, Status
 from workflow_trigger.notifications import Notice
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
@@ -56,7 +56,10 @@ def on_upload(event: Any, context: LambdaContext) -> dict[str, Any]:
     rows = _register(Notice.of(event), invocation)
     _submit(rows, invocation)
     items = (invocation.ledger.item(row.key) for row in rows)
-    return {"rows": [_plain(item) for item in items if item is not None]}
+    answer: dict[str, Any] = json.loads(
+        json.dumps({"rows": [each for each in items if each is not None]}, default=plain)
+    )
+    return answer
 
 
 @logger.inject_lambda_context
@@ -67,8 +70,16 @@ def on_schedule(_event: Any, context: LambdaContext) -> None:
     try:
         Reconciler(invocation, _results()).run(RECONCILE_SECONDS)
     finally:
-        waiting = invocation.ledger.longest_wait_seconds()
-        metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
+        _gauge(invocation)
+
+
+def _gauge(invocation: Invocation) -> None:
+    """How long the line has been waiting; and whether it waits although no workflow is at work."""
+    waiting = invocation.ledger.longest_wait_seconds()
+    pool = invocation.ledger.workflows(invocation.settings.workflow_ids) if waiting else []
+    idle = all(workflow.phase is Phase.IDLE for workflow in pool)
+    metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
+    metrics.add_metric(name="IdleWaitingSeconds", unit=MetricUnit.Seconds, value=waiting if idle else 0.0)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------
@@ -201,13 +212,3 @@ def _invocation(context: LambdaContext) -> Invocation:
 
 def _count(name: str, value: int) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
-
-
-def _plain(item: dict[str, Any]) -> dict[str, Any]:
-    """A ledger item as JSON has it."""
-
-    def plain(value: Any) -> Any:
-        return int(value) if isinstance(value, Decimal) else str(value)
-
-    result: dict[str, Any] = json.loads(json.dumps(item, default=plain))
-    return result

@@ -1,6 +1,7 @@
 """Rows and workflows as DynamoDB items, and back. A use case names only the attributes that its step changes."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -32,6 +33,11 @@ def serialize(item: Mapping[str, Any]) -> Item:
 def deserialize(item: Mapping[str, Any]) -> Item:
     """DynamoDB's wire form → Python values (numbers as Decimal)."""
     return {name: _DESERIALIZER.deserialize(value) for name, value in item.items()}
+
+
+def plain(value: Any) -> int | str:
+    """A value of an item that JSON does not know, as JSON has it: the `default` of `json.dumps`."""
+    return int(value) if isinstance(value, Decimal) else str(value)
 
 
 def present(item: Mapping[str, Any]) -> Item:

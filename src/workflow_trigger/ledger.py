@@ -96,7 +96,7 @@ class Ledger:
         known = found or self.item(version.row_key)
         if known is None:
             return self.register(version)  # it expired between the two calls
-        if not is_later(version.sequencer, known.get("sequencer")):
+        if not _is_later_upload(version, known):
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return row_from_item(known), known["registered_at"] == now
         return self._later_event(version, known)
@@ -111,6 +111,11 @@ class Ledger:
         if not self._update_row(version.row_key, changes, seen=known["updated_at"]):
             return self.register(version)  # the row has moved meanwhile: look again
         return row_from_item(present({**known, **changes})), reopens
+
+    def reopen(self, item: Item) -> bool:
+        """Put a final row back into the line because an operator says so, provided that it still is as it was read."""
+        changes = reopened(item, iso(self._clock.now()))
+        return self._update_row(RowKey(item["object"], item["version"]), changes, seen=item["updated_at"])
 
     # -- rows: reading -------------------------------------------------------------------------------------------------
 
@@ -372,6 +377,18 @@ class Ledger:
         if self._deadline.remaining_seconds() < seconds + 2:
             raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
         self._clock.sleep(seconds)
+
+
+def _is_later_upload(version: ObjectVersion, known: Item) -> bool:
+    """Whether an event tells of an upload that came after the one which a row stands for.
+
+    A row that was registered without an event, by a backfill, has no sequencer: what was uploaded after it was
+    registered is another upload of the same bytes, anything before may be the very one that the backfill found.
+    """
+    if "sequencer" in known or version.sequencer is None:
+        return is_later(version.sequencer, known.get("sequencer"))
+    uploaded, registered = parse_time(version.uploaded_at), parse_time(known["registered_at"])
+    return uploaded is not None and registered is not None and uploaded > registered
 
 
 def _put(table: str, item: Item, condition: str, names: dict[str, str], values: Item) -> Item:

@@ -74,7 +74,7 @@ class Platform:
     def jobs(self, workflow_id: str) -> list[Job]:
         """All jobs of a workflow, in no particular order."""
         query = urlencode({"workflow_id": workflow_id})
-        answer = self._ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
+        answer = self.ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
         if not isinstance(answer, list):
             raise Unavailable("The list of jobs is no list")
         jobs = [job_from(entry) for entry in answer]
@@ -84,14 +84,14 @@ class Platform:
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
-        job = job_from(self._ask(f"/jobs/{quote(job_id, safe='')}"))
+        job = job_from(self.ask(f"/jobs/{quote(job_id, safe='')}"))
         if job is None:
             raise Unavailable(f"The answer for job {job_id} is no job")
         return job
 
     def details(self, job_id: str) -> Details:
         """How the processing went; what COMPLETED alone does not tell."""
-        answer = self._ask(f"/jobs/{quote(job_id, safe='')}/details")
+        answer = self.ask(f"/jobs/{quote(job_id, safe='')}/details")
         status = answer.get("processing_status") if isinstance(answer, Mapping) else None
         if not isinstance(status, str):
             raise Unavailable(f"The details of job {job_id} have no processing_status")
@@ -100,7 +100,7 @@ class Platform:
 
     def failed_files(self, job_id: str) -> list[FailedFile]:
         """The files of a job that failed."""
-        answer = self._ask(f"/jobs/{quote(job_id, safe='')}/failed-files")
+        answer = self.ask(f"/jobs/{quote(job_id, safe='')}/failed-files")
         entries = answer.get("failed_files") if isinstance(answer, Mapping) else None
         if not isinstance(entries, list):
             raise Unavailable(f"The failed files of job {job_id} are no list")
@@ -113,7 +113,7 @@ class Platform:
     def documents(self, job_id: str) -> list[str]:
         """The names of a job's files, from the newer file status or from the failed files; [] where neither tells."""
         try:
-            answer = self._ask(f"/jobs/{quote(job_id, safe='')}/file-status")
+            answer = self.ask(f"/jobs/{quote(job_id, safe='')}/file-status")
         except Misconfigured:
             answer = None  # not every deployment has it
         files = answer.get("files") if isinstance(answer, Mapping) else None
@@ -140,13 +140,18 @@ class Platform:
                 _check(response, _bounded(response, _ANSWER_LIMIT_BYTES))
             yield _streamed(response)
 
-    def _ask(
+    def ask(
         self,
         path: str,
         *,
         limit_bytes: int = _ANSWER_LIMIT_BYTES,
         reading: AbstractContextManager[Any] = nullcontext(),  # noqa: B008  has no state
     ) -> Any:
+        """The parsed answer to a question; `path` is below `/api/v1`.
+
+        Raises:
+            Misconfigured, Throttled: the platform said so. Unavailable: no answer, or none that makes sense.
+        """
         try:
             return self._ask_once(path, limit_bytes, reading)
         except KeyRejected:

@@ -1,0 +1,97 @@
+"""What a status or an error means, and what to do about it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from workflow_trigger.model import Status
+
+
+class Advice(NamedTuple):
+    """`todo` is '' where nobody has to do anything; `{stack}`, `{object}` and `{set_key}` stand for the real ones."""
+
+    meaning: str
+    todo: str = ""
+
+
+_RETRY = "workflow-trigger retry --stack {stack} --object {object}"
+
+OF_STATUS: Mapping[Status, Advice] = {
+    Status.PENDING: Advice("in the line; it goes when a workflow is free"),
+    Status.SUBMITTING: Advice("being sent, or the answer was lost and its job is being looked for"),
+    Status.SCHEDULED: Advice("accepted by the platform"),
+    Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),
+    Status.COMPLETED: Advice("this file succeeded; its results are listed"),
+    Status.FAILED: Advice("the platform could not process it", f"mend the document or the workflow, then: {_RETRY}"),
+    Status.STOPPED: Advice("somebody stopped its job at the platform", f"if it should run after all: {_RETRY}"),
+    Status.REJECTED: Advice("it never ran", f"mend what the error names, then: {_RETRY}"),
+    Status.SUPERSEDED: Advice("overwritten before it was read; the newer version has its own row"),
+}
+
+# By `error.type`: of rows, and of workflows (`last_error`).
+OF_ERROR: Mapping[str, Advice] = {
+    "KeyNotSet": Advice("no API key is set; the documents wait", "{set_key}"),
+    "KeyRejected": Advice("the platform does not accept the API key; the documents wait", "{set_key}"),
+    "NotFound": Advice(
+        "the platform does not know the workflow, or not with this key; the documents wait",
+        "sam deploy --stack-name {stack} --parameter-overrides WorkflowIds=…",
+    ),
+    "Misconfigured": Advice(
+        "something is set wrongly, as the message says; the documents wait",
+        "workflow-trigger doctor --stack {stack}",
+    ),
+    "ObjectDenied": Advice(
+        "the function may not read the object, or not use its key; it is tried again every five minutes",
+        "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…",
+    ),
+    "ObjectGone": Advice(
+        "deleted or archived before it was read",
+        f"upload it again; when it was archived, restore it, then: {_RETRY}",
+    ),
+    "OutOfTime": Advice(
+        "too large to be streamed within one invocation",
+        f"sam deploy --stack-name {{stack}} --parameter-overrides MemorySize=1024, then: {_RETRY}",
+    ),
+    "Refused": Advice(
+        "the platform does not take this file, as the message says", f"mend or convert it, then: {_RETRY}"
+    ),
+    "JobVanished": Advice(
+        "the platform does not know the job any more", f"see there whether it ran; if it did not: {_RETRY}"
+    ),
+    "Unconfirmed": Advice(
+        "the platform never said how the job ended", f"see there how it ended; if it did not succeed: {_RETRY}"
+    ),
+    "Unattributed": Advice("a file of its job failed, and nothing tells which one", _RETRY),
+    "Throttled": Advice("the platform asked for a pause; it goes on by itself"),
+    "Busy": Advice("a job was active; it goes on by itself"),
+    "OutcomeUnknown": Advice("the answer was lost; it is settled by itself"),
+    "NotSent": Advice("the connection broke before anything could run; it goes on by itself"),
+    "Unreachable": Advice("the platform could not be reached; it goes on by itself"),
+    "Unavailable": Advice("the platform did not answer a question; it goes on by itself"),
+    "ObjectUnreadable": Advice("S3 did not deliver the object; it goes on by itself"),
+    "LeaseEnded": Advice("an invocation ended in the middle; it goes on by itself"),
+}
+
+NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
+RESULT_MISSING = Advice("the platform no longer had an output", f"to run it again: {_RETRY} --state COMPLETED")
+
+
+def for_row(item: Mapping[str, Any]) -> Advice:
+    """What a row's state means."""
+    status = Status(item["status"])
+    error = item.get("error") or {}
+    if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):
+        return RESULT_MISSING
+    if status in {Status.PENDING, Status.FAILED, Status.REJECTED} and error.get("type") in OF_ERROR:
+        return OF_ERROR[error["type"]]
+    return OF_STATUS[status]
+
+
+def filled(advice: Advice, *, stack: str, set_key: str, object_url: str = "") -> Advice:
+    """With the real names, as they can be typed into a shell."""
+    return advice._replace(todo=advice.todo.format(stack=stack, set_key=set_key, object=shlex.quote(object_url)))
+
+
+def for_error(error: Mapping[str, Any] | None) -> Advice | None:
+    """What an error of a workflow means."""
+    return OF_ERROR.get(str(error.get("type"))) if error else None

@@ -1,0 +1,160 @@
+"""Objects that were there before the stack, registered through the same queue as new ones where they are not known.
+
+One page of the listing at a time: neither a million objects nor their rows are ever held in memory. Sending a message
+twice changes nothing in the ledger, so an interrupted pass is simply made again.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any
+from urllib.parse import quote_plus
+
+from ops.errors import OpsError
+from ops.stack import Stack, split_url
+from workflow_trigger.ledger import Ledger
+from workflow_trigger.model import ObjectVersion, iso
+
+_KNOWN_AT_ONCE = 100  # of a BatchGetItem
+_RECORDS = 10  # of a message: what one message brings is registered in one piece
+_BATCH = 10  # messages of a SendMessageBatch
+_BATCH_BYTES = 240_000  # of 256 KB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """How far a pass is, in objects (or versions)."""
+
+    listed: int = 0
+    skipped: int = 0  # folders, other suffixes, results
+    known: int = 0
+    new: int = 0
+    new_bytes: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Both together."""
+        return Tally(
+            listed=self.listed + other.listed,
+            skipped=self.skipped + other.skipped,
+            known=self.known + other.known,
+            new=self.new + other.new,
+            new_bytes=self.new_bytes + other.new_bytes,
+        )
+
+
+class Backfill:
+    """One prefix of the stack's bucket."""
+
+    def __init__(self, stack: Stack, url: str, *, all_versions: bool) -> None:
+        """Check that the stack would take what is there.
+
+        Raises:
+            OpsError: another bucket, or a prefix that the stack does not listen to.
+        """
+        self._stack = stack
+        self._bucket, asked = split_url(url)
+        key_prefix = stack.parameters.get("KeyPrefix", "")
+        if self._bucket != stack["SourceBucket"]:
+            raise OpsError(f"{stack.name} listens to the bucket {stack['SourceBucket']}, not to {self._bucket}")
+        if not (asked.startswith(key_prefix) or key_prefix.startswith(asked)):
+            raise OpsError(f"{stack.name} takes only keys that begin with {key_prefix}: it may not read {url}")
+        self._prefix = max(asked, key_prefix, key=len)
+        self._suffix = stack.parameters.get("KeySuffix", "")
+        self._results = f"{stack.outputs.get('ResultsBucket')}/{stack.parameters.get('ResultsPrefix', '')}"
+        self._s3 = stack.client("s3")
+        self._sqs = stack.client("sqs")
+        self._ledger: Ledger = stack.ledger()
+        self._all_versions = all_versions
+
+    def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
+        """One pass over the prefix; without `send` it only counts. `progress` is told after every hundred."""
+        tally = Tally()
+        for few in batched(self._versions(), _KNOWN_AT_ONCE, strict=False):
+            wanted = [each for each in few if self._is_wanted(each)]
+            known = self._ledger.rows([each.row_key for each in wanted])
+            new = [each for each in wanted if each.row_key not in known]
+            if send:
+                self._send(new)
+            tally += Tally(
+                listed=len(few),
+                skipped=len(few) - len(wanted),
+                known=len(wanted) - len(new),
+                new=len(new),
+                new_bytes=sum(each.size_bytes or 0 for each in new),
+            )
+            progress(tally)
+        return tally
+
+    # -- the bucket ----------------------------------------------------------------------------------------------------
+
+    def _versions(self) -> Iterator[ObjectVersion]:
+        versioning = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status")
+        if versioning is None:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            yield from (self._version(entry) for page in pages for entry in page.get("Contents", []))
+            return
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        entries = (entry for page in pages for entry in page.get("Versions", []))
+        yield from (self._version(entry) for entry in entries if entry["IsLatest"] or self._all_versions)
+
+    def _version(self, entry: dict[str, Any]) -> ObjectVersion:
+        version_id = entry.get("VersionId")
+        return ObjectVersion(
+            bucket=self._bucket,
+            key=entry["Key"],
+            version_id=None if version_id == "null" else version_id,
+            etag=entry["ETag"].strip('"'),
+            size_bytes=entry["Size"],
+            sequencer=None,  # no listing tells it
+            uploaded_at=iso(entry["LastModified"]),
+        )
+
+    def _is_wanted(self, version: ObjectVersion) -> bool:
+        """As the function and the bucket's notification would have it."""
+        is_folder = version.key.endswith("/") and version.size_bytes == 0
+        is_result = f"{version.bucket}/{version.key}".startswith(self._results)
+        return version.key.endswith(self._suffix) and not is_folder and not is_result
+
+    # -- the queue -----------------------------------------------------------------------------------------------------
+
+    def _send(self, versions: list[ObjectVersion]) -> None:
+        bodies = [self._message(few) for few in batched(versions, _RECORDS, strict=False)]
+        batch: list[str] = []
+        for body in bodies:
+            if batch and (len(batch) == _BATCH or sum(map(len, batch)) + len(body) > _BATCH_BYTES):
+                self._send_batch(batch)
+                batch = []
+            batch.append(body)
+        if batch:
+            self._send_batch(batch)
+
+    def _send_batch(self, bodies: list[str]) -> None:
+        entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
+        answer = self._sqs.send_message_batch(QueueUrl=self._stack["UploadQueueUrl"], Entries=entries)
+        if answer.get("Failed"):
+            reason = answer["Failed"][0].get("Message") or answer["Failed"][0].get("Code")
+            raise OpsError(f"The upload queue did not take {len(answer['Failed'])} messages: {reason}. Do it again.")
+
+    def _message(self, versions: tuple[ObjectVersion, ...]) -> str:
+        """An S3 notification, as the bucket itself would have sent it."""
+        return json.dumps({"Records": [self._record(version) for version in versions]})
+
+    def _record(self, version: ObjectVersion) -> dict[str, Any]:
+        s3_object = {
+            "key": quote_plus(version.key),
+            "size": version.size_bytes,
+            "eTag": version.etag,
+            "versionId": version.version_id,
+        }
+        return {
+            "eventVersion": "2.1",
+            "eventSource": "aws:s3",
+            "awsRegion": self._stack.region,
+            "eventTime": version.uploaded_at,
+            "eventName": "ObjectCreated:Put",
+            "s3": {
+                "bucket": {"name": version.bucket},
+                "object": {name: value for name, value in s3_object.items() if value is not None},
+            },
+        }

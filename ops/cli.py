@@ -1,0 +1,326 @@
+"""`workflow-trigger`: the commands, their options, what they ask, and how they end."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from ops import screens
+from ops.backfill import Backfill, Tally
+from ops.doctor import Doctor, Finding, Health
+from ops.errors import Exit, OpsError
+from ops.find import find as find_object
+from ops.fix import fix as fix_stack
+from ops.redrive import redrive as redrive_letters
+from ops.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, reopen
+from ops.stack import Stack
+from ops.status import look, messages_in
+from workflow_trigger.items import plain
+from workflow_trigger.model import FINAL, Status
+
+DEFAULT_STACK = "unstructured-workflow-trigger"
+
+app = typer.Typer(
+    name="workflow-trigger",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="See and steer a deployed workflow trigger.",
+    epilog="Exit codes: 0 all is well · 1 something needs you · 2 typed wrongly · 3 not possible · 130 interrupted",
+)
+screen = Console(highlight=False, soft_wrap=True)
+beside = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_Name = Annotated[str, typer.Option("--stack", envvar="WORKFLOW_TRIGGER_STACK", help="Name of the stack.")]
+_Region = Annotated[str | None, typer.Option(help="Region of the stack; else AWS's own configuration says.")]
+_Profile = Annotated[str | None, typer.Option(help="Profile of the credentials; else as AWS is configured.")]
+_Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def main() -> None:
+    """Run the command that was typed; what AWS says no to becomes a message that names what to mend."""
+    try:
+        app()
+    except OpsError as error:
+        _fail(str(error))
+    except (ClientError, BotoCoreError) as error:
+        _fail(f"AWS: {error}")
+
+
+def _fail(message: str) -> NoReturn:
+    beside.print(f"[bold red]workflow-trigger:[/] {screens.visible(message)}")
+    sys.exit(Exit.FAILED)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    *,
+    stack: _Name = DEFAULT_STACK,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    count_all: Annotated[bool, typer.Option("--all", help="Count the final rows of a large ledger, too.")] = False,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """Rows by status, the longest wait, the workflows with their phase and last error, dead letters."""
+    found = Stack.find(stack, region=region, profile=profile)
+    state = look(found, count_all=count_all)
+    if watch:
+        _watch(found, seconds, count_all=count_all, as_json=as_json)
+    _show(state, screens.status_screen(state), as_json=as_json)
+    raise typer.Exit(Exit.ATTENTION if state.attention else Exit.WELL)
+
+
+def _watch(stack: Stack, seconds: float, *, count_all: bool, as_json: bool) -> NoReturn:
+    """Until it is interrupted, which is its ordinary end. A look that fails is made again."""
+    try:
+        if as_json:
+            while True:
+                sys.stdout.write(json.dumps(_jsonable(look(stack, count_all=count_all)), default=plain) + "\n")
+                sys.stdout.flush()
+                time.sleep(seconds)
+        with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                live.update(screens.status_screen(look(stack, count_all=count_all)), refresh=True)
+                time.sleep(seconds)
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.WELL) from None
+
+
+@app.command()
+def find(
+    url: Annotated[str, typer.Argument(metavar="s3://BUCKET/KEY", help="The object, its key as it is.")],
+    *,
+    stack: _Name = DEFAULT_STACK,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """What became of an object: every version, its job, what happened, and what to do."""
+    findings = find_object(Stack.find(stack, region=region, profile=profile), url)
+    _show(findings, screens.find_screen(findings), as_json=as_json)
+    raise typer.Exit(Exit.ATTENTION if findings.needs_attention else Exit.WELL)
+
+
+@app.command()
+def doctor(
+    *,
+    stack: _Name = DEFAULT_STACK,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what needs no deployment: notifications, schedule.")] = False,
+    yes: _Yes = False,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """Check every part between the bucket and the ledger; name the command that mends what is wrong."""
+    found = Stack.find(stack, region=region, profile=profile)
+    if fix:
+        _ask(f"Mend the notifications of {found['SourceBucket']}, the rule and the schedule?", yes=yes, as_json=as_json)
+        for line in fix_stack(found):
+            (beside if as_json else screen).print(f"[green]mended[/] {screens.visible(line)}")
+    findings: list[Finding] = []
+    for finding in Doctor(found).findings():
+        findings.append(finding)
+        if not as_json:
+            screen.print(screens.finding_line(finding))
+    if as_json:
+        _print_json(findings)
+    is_ill = any(finding.health is Health.ILL for finding in findings)
+    raise typer.Exit(Exit.ATTENTION if is_ill else Exit.WELL)
+
+
+# -- steering ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def backfill(
+    url: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="Where the objects are.")],
+    *,
+    stack: _Name = DEFAULT_STACK,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+    all_versions: Annotated[bool, typer.Option("--all-versions", help="Old versions, too.")] = False,
+    yes: _Yes = False,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """Register objects that are there already, through the queue; what the ledger knows is left alone.
+
+    Counts first, and asks. Interrupted, it is simply typed again.
+    """
+    work = Backfill(Stack.find(stack, region=region, profile=profile), url, all_versions=all_versions)
+    with _interruptible("Nothing is lost: type the same command again."):
+        planned = None
+        if not yes:
+            with _progress("counting", None) as bar:
+                planned = work.run(send=False, progress=bar)
+            beside.print(screens.tally_line(planned))
+            if dry_run or not planned.new:
+                _print_tally(planned, sent=False, as_json=as_json)
+                return
+            _ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
+        with _progress("registering", planned.listed if planned else None) as bar:
+            done = work.run(send=not dry_run, progress=bar)
+    beside.print(screens.tally_line(done))
+    _print_tally(done, sent=not dry_run, as_json=as_json)
+
+
+def _print_tally(tally: Tally, *, sent: bool, as_json: bool) -> None:
+    if as_json:
+        _print_json({**dataclasses.asdict(tally), "sent": tally.new if sent else 0})
+    elif sent:
+        screen.print(f"{tally.new:,} are on their way through the queue; `workflow-trigger status --watch` shows them.")
+
+
+@app.command()
+def retry(
+    *,
+    stack: _Name = DEFAULT_STACK,
+    state: Annotated[
+        list[Status] | None,
+        typer.Option("--state", metavar="STATE", help=f"May be repeated. Default: {', '.join(UNSUCCESSFUL)}."),
+    ] = None,
+    error: Annotated[
+        list[str] | None, typer.Option("--error", help="With this type of error (error.type); may be repeated.")
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(metavar="s3://BUCKET/PREFIX", help="Below this.")] = None,
+    object_url: Annotated[str | None, typer.Option("--object", metavar="s3://BUCKET/KEY", help="This one.")] = None,
+    older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended so long ago: 90s, 30m, 2h, 7d.")] = None,
+    newer_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended since then.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+    yes: _Yes = False,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """Run final rows again: shows how many, and asks. The runs that they had stay in their history."""
+    wrong = [each for each in state or () if each not in FINAL]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]} is not final: such a row is on its way already", param_hint="--state")
+    choice = Choice(
+        statuses=tuple(state or UNSUCCESSFUL),
+        error_types=tuple(error or ()),
+        prefix=prefix,
+        object=object_url,
+        ended_before=moment_before_now(older_than or "0s"),
+        ended_after=moment_before_now(newer_than) if newer_than else None,
+    )
+    found = Stack.find(stack, region=region, profile=profile)
+    with _interruptible("The others are as they were: type the same command again."):
+        counts = counted(chosen(found, choice))
+        for (name, kind), number in sorted(counts.items()):
+            beside.print(f"{number:>8,}  {name:<10} {screens.visible(kind)}")
+        total = counts.total()
+        beside.print(f"{total:>8,}  in all")
+        reopened = 0
+        if total and not dry_run:
+            _ask(f"Run {total:,} again?", yes=yes, as_json=as_json)
+            with Progress(*_columns(total), console=beside, transient=True) as progress:
+                task = progress.add_task("reopening", total=total)
+                reopened = reopen(found, chosen(found, choice), lambda: progress.advance(task))
+    if as_json:
+        _print_json({"chosen": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
+    elif reopened:
+        screen.print(f"{reopened:,} are back in the line; they go within a minute, as workflows are free.")
+
+
+@app.command()
+def redrive(
+    *,
+    stack: _Name = DEFAULT_STACK,
+    even_unreadable: Annotated[
+        bool, typer.Option("--even-unreadable", help="Those too that cannot be read by this version.")
+    ] = False,
+    yes: _Yes = False,
+    region: _Region = None,
+    profile: _Profile = None,
+    as_json: _Json = False,
+) -> None:
+    """Put dead letters back into the upload queue. What cannot be read stays, and is shown with the reason."""
+    found = Stack.find(stack, region=region, profile=profile)
+    total = messages_in(found, "DeadLetterQueueUrl")
+    beside.print(f"{total:,} dead letters")
+    if total:
+        _ask(f"Put {total:,} back into the upload queue?", yes=yes, as_json=as_json)
+    with (
+        _interruptible("Nothing is lost: type the same command again."),
+        Progress(*_columns(total), console=beside, transient=True) as progress,
+    ):
+        task = progress.add_task("moving", total=total)
+        done = redrive_letters(found, even_unreadable=even_unreadable, progress=lambda: progress.advance(task))
+    for letter in done.kept:
+        beside.print(f"[yellow]stays[/] {letter.message_id}: {screens.visible('; '.join(letter.unreadable))}")
+    if as_json:
+        _print_json(done)
+    else:
+        screen.print(f"{done.moved:,} went back, {len(done.kept):,} stay")
+    raise typer.Exit(Exit.ATTENTION if done.kept else Exit.WELL)
+
+
+# -- in and out --------------------------------------------------------------------------------------------------------
+
+
+def _show(result: Any, shown: RenderableType, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+    else:
+        screen.print(shown)
+
+
+def _jsonable(result: Any) -> Any:
+    if isinstance(result, list):
+        return [_jsonable(each) for each in result]
+    return dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result  # type: ignore[arg-type]
+
+
+def _print_json(result: Any) -> None:
+    sys.stdout.write(json.dumps(_jsonable(result), default=plain, indent=2) + "\n")
+
+
+def _ask(question: str, *, yes: bool, as_json: bool) -> None:
+    """Go on only if somebody says so; a program says so with --yes."""
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise OpsError("Nobody is there to be asked: --yes goes on without")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(Exit.WELL)
+
+
+def _columns(total: int | None) -> list[Any]:
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    return [*columns, TimeRemainingColumn()] if total else columns
+
+
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Any]:
+    """A bar that takes tallies."""
+    with Progress(*_columns(total), console=beside, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda tally: progress.update(
+            task, completed=tally.listed, description=f"{what}: {screens.tally_line(tally)}"
+        )
+
+
+@contextmanager
+def _interruptible(message: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        beside.print(f"Interrupted. {message}")
+        raise typer.Exit(Exit.INTERRUPTED) from None

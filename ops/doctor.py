@@ -1,0 +1,309 @@
+"""Whether everything between a bucket and a row is in its place; and for what is not, the command that mends it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from ops import advice
+from ops.stack import Stack
+from ops.status import messages_in
+from workflow_trigger.api_key import ApiKey
+from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
+from workflow_trigger.platform_api import Platform, connection_pool
+from workflow_trigger.settings import api_root
+
+_ANSWER_SECONDS = 60.0
+_SILENT_MINUTES = 5
+
+
+class Health(StrEnum):
+    """The result of one check."""
+
+    WELL = "well"
+    UNSURE = "unsure"  # cannot be seen from here
+    ILL = "ill"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What a check found. `mend` is what to type, '' where nothing is to be mended."""
+
+    check: str
+    health: Health
+    says: str
+    mend: str = ""
+
+
+class Doctor:
+    """The checks, in the order in which a document meets what they look at."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def findings(self) -> Iterator[Finding]:
+        """Every check; one that AWS does not allow is unsure, and stops no other."""
+        checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+            ("stack", self._stack_is_complete),
+            ("bucket", self._bucket_is_here),
+            ("events", self._events_arrive),
+            ("upload function", self._queue_is_read),
+            ("API key", self._key_and_workflows),
+            ("schedule", self._schedule_runs),
+            ("results", self._results_bucket_is_there),
+            ("workflows", self._nothing_is_held),
+            ("dead letters", self._no_dead_letters),
+        ]
+        for name, check in checks:
+            try:
+                yield from check()
+            except ClientError as error:
+                yield Finding(check=name, health=Health.UNSURE, says=f"cannot be seen with these credentials: {error}")
+
+    # -- from the bucket to the function -------------------------------------------------------------------------------
+
+    def _stack_is_complete(self) -> Iterator[Finding]:
+        status = self._stack.status
+        if status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
+            yield Finding(check="stack", health=Health.WELL, says=f"{status}, in {self._stack.region}")
+        else:
+            yield Finding(check="stack", health=Health.UNSURE, says=status, mend="sam deploy, and see what it says")
+
+    def _bucket_is_here(self) -> Iterator[Finding]:
+        bucket = self._stack["SourceBucket"]
+        try:
+            answer = self._stack.client("s3").get_bucket_location(Bucket=bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+                raise
+            yield Finding(
+                check="bucket",
+                health=Health.ILL,
+                says=f"there is no bucket {bucket}",
+                mend=f"{self._deploy}SourceBucketName=…",
+            )
+            return
+        region = answer.get("LocationConstraint") or "us-east-1"
+        region = {"EU": "eu-west-1"}.get(region, region)
+        if region == self._stack.region:
+            yield Finding(check="bucket", health=Health.WELL, says=f"{bucket}, in {region}")
+        else:
+            yield Finding(
+                check="bucket",
+                health=Health.ILL,
+                says=f"{bucket} is in {region}: its events do not come to {self._stack.region}",
+                mend=f"sam deploy --region {region} --parameter-overrides SourceBucketName={bucket} …",
+            )
+
+    def _events_arrive(self) -> Iterator[Finding]:
+        if self._stack.has_existing_bucket:
+            yield self._eventbridge()
+            yield self._rule()
+            return
+        queues = self._notifications().get("QueueConfigurations", [])
+        if any(each["QueueArn"] == self._queue_arn() for each in queues):
+            yield Finding(check="events", health=Health.WELL, says="the bucket notifies the upload queue")
+        else:
+            yield self._fixable(
+                "events", "the bucket does not notify the upload queue any more, somebody took that away"
+            )
+
+    def _eventbridge(self) -> Finding:
+        if "EventBridgeConfiguration" in self._notifications():
+            return Finding(check="events", health=Health.WELL, says="the bucket sends its events to EventBridge")
+        return self._fixable("events", "the bucket does not send its events to EventBridge")
+
+    def _rule(self) -> Finding:
+        name = (self._stack.physical_id("AWS::Events::Rule") or "").rpartition("|")[2]
+        events = self._stack.client("events")
+        try:
+            rule = events.describe_rule(Name=name)
+        except events.exceptions.ResourceNotFoundException:
+            return Finding(check="rule", health=Health.ILL, says="the stack's rule is gone", mend=self._redeploy)
+        if rule["State"] != "ENABLED":
+            return self._fixable("rule", f"the rule {name} is {rule['State'].lower()}")
+        if not any(each["Arn"] == self._queue_arn() for each in events.list_targets_by_rule(Rule=name)["Targets"]):
+            return Finding(
+                check="rule", health=Health.ILL, says=f"the rule {name} does not feed the queue", mend=self._redeploy
+            )
+        return Finding(check="rule", health=Health.WELL, says=f"{name} feeds the upload queue")
+
+    def _queue_is_read(self) -> Iterator[Finding]:
+        function = self._stack["OnUploadFunction"]
+        found = self._stack.client("lambda").list_event_source_mappings(
+            FunctionName=function, EventSourceArn=self._queue_arn()
+        )["EventSourceMappings"]
+        if not found:
+            yield Finding(
+                check="upload function", health=Health.ILL, says="nothing reads the upload queue", mend=self._redeploy
+            )
+        elif found[0]["State"] not in {"Enabled", "Enabling", "Creating", "Updating"}:
+            yield self._fixable("upload function", f"its reading of the queue is {found[0]['State'].lower()}")
+        else:
+            yield Finding(check="upload function", health=Health.WELL, says="reads the upload queue")
+        for name in ("OnUploadFunction", "OnScheduleFunction"):
+            yield from self._may_run(self._stack[name])
+
+    def _may_run(self, function: str) -> Iterator[Finding]:
+        reserved = self._stack.client("lambda").get_function_concurrency(FunctionName=function)
+        if reserved.get("ReservedConcurrentExecutions") == 0:
+            yield Finding(
+                check="concurrency",
+                health=Health.ILL,
+                says=f"{function} has a concurrency of zero: somebody stopped it",
+                mend=f"aws lambda delete-function-concurrency --function-name {function} --region {self._stack.region}",
+            )
+
+    # -- from the function to the platform -----------------------------------------------------------------------------
+
+    def _key_and_workflows(self) -> Iterator[Finding]:
+        set_key = self._stack["SetApiKeyCommand"]
+        key = ApiKey(self._stack.client("secretsmanager"), self._stack["ApiKeySecret"])
+        try:
+            key.value()
+        except KeyNotSet:
+            yield Finding(check="API key", health=Health.ILL, says="not set; the documents wait", mend=set_key)
+            return
+        except PlatformError as error:
+            yield Finding(check="API key", health=Health.UNSURE, says=str(error))
+            return
+        for number, workflow_id in enumerate(self._stack.workflow_ids):
+            finding = self._workflow(key, workflow_id)
+            if finding.check == "API key":
+                yield finding
+                return
+            if number == 0 and finding.health is not Health.UNSURE:
+                yield Finding(check="API key", health=Health.WELL, says="set, and accepted by the platform")
+            yield finding
+
+    def _workflow(self, key: ApiKey, workflow_id: str) -> Finding:
+        url = api_root(self._stack.parameters["UnstructuredApiUrl"])
+        clock = Clock()
+        deadline = Deadline.in_seconds(clock, _ANSWER_SECONDS)
+        platform = Platform(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        name = f"workflow {workflow_id}"
+        try:
+            answer = platform.ask(f"/workflows/{workflow_id}")
+        except KeyRejected as error:
+            return Finding(check="API key", health=Health.ILL, says=str(error), mend=self._stack["SetApiKeyCommand"])
+        except NotFound:
+            return Finding(
+                check=name,
+                health=Health.ILL,
+                says="the platform does not know it, or not with this key",
+                mend=f"{self._deploy}WorkflowIds=…",
+            )
+        except PlatformError as error:
+            return Finding(check=name, health=Health.UNSURE, says=f"{url} cannot be asked from here: {error}")
+        if isinstance(answer, dict) and answer.get("sources"):
+            return Finding(
+                check=name,
+                health=Health.ILL,
+                says="it has a source connector; files can only be sent to a workflow with a local source",
+                mend="make a workflow without a source, and deploy with its id: " + f"{self._deploy}WorkflowIds=…",
+            )
+        label = answer.get("name") if isinstance(answer, dict) else None
+        return Finding(check=name, health=Health.WELL, says=f"{label or 'known'}, with a local source")
+
+    # -- what runs every minute ----------------------------------------------------------------------------------------
+
+    def _schedule_runs(self) -> Iterator[Finding]:
+        name = (self._stack.physical_id("AWS::Scheduler::Schedule") or "").rpartition("|")[2]
+        scheduler = self._stack.client("scheduler")
+        try:
+            schedule = scheduler.get_schedule(Name=name)
+        except scheduler.exceptions.ResourceNotFoundException:
+            yield Finding(check="schedule", health=Health.ILL, says="it is gone", mend=self._redeploy)
+            return
+        if schedule["State"] != "ENABLED":
+            yield self._fixable("schedule", "it is disabled, so nothing is followed to its end")
+        elif self._ran_lately():
+            yield Finding(check="schedule", health=Health.WELL, says="enabled, and ran in the last five minutes")
+        else:
+            yield Finding(
+                check="schedule",
+                health=Health.UNSURE,
+                says="enabled, but no run in the last five minutes is on record",
+                mend=self._stack["LogsCommand"],
+            )
+
+    def _ran_lately(self) -> bool:
+        now = datetime.now(UTC)
+        answer = self._stack.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName="Invocations",
+            Dimensions=[{"Name": "FunctionName", "Value": self._stack["OnScheduleFunction"]}],
+            StartTime=now - timedelta(minutes=_SILENT_MINUTES),
+            EndTime=now,
+            Period=60,
+            Statistics=["Sum"],
+        )
+        return any(point["Sum"] for point in answer["Datapoints"])
+
+    def _results_bucket_is_there(self) -> Iterator[Finding]:
+        bucket = self._stack.outputs.get("ResultsBucket")
+        if bucket is None:
+            yield Finding(check="results", health=Health.WELL, says="switched off: they stay at the platform")
+            return
+        try:
+            self._stack.client("s3").head_bucket(Bucket=bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "404":
+                raise
+            says = f"there is no bucket {bucket}: completed documents wait for it"
+            yield Finding(check="results", health=Health.ILL, says=says, mend=f"aws s3 mb s3://{bucket}")
+            return
+        prefix = self._stack.parameters.get("ResultsPrefix", "")
+        yield Finding(check="results", health=Health.WELL, says=f"s3://{bucket}/{prefix}")
+
+    # -- what has gone wrong already -----------------------------------------------------------------------------------
+
+    def _nothing_is_held(self) -> Iterator[Finding]:
+        for workflow in self._stack.ledger().all_workflows(self._stack.workflow_ids):
+            found = advice.for_error(workflow.last_error)
+            if found and found.todo and workflow.last_error:
+                mend = advice.filled(found, stack=self._stack.name, set_key=self._stack["SetApiKeyCommand"]).todo
+                says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"
+                yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.ILL, says=says, mend=mend)
+
+    def _no_dead_letters(self) -> Iterator[Finding]:
+        letters = messages_in(self._stack, "DeadLetterQueueUrl")
+        if letters:
+            mend = f"workflow-trigger redrive --stack {self._stack.name}"
+            yield Finding(check="dead letters", health=Health.ILL, says=f"{letters}", mend=mend)
+        else:
+            yield Finding(check="dead letters", health=Health.WELL, says="none")
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _deploy(self) -> str:
+        return f"sam deploy --stack-name {self._stack.name} --region {self._stack.region} --parameter-overrides "
+
+    @property
+    def _redeploy(self) -> str:
+        return f"sam deploy --stack-name {self._stack.name} --region {self._stack.region}"
+
+    def _fixable(self, check: str, says: str) -> Finding:
+        return Finding(
+            check=check,
+            health=Health.ILL,
+            says=says,
+            mend=f"workflow-trigger doctor --fix --stack {self._stack.name} --region {self._stack.region}",
+        )
+
+    def _notifications(self) -> dict[str, Any]:
+        return dict(self._stack.client("s3").get_bucket_notification_configuration(Bucket=self._stack["SourceBucket"]))
+
+    def _queue_arn(self) -> str:
+        return queue_arn(self._stack)
+
+
+def queue_arn(stack: Stack) -> str:
+    """The ARN of the upload queue."""
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack["UploadQueueUrl"], AttributeNames=["QueueArn"])
+    return str(answer["Attributes"]["QueueArn"])

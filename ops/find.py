@@ -1,0 +1,100 @@
+"""What became of one object: every version, its job, what happened, and what to do."""
+
+from dataclasses import dataclass
+
+from botocore.exceptions import ClientError
+
+from ops import advice
+from ops.stack import Stack, split_url
+from workflow_trigger.items import Item, deserialize
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """One row, with what it means. `row` has every attribute of the ledger."""
+
+    meaning: str
+    todo: str
+    row: Item
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """The versions that the ledger knows, the newest first; and, when there are none, what the bucket says."""
+
+    object: str
+    versions: list[Version]
+    in_bucket: bool | None
+    meaning: str
+    todo: str
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether somebody has to do something."""
+        return bool(self.todo) or any(each.todo for each in self.versions)
+
+
+def find(stack: Stack, url: str) -> Findings:
+    """Every version of an object.
+
+    Raises:
+        OpsError: it is not an address.
+    """
+    split_url(url)
+    rows = sorted(rows_of(stack, url), key=_age, reverse=True)
+    versions = [_version(stack, row) for row in rows]
+    if versions:
+        return Findings(object=url, versions=versions, in_bucket=None, meaning="", todo="")
+    return _not_known(stack, url)
+
+
+def rows_of(stack: Stack, url: str) -> list[Item]:
+    """The rows of one object."""
+    pages = (
+        stack.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=stack["LedgerTable"],
+            KeyConditionExpression="#object = :object",
+            ExpressionAttributeNames={"#object": "object"},
+            ExpressionAttributeValues={":object": {"S": url}},
+            ConsistentRead=True,
+        )
+    )
+    return [deserialize(item) for page in pages for item in page["Items"]]
+
+
+def _age(row: Item) -> str:
+    return str(row.get("uploaded_at") or row["registered_at"])
+
+
+def _version(stack: Stack, row: Item) -> Version:
+    found = advice.filled(
+        advice.for_row(row), stack=stack.name, set_key=stack["SetApiKeyCommand"], object_url=row["object"]
+    )
+    return Version(meaning=found.meaning, todo=found.todo, row=row)
+
+
+def _not_known(stack: Stack, url: str) -> Findings:
+    bucket, key = split_url(url)
+    in_bucket = _is_there(stack, bucket, key)
+    prefix, suffix = stack.parameters.get("KeyPrefix", ""), stack.parameters.get("KeySuffix", "")
+    if bucket != stack["SourceBucket"]:
+        meaning, todo = f"not a bucket of this stack, which listens to {stack['SourceBucket']}", "name another --stack"
+    elif not (key.startswith(prefix) and key.endswith(suffix)):
+        meaning, todo = f"the stack takes only keys like {prefix}*{suffix}", "upload it under such a key"
+    elif not in_bucket:
+        meaning, todo = "neither the ledger nor the bucket knows it", "see whether the key is spelled right"
+    else:
+        known = advice.filled(advice.NOT_KNOWN, stack=stack.name, set_key="", object_url=url)
+        meaning, todo = known.meaning, known.todo
+    return Findings(object=url, versions=[], in_bucket=in_bucket, meaning=meaning, todo=todo)
+
+
+def _is_there(stack: Stack, bucket: str, key: str) -> bool | None:
+    """Whether the bucket has the object; None: it does not tell."""
+    try:
+        stack.client("s3").head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        return False if error.response["Error"]["Code"] in {"404", "NoSuchKey", "NoSuchBucket"} else None
+    return True

@@ -1,0 +1,87 @@
+"""Dead letters: why they could not be registered, and back to the upload queue with them.
+
+A message is deleted only after its copy is in the upload queue: interrupted in between it is there twice, and an event
+that comes twice changes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ops.errors import OpsError
+from ops.stack import Stack
+from workflow_trigger.notifications import Notice
+
+_AT_ONCE = 10
+_HIDDEN_SECONDS = 60
+_SHOWN_TEXT = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetter:
+    """A message, the objects that it names, and what cannot be read in it (nothing: registering it failed)."""
+
+    message_id: str
+    objects: list[str]
+    unreadable: list[str]
+    body: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """How many went back, and how many stay because they never could be read."""
+
+    moved: int
+    kept: list[DeadLetter]
+
+
+def redrive(stack: Stack, *, even_unreadable: bool, progress: Callable[[], None]) -> Moved:
+    """Move what is there; what cannot be read stays, for it would only come back.
+
+    Raises:
+        OpsError: the upload queue did not take a message; it is still among the dead letters.
+    """
+    sqs = stack.client("sqs")
+    moved = 0
+    kept: list[DeadLetter] = []
+    for message in _received(sqs, stack["DeadLetterQueueUrl"]):
+        letter = _opened(message)
+        if letter.unreadable and not even_unreadable:
+            kept.append(letter)
+        else:
+            _move(sqs, stack, message)
+            moved += 1
+        progress()
+    return Moved(moved=moved, kept=kept)
+
+
+def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
+    """Every message once: what is kept stays hidden for a minute, and ends the round should it come again."""
+    seen: set[str] = set()
+    while True:
+        answer = sqs.receive_message(
+            QueueUrl=queue, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_HIDDEN_SECONDS, WaitTimeSeconds=1
+        )
+        fresh = [each for each in answer.get("Messages", []) if each["MessageId"] not in seen]
+        if not fresh:
+            return
+        seen |= {each["MessageId"] for each in fresh}
+        yield from fresh
+
+
+def _opened(message: dict[str, Any]) -> DeadLetter:
+    notice = Notice.of_message(message["Body"])
+    return DeadLetter(
+        message_id=message["MessageId"],
+        objects=[version.row_key.object for version in notice.versions],
+        unreadable=notice.unreadable,
+        body=message["Body"][:_SHOWN_TEXT],
+    )
+
+
+def _move(sqs: Any, stack: Stack, message: dict[str, Any]) -> None:
+    try:
+        sqs.send_message(QueueUrl=stack["UploadQueueUrl"], MessageBody=message["Body"])
+    except sqs.exceptions.ClientError as error:
+        raise OpsError(f"The upload queue did not take message {message['MessageId']}: {error}") from error
+    sqs.delete_message(QueueUrl=stack["DeadLetterQueueUrl"], ReceiptHandle=message["ReceiptHandle"])

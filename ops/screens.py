@@ -1,0 +1,164 @@
+"""How the commands show what they found, to people."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ops.backfill import Tally
+from ops.doctor import Finding, Health
+from ops.find import Findings, Version
+from ops.status import StackState, WorkflowState
+from workflow_trigger.model import Status, parse_time
+
+_COLOURS: Mapping[str, str] = {
+    Status.PENDING: "yellow",
+    Status.SUBMITTING: "cyan",
+    Status.SCHEDULED: "cyan",
+    Status.IN_PROGRESS: "cyan",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.STOPPED: "red",
+    Status.REJECTED: "red",
+    Status.SUPERSEDED: "dim",
+}
+_MARKS = {Health.WELL: "[green]✓[/]", Health.UNSURE: "[yellow]?[/]", Health.ILL: "[bold red]✗[/]"}
+
+
+def duration(seconds: float) -> str:
+    """Two units are enough: `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
+    whole = int(seconds)
+    for size, name, smaller, smaller_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
+    return f"{whole} s"
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size with a unit that fits."""
+    for size, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size_bytes >= size:
+            return f"{size_bytes / size:,.1f} {name}"
+    return f"{size_bytes} bytes"
+
+
+def visible(text: object) -> str:
+    """A remote text, an object key for one, as a terminal may show it: nothing that controls it, no markup."""
+    return escape("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text)))
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+def status_screen(state: StackState) -> RenderableType:
+    """The whole stack on one screen."""
+    at = parse_time(state.at)
+    title = Text.from_markup(
+        f"[bold]{visible(state.stack)}[/] · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else state.stack
+    )
+    wait = duration(state.oldest_waiting_seconds) if state.oldest_waiting_seconds else "nothing waits"
+    letters = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
+    queues = Table.grid(padding=(0, 2))
+    queues.add_row("longest wait", wait)
+    queues.add_row("events on their way", str(state.unregistered_events))
+    queues.add_row("dead letters", letters)
+    parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
+    parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows]
+    if state.attention:
+        parts += ["", "[bold red]Needs you:[/]", *(f"  {visible(text)}" for text in state.attention)]
+    return Group(*parts)
+
+
+def _rows_table(state: StackState) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=12)
+    table.add_column(justify="right", min_width=9)
+    for status, count in state.rows.items():
+        colour = _COLOURS[status] if count else "dim"
+        table.add_row(f"[{colour}]{status}[/]", "?" if count is None else f"[{colour}]{count:,}[/]")
+    uncounted = any(count is None for count in state.rows.values())
+    return Group(table, "[dim]? was not counted, for the ledger is large: --all counts it[/]") if uncounted else table
+
+
+def _workflow_lines(each: WorkflowState, now: datetime) -> str:
+    since, until = parse_time(each.since), parse_time(each.not_before)
+    colour = "dim" if each.phase == "idle" else "cyan"
+    told = [f"[bold]{visible(each.workflow_id)}[/]", f"[{colour}]{each.phase}[/]"]
+    told += [f"{each.files} files"] if each.files else []
+    told += [f"for {duration((now - since).total_seconds())}"] if since else []
+    told += [f"pauses {duration((until - now).total_seconds())}"] if until else []
+    told += [f"{each.accepted_count:,} accepted so far"]
+    told += [] if each.is_in_pool else ["[yellow]not of the pool any more[/]"]
+    lines = ["  ".join(told)]
+    lines += [f"    job {visible(each.job_id)} {visible(each.job_status or '')}"] if each.job_id else []
+    lines += [f"    [red]{visible(each.error['type'])}[/] {visible(each.error['message'])}"] if each.error else []
+    return "\n".join(lines)
+
+
+# -- find --------------------------------------------------------------------------------------------------------------
+
+
+def find_screen(findings: Findings) -> RenderableType:
+    """All versions of an object."""
+    parts: list[RenderableType] = [f"[bold]{visible(findings.object)}[/]"]
+    if not findings.versions:
+        parts += ["", f"[yellow]{visible(findings.meaning)}[/]", f"  → {visible(findings.todo)}"]
+    for version in findings.versions:
+        parts += ["", _version(version)]
+    return Group(*parts)
+
+
+def _version(version: Version) -> RenderableType:
+    """Lines that are not cut to the terminal's width: an address has to be there in one piece to be copied."""
+    row = version.row
+    facts = {**_facts(row), "means": visible(version.meaning)}
+    if version.todo:
+        facts["to do"] = f"[bold]{visible(version.todo)}[/]"
+    lines = [f"[bold {_COLOURS[row['status']]}]{row['status']}[/]  version {visible(row['version'])}"]
+    lines += [f"  [dim]{name:<9}[/] {line}" for name, text in facts.items() for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, str]:
+    error = row.get("error")
+    size = row.get("size")
+    job = f"{visible(row['job_id'])} {visible(row.get('job_status', ''))}" if "job_id" in row else ""
+    results = [f"s3://{entry['bucket']}/{entry['key']}" for entry in row.get("results", []) if "key" in entry]
+    results += [f"missing: {entry['missing']}" for entry in row.get("results", []) if "missing" in entry]
+    return {
+        "uploaded": f"{row.get('uploaded_at', '')}  {megabytes(int(size))}" if size is not None else "",
+        "changed": str(row["updated_at"]),
+        "job": job,
+        "workflow": visible(f"{row.get('workflow_name') or ''} {row.get('workflow_id') or ''}".strip()),
+        "error": f"[red]{visible(error['type'])}[/] {visible(error['message'])}" if error else "",
+        "results": "\n".join(map(visible, results)),
+        "earlier": "\n".join(map(_run, reversed(row.get("runs", [])))),
+    }
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    error = run.get("error") or {}
+    text = f"{run.get('status', '')}  job {run.get('job_id', '-')}  {run.get('updated_at', '')}"
+    return visible(f"{text}  {error.get('type', '')} {error.get('message', '')}".rstrip())
+
+
+# -- doctor, backfill --------------------------------------------------------------------------------------------------
+
+
+def finding_line(finding: Finding) -> RenderableType:
+    """One check on one line, and what mends it on the next."""
+    line = f"{_MARKS[finding.health]} {visible(finding.check)}: {visible(finding.says)}"
+    return f"{line}\n    [bold]{visible(finding.mend)}[/]" if finding.mend else line
+
+
+def tally_line(tally: Tally) -> str:
+    """Where a backfill stands."""
+    skipped = f", {tally.skipped:,} not for this stack" if tally.skipped else ""
+    return (
+        f"{tally.listed:,} listed{skipped}, {tally.known:,} known, "
+        f"[bold]{tally.new:,} new[/] ({megabytes(tally.new_bytes)})"
+    )

@@ -1,0 +1,104 @@
+"""A deployed stack, found by its name: outputs, parameters, and what the commands reach through them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ops.errors import OpsError
+from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.ledger import Ledger
+
+_NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
+_PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Everything is found by the outputs and the parameters; nothing else has to be told to a command."""
+
+    name: str
+    region: str
+    status: str
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+    session: boto3.Session
+
+    @classmethod
+    def find(cls, name: str, *, region: str | None, profile: str | None) -> Self:
+        """Look a stack up.
+
+        Raises:
+            OpsError: there is none of that name, or it is not one of ours, or no region is set.
+        """
+        session = boto3.Session(region_name=region, profile_name=profile)
+        if session.region_name is None:
+            raise OpsError("No region is set. Name it with --region, or export AWS_DEFAULT_REGION.")
+        try:
+            (found,) = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            raise OpsError(
+                f"There is no stack {name} in {session.region_name}. Name it with --stack, its region with --region."
+            ) from error
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+        missing = [each for each in _NEEDED if each not in outputs]
+        if missing:
+            raise OpsError(
+                f"The stack {name} ({found['StackStatus']}) has no output {missing[0]}: "
+                "it is not a workflow trigger, or its deployment did not come to an end."
+            )
+        parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+        return cls(name, session.region_name, found["StackStatus"], outputs, parameters, session)
+
+    def __getitem__(self, output: str) -> str:
+        """The value of an output."""
+        return self.outputs[output]
+
+    def client(self, service: str) -> Any:
+        """A client in the stack's region."""
+        config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=16)
+        return self.session.client(service, config=config)  # type: ignore[call-overload]
+
+    def physical_id(self, kind: str) -> str | None:
+        """The physical id of the only resource of a type, if the stack has one."""
+        resources = self.client("cloudformation").describe_stack_resources(StackName=self.name)["StackResources"]
+        return next((each["PhysicalResourceId"] for each in resources if each["ResourceType"] == kind), None)
+
+    @property
+    def workflow_ids(self) -> list[str]:
+        """The pool."""
+        return [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+
+    @property
+    def has_existing_bucket(self) -> bool:
+        """Whether the source bucket was there before the stack."""
+        return bool(self.parameters.get("SourceBucketName"))
+
+    def ledger(self) -> Ledger:
+        """The stack's ledger."""
+        clock = Clock()
+        return Ledger(
+            self.client("dynamodb"),
+            ledger_table=self["LedgerTable"],
+            workflows_table=self["WorkflowsTable"],
+            retention_days=int(self.parameters.get("LedgerRetentionDays", "365")),
+            clock=clock,
+            deadline=Deadline.in_seconds(clock, _PATIENCE_SECONDS),
+        )
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """`s3://bucket/key` → bucket and key, as they are: nothing in a key is an escape.
+
+    Raises:
+        OpsError: it is not such an address.
+    """
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not url.startswith("s3://") or not bucket:
+        raise OpsError(f"{url} is not an address like s3://bucket/key")
+    return bucket, key

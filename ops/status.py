@@ -1,0 +1,148 @@
+"""How the whole stack stands: rows by status, the line, the workflows, the queues."""
+
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ops import advice
+from ops.stack import Stack
+from workflow_trigger.ledger import OPEN_ROWS_INDEX
+from workflow_trigger.model import FINAL, Phase, Status, Workflow, iso, parse_time
+
+_COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without being asked to: a scan costs by size
+_SEGMENTS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowState:
+    """One workflow. `files` are in its present attempt; `error` is what its last attempt ended in, if in one."""
+
+    workflow_id: str
+    is_in_pool: bool
+    phase: str
+    files: int
+    job_id: str | None
+    job_status: str | None
+    since: str | None
+    not_before: str | None
+    accepted_count: int
+    error: Mapping[str, Any] | None
+    meaning: str | None
+    todo: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackState:
+    """Everything that `status` shows. `rows` has None for final states that were not counted."""
+
+    stack: str
+    region: str
+    at: str
+    rows: Mapping[str, int | None]
+    oldest_waiting_seconds: float
+    workflows: list[WorkflowState]
+    unregistered_events: int
+    dead_letters: int
+    attention: list[str]
+
+
+def look(stack: Stack, *, count_all: bool) -> StackState:
+    """Ask DynamoDB and SQS; `count_all` counts the final rows of a ledger of any size."""
+    ledger = stack.ledger()
+    rows = _rows(stack, count_all=count_all)
+    workflows = [_workflow_state(stack, each) for each in ledger.all_workflows(stack.workflow_ids)]
+    dead_letters = messages_in(stack, "DeadLetterQueueUrl")
+    return StackState(
+        stack=stack.name,
+        region=stack.region,
+        at=iso(datetime.now(UTC)),
+        rows=rows,
+        oldest_waiting_seconds=ledger.longest_wait_seconds(),
+        workflows=workflows,
+        unregistered_events=messages_in(stack, "UploadQueueUrl"),
+        dead_letters=dead_letters,
+        attention=_attention(stack, workflows, dead_letters),
+    )
+
+
+def messages_in(stack: Stack, output: str) -> int:
+    """The messages of a queue, those too that somebody works on."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack[output], AttributeNames=names)
+    return sum(int(answer["Attributes"][name]) for name in names)
+
+
+def _attention(stack: Stack, workflows: list[WorkflowState], dead_letters: int) -> list[str]:
+    texts = [f"{each.workflow_id}: {each.meaning}. {each.todo}" for each in workflows if each.todo]
+    if dead_letters:
+        texts.append(f"{dead_letters} dead letters. workflow-trigger redrive --stack {stack.name}")
+    return texts
+
+
+def _workflow_state(stack: Stack, workflow: Workflow) -> WorkflowState:
+    found = advice.for_error(workflow.last_error)
+    if found:
+        found = advice.filled(found, stack=stack.name, set_key=stack["SetApiKeyCommand"])
+    not_before = parse_time(workflow.not_before)
+    is_idle = workflow.phase is Phase.IDLE
+    return WorkflowState(
+        workflow_id=workflow.workflow_id,
+        is_in_pool=workflow.workflow_id in stack.workflow_ids,
+        phase=workflow.phase,
+        files=0 if is_idle else len(workflow.rows),
+        job_id=workflow.job_id,
+        job_status=workflow.job_status,
+        since=None if is_idle else workflow.started_at,
+        not_before=workflow.not_before if not_before and not_before > datetime.now(UTC) else None,
+        accepted_count=workflow.accepted_count,
+        error=workflow.last_error,
+        meaning=found.meaning if found else None,
+        todo=found.todo if found else None,
+    )
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def _rows(stack: Stack, *, count_all: bool) -> dict[str, int | None]:
+    client = stack.client("dynamodb")
+    size_bytes = client.describe_table(TableName=stack["LedgerTable"])["Table"].get("TableSizeBytes", 0)
+    if count_all or size_bytes <= _COUNTED_BYTES:
+        counted = _scanned(client, stack["LedgerTable"])
+        return {status.value: counted[status] for status in Status}
+    return {
+        status.value: None if status in FINAL else _queried(client, stack["LedgerTable"], status) for status in Status
+    }
+
+
+def _queried(client: Any, table: str, status: Status) -> int:
+    """The rows in a state that is not final, by the index that holds only such."""
+    pages = client.get_paginator("query").paginate(
+        TableName=table,
+        IndexName=OPEN_ROWS_INDEX,
+        Select="COUNT",
+        KeyConditionExpression="#status = :status",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":status": {"S": status.value}},
+    )
+    return sum(page["Count"] for page in pages)
+
+
+def _scanned(client: Any, table: str) -> Counter[str]:
+    """All rows; in parallel segments, page by page."""
+
+    def segment(number: int) -> Counter[str]:
+        pages = client.get_paginator("scan").paginate(
+            TableName=table,
+            Segment=number,
+            TotalSegments=_SEGMENTS,
+            ProjectionExpression="#status",
+            ExpressionAttributeNames={"#status": "status"},
+        )
+        return Counter(item["status"]["S"] for page in pages for item in page["Items"])
+
+    with ThreadPoolExecutor(_SEGMENTS) as threads:
+        return sum(threads.map(segment, range(_SEGMENTS)), Counter())

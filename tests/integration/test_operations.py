@@ -1,0 +1,490 @@
+"""Operators' commands against the deployed template."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from local.platform_state import Fault
+from local.simulated_platform import output_of
+from local.stack import CREDENTIALS, REGION, ROOT, Deployed, deploy
+from ops.backfill import Backfill, Tally
+from ops.stack import Stack
+from tests.integration.commands import command, started
+from tests.integration.conftest import DeployedWorld
+from workflow_trigger.model import FINAL
+
+_HANG_SECONDS = 120
+
+
+def until(happened: Callable[[], Any], seconds: float = _HANG_SECONDS) -> None:
+    limit = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.2)
+
+
+def rows_under(stack: Deployed, prefix: str) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in stack.rows() if row["key"].startswith(prefix)}
+
+
+def upload(stack: Deployed, keys: list[str]) -> dict[str, bytes]:
+    contents = {key: f"content of {key}".encode() for key in keys}
+    for key, content in contents.items():
+        stack.aws.client("s3").put_object(Bucket=stack["SourceBucket"], Key=key, Body=content)
+    return contents
+
+
+def run_to_the_end(stack: Deployed, prefix: str, number: int) -> dict[str, dict[str, Any]]:
+    def at_rest() -> bool:
+        rows = rows_under(stack, prefix)
+        return len(rows) == number and all(row["status"] in FINAL for row in rows.values())
+
+    until(lambda: len(rows_under(stack, prefix)) == number)
+    stack.tick()
+    until(at_rest)
+    return rows_under(stack, prefix)
+
+
+def url_of(stack: Deployed, key: str) -> str:
+    return f"s3://{stack['SourceBucket']}/{key}"
+
+
+# -- results, through the deployed functions ---------------------------------------------------------------------------
+
+
+def kill_workers(function: str) -> int:
+    """End the processes that run a function, as Lambda may do at any moment; how many there were."""
+    killed = 0
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and function.encode() in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
+def test_outputs_of_twenty_documents_arrive_although_the_function_is_killed_in_a_download(
+    deployed: DeployedWorld,
+) -> None:
+    stack, state = deployed.stack, deployed.state
+    stack.set_key(state.behaviour.api_key)
+    accepted_before = len(state.accepted())
+    state.faults.append(Fault("download", "pause", seconds=3))
+    upload(stack, [f"results/in {number}.pdf" for number in range(20)])
+    until(lambda: len(rows_under(stack, "results/in ")) == 20)
+    asked = state.requests["download"]
+    stack.tick()
+    until(lambda: state.requests["download"] > asked)
+    time.sleep(0.5)  # the first half of the output is there, the rest is not
+    assert kill_workers(stack["OnScheduleFunction"]) >= 1
+    rows = run_to_the_end(stack, "results/in ", 20)
+    assert {row["status"] for row in rows.values()} == {"COMPLETED"}
+    assert len(state.accepted()) - accepted_before == 20
+    files = {file.file_id: file for job in state.jobs.values() for file in job.files}
+    for row in rows.values():
+        assert len(row["results"]) == 2
+        for entry in row["results"]:
+            stored = stack.aws.client("s3").get_object(Bucket=entry["bucket"], Key=entry["key"])
+            expected = output_of(files[row["input_file_id"]].sha256, entry["node_id"])
+            assert stored["Body"].read() == json.dumps(expected).encode()
+
+
+# -- status, find, retry, redrive --------------------------------------------------------------------------------------
+
+
+def test_status_counts_rows_and_tells_what_needs_somebody(deployed: DeployedWorld) -> None:
+    stack = deployed.stack
+    stack.set_key(deployed.state.behaviour.api_key)
+    upload(stack, ["status/a.pdf", "status/b.pdf"])
+    run_to_the_end(stack, "status/", 2)
+    ended = command(stack, "status", "--json")
+    assert ended.code in {0, 1}, ended.err
+    rows = stack.rows()
+    assert ended.json["rows"]["COMPLETED"] == sum(row["status"] == "COMPLETED" for row in rows)
+    assert sum(ended.json["rows"].values()) == len(rows)
+    assert {each["workflow_id"] for each in ended.json["workflows"]} == set(deployed.workflow_ids)
+    assert "COMPLETED" in command(stack, "status").out
+
+
+def test_find_tells_each_version_its_job_and_what_to_do(deployed: DeployedWorld) -> None:
+    stack, state = deployed.stack, deployed.state
+    stack.set_key(state.behaviour.api_key)
+    upload(stack, ["find/a b+c.pdf"])
+    run_to_the_end(stack, "find/", 1)
+    state.faults.append(Fault("run", "job", job={"ending": "FAILED"}, document="a-b-c", times=1))
+    upload(stack, ["find/a b+c.pdf"])  # the same bytes, another version
+    until(lambda: len([row for row in stack.rows() if row["key"].startswith("find/")]) == 2)
+    stack.tick()
+    until(lambda: all(row["status"] in FINAL for row in stack.rows() if row["key"].startswith("find/")))
+    url = url_of(stack, "find/a b+c.pdf")
+    ended = command(stack, "find", url, "--json")
+    assert ended.code == 1
+    newest, oldest = ended.json["versions"]
+    assert (newest["row"]["status"], oldest["row"]["status"]) == ("FAILED", "COMPLETED")
+    assert newest["row"]["job_id"] in state.jobs
+    assert "retry" in newest["todo"]
+    assert oldest["todo"] == ""
+    shown = command(stack, "find", url).out
+    assert oldest["row"]["results"][0]["key"] in shown
+    unknown = command(stack, "find", url_of(stack, "find/never.pdf"), "--json")
+    assert (unknown.code, unknown.json["in_bucket"]) == (1, False)
+
+
+def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: DeployedWorld) -> None:
+    stack, state = deployed.stack, deployed.state
+    stack.set_key(state.behaviour.api_key)
+    for name in ("bad-1", "bad-2"):
+        state.faults.append(Fault("run", "job", job={"ending": "FAILED"}, document=name, times=1))
+    upload(stack, ["retry/bad-1.pdf"])
+    run_to_the_end(stack, "retry/", 1)
+    upload(stack, ["retry/bad-2.pdf"])
+    before = run_to_the_end(stack, "retry/", 2)
+    assert {row["status"] for row in before.values()} == {"FAILED"}
+    prefix = url_of(stack, "retry/")
+
+    asked = command(stack, "retry", "--prefix", prefix)
+    assert asked.code == 3
+    assert "--yes" in asked.err
+    counted = command(stack, "retry", "--prefix", prefix, "--dry-run", "--json")
+    assert counted.json == {"chosen": 2, "reopened": 0, "by": [["FAILED", "JobFailed", 2]]}
+    for nothing in (("--state", "COMPLETED"), ("--error", "FileFailed"), ("--older-than", "1d")):
+        assert command(stack, "retry", "--prefix", prefix, "--yes", "--json", *nothing).json["chosen"] == 0
+    assert rows_under(stack, "retry/") == before
+
+    one = command(stack, "retry", "--object", url_of(stack, "retry/bad-1.pdf"), "--yes", "--json", "--newer-than", "1h")
+    assert one.json["reopened"] == 1
+    rest = command(stack, "retry", "--prefix", prefix, "--state", "FAILED", "--error", "JobFailed", "--yes", "--json")
+    assert rest.json["reopened"] == 1
+    after = run_to_the_end(stack, "retry/", 2)
+    for key, row in after.items():
+        assert row["status"] == "COMPLETED"
+        assert row["job_id"] != before[key]["job_id"]
+        (run,) = row["runs"]
+        assert (run["job_id"], run["status"]) == (before[key]["job_id"], "FAILED")
+        assert run["error"]["type"] == "JobFailed"
+
+
+def test_redrive_moves_what_can_be_read_and_shows_what_cannot(deployed: DeployedWorld) -> None:
+    stack = deployed.stack
+    sqs, queue = stack.aws.client("sqs"), stack["DeadLetterQueueUrl"]
+    while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    s3_object = {"key": "redrive/a+b.pdf", "eTag": "0" * 32, "size": 1}
+    record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": stack["SourceBucket"]}, "object": s3_object}}
+    for body in (json.dumps({"Records": [record]}), "this is not an event"):
+        sqs.send_message(QueueUrl=queue, MessageBody=body)
+    assert command(stack, "status", "--json").json["dead_letters"] == 2
+    ended = command(stack, "redrive", "--yes", "--json")
+    assert ended.code == 1
+    assert ended.json["moved"] == 1
+    assert "not JSON" in ended.json["kept"][0]["unreadable"][0]
+    until(lambda: "redrive/a b.pdf" in rows_under(stack, "redrive/"))
+
+
+def test_names_that_lead_nowhere_are_told_apart(deployed: DeployedWorld) -> None:
+    stack = deployed.stack
+    other = command(stack, "status", "--region", "eu-west-1")
+    assert (other.code, "no stack" in other.err) == (3, True)
+    assert command(stack, "find", "not-a-url").code == 3
+    assert command(stack, "retry", "--state", "PENDING").code == 2
+    assert command(stack, "retry", "--older-than", "soon").code == 3
+    assert command(stack, "backfill", "s3://another-bucket/").code == 3
+
+
+def test_watch_goes_on_until_it_is_interrupted(deployed: DeployedWorld) -> None:
+    with started(deployed.stack, "status", "--watch", "--json", "--seconds", "0.5") as watching:
+        assert watching.stdout is not None
+        states = [json.loads(watching.stdout.readline()) for _ in range(3)]
+        assert len({state["at"] for state in states}) == 3
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+
+
+# -- a bucket that was there before ------------------------------------------------------------------------------------
+
+THEIRS = "theirs-before"
+
+
+@pytest.fixture(scope="module")
+def existing(deployed: DeployedWorld, package: Path) -> Deployed:
+    """A stack on a bucket that has 2,000 objects, a notification of its own, and no EventBridge. No key is set."""
+    aws = deployed.stack.aws
+    s3, sqs = aws.client("s3"), aws.client("sqs")
+    queue = sqs.create_queue(QueueName="theirs-before")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.create_bucket(Bucket=THEIRS)
+    s3.put_bucket_notification_configuration(
+        Bucket=THEIRS,
+        NotificationConfiguration={
+            "QueueConfigurations": [{"Id": "theirs", "QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]
+        },
+    )
+    for number in range(2000):
+        folder = "in/known" if number % 4 == 0 else "in/new"
+        s3.put_object(Bucket=THEIRS, Key=f"{folder}/{number:04} ü+.pdf", Body=str(number).encode())
+    s3.put_object(Bucket=THEIRS, Key="in/other.txt", Body=b"x")
+    s3.put_object(Bucket=THEIRS, Key="out/other.pdf", Body=b"x")
+    parameters = {
+        "WorkflowIds": str(uuid.uuid4()),
+        "UnstructuredApiUrl": deployed.url,
+        "SourceBucketName": THEIRS,
+        "KeyPrefix": "in/",
+        "KeySuffix": ".pdf",
+        "PollSeconds": "1",
+        "AlarmTopicArn": aws.client("sns").create_topic(Name="alarms")["TopicArn"],
+    }
+    return deploy(package, aws, parameters)
+
+
+def test_backfill_registers_what_is_not_known_in_one_pass_interrupted_or_not(existing: Deployed) -> None:
+    first = command(existing, "backfill", f"s3://{THEIRS}/in/known/", "--yes", "--json")
+    assert (first.code, first.json["new"]) == (0, 500), first.err
+    until(lambda: len(existing.rows()) == 500)
+    known = {row["object"]: row["registered_at"] for row in existing.rows()}
+
+    counted = command(existing, "backfill", f"s3://{THEIRS}/", "--dry-run", "--json")
+    assert {**counted.json, "new_bytes": 0} == {
+        "listed": 2001,
+        "skipped": 1,
+        "known": 500,
+        "new": 1500,
+        "new_bytes": 0,
+        "sent": 0,
+    }
+    assert len(existing.rows()) == 500
+
+    session = boto3.Session(
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=REGION,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", existing.aws.endpoint)
+        stack = Stack(existing.name, REGION, "", existing.outputs, _parameters(existing), session)
+
+        def interrupted(tally: Tally) -> None:
+            if tally.new >= 600:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Backfill(stack, f"s3://{THEIRS}/", all_versions=False).run(send=True, progress=interrupted)
+    until(lambda: len(existing.rows()) >= 500 + 600)
+    rest = command(existing, "backfill", f"s3://{THEIRS}/", "--yes", "--json")
+    assert rest.json["new"] + rest.json["known"] == 2000
+    assert rest.json["new"] >= 500
+    until(lambda: len(existing.rows()) == 2000)
+    again = command(existing, "backfill", f"s3://{THEIRS}/", "--yes", "--json")
+    assert (again.json["known"], again.json["new"]) == (2000, 0)
+    rows = existing.rows()
+    assert len({row["object"] for row in rows}) == len(rows) == 2000
+    assert {row["object"]: row["registered_at"] for row in rows if row["object"] in known} == known
+    assert {row["status"] for row in rows} <= {"PENDING", "SUBMITTING"}
+
+
+def _parameters(stack: Deployed) -> dict[str, str]:
+    (found,) = stack.aws.client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"]
+    return {each["ParameterKey"]: each["ParameterValue"] for each in found["Parameters"]}
+
+
+def test_doctor_names_what_is_wrong_and_mends_it_without_losing_their_notification(
+    existing: Deployed, deployed: DeployedWorld
+) -> None:
+    s3, scheduler = existing.aws.client("s3"), existing.aws.client("scheduler")
+    before = s3.get_bucket_notification_configuration(Bucket=THEIRS)["QueueConfigurations"]
+    (schedule,) = [
+        each["Name"] for each in scheduler.list_schedules()["Schedules"] if each["Name"].startswith(existing.name)
+    ]
+    found = scheduler.get_schedule(Name=schedule)
+    kept = {name: found[name] for name in ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**kept, State="DISABLED")
+    ill = command(existing, "doctor", "--json")
+    assert ill.code == 1
+    wrong = {each["check"]: each for each in ill.json if each["health"] == "ill"}
+    assert set(wrong) >= {"events", "schedule", "API key"}
+    assert "put-secret-value" in wrong["API key"]["mend"]
+    assert "doctor --fix" in wrong["events"]["mend"]
+
+    existing.set_key("a wrong key")
+    assert "API key" in {
+        each["check"] for each in command(existing, "doctor", "--json").json if each["health"] == "ill"
+    }
+    existing.set_key(deployed.state.behaviour.api_key)
+    mended = command(existing, "doctor", "--fix", "--yes", "--json")
+    still = {each["check"] for each in mended.json if each["health"] == "ill"}
+    assert not still & {"events", "schedule", "API key"}, mended.json
+    configuration = s3.get_bucket_notification_configuration(Bucket=THEIRS)
+    assert configuration["QueueConfigurations"] == before
+    assert "EventBridgeConfiguration" in configuration
+    existing.set_key(" ")
+    s3.put_object(Bucket=THEIRS, Key="in/after.pdf", Body=b"x")
+    until(lambda: "in/after.pdf" in rows_under(existing, "in/after"))
+    assert command(existing, "doctor", "--fix", "--yes", "--json").err == ""
+
+
+# -- alarms ------------------------------------------------------------------------------------------------------------
+
+
+class Alarms:
+    """The stack's alarms, and the parts of CloudWatch, SQS and Lambda that the local stack does not play."""
+
+    def __init__(self, stack: Deployed) -> None:
+        self.stack = stack
+        self.cloudwatch = stack.aws.client("cloudwatch")
+        resources = stack.aws.client("cloudformation").describe_stack_resources(StackName=stack.name)["StackResources"]
+        self.names = {
+            each["LogicalResourceId"]: each["PhysicalResourceId"]
+            for each in resources
+            if each["ResourceType"] == "AWS::CloudWatch::Alarm"
+        }
+
+    def alarm(self, logical_id: str) -> dict[str, Any]:
+        (found,) = self.cloudwatch.describe_alarms(AlarmNames=[self.names[logical_id]])["MetricAlarms"]
+        return dict(found)
+
+    def put(self, logical_id: str, value: float) -> None:
+        """A data point as AWS itself would publish it, under the alarm's own name and dimensions."""
+        alarm = self.alarm(logical_id)
+        self.cloudwatch.put_metric_data(
+            Namespace=alarm["Namespace"],
+            MetricData=[{"MetricName": alarm["MetricName"], "Dimensions": alarm["Dimensions"], "Value": value}],
+        )
+
+    def publish_logged_metrics(self, names: set[str], since: float = 0) -> None:
+        """What CloudWatch does with the embedded metrics in a function's log."""
+        logs = self.stack.aws.client("logs")
+        resources = self.stack.aws.client("cloudformation").describe_stack_resources(StackName=self.stack.name)
+        for each in resources["StackResources"]:
+            if each["ResourceType"] != "AWS::Logs::LogGroup":
+                continue
+            pages = logs.get_paginator("filter_log_events").paginate(
+                logGroupName=each["PhysicalResourceId"], startTime=int(since * 1000)
+            )
+            for page in pages:
+                for line in page["events"]:
+                    self._publish(line["message"], names)
+
+    def _publish(self, line: str, names: set[str]) -> None:
+        found = re.search(r'\{.*"_aws".*\}', line)
+        if not found:
+            return
+        blob = json.loads(found[0])
+        (directive,) = blob["_aws"]["CloudWatchMetrics"]
+        dimensions = [{"Name": name, "Value": blob[name]} for name in directive["Dimensions"][0]]
+        for metric in directive["Metrics"]:
+            if metric["Name"] not in names:
+                continue
+            values = blob[metric["Name"]]
+            self.cloudwatch.put_metric_data(
+                Namespace=directive["Namespace"],
+                MetricData=[
+                    {
+                        "MetricName": metric["Name"],
+                        "Dimensions": dimensions,
+                        "Values": values if isinstance(values, list) else [values],
+                    }
+                ],
+            )
+
+    def rings(self, logical_id: str) -> bool:
+        return bool(self.alarm(logical_id)["StateValue"] == "ALARM")
+
+
+def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: DeployedWorld) -> None:
+    alarms, state = Alarms(existing), deployed.state
+    table = boto3.resource(
+        "dynamodb",
+        endpoint_url=existing.aws.endpoint,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    ).Table(existing["LedgerTable"])
+    for row in existing.rows():
+        table.delete_item(Key={"object": row["object"], "version": row["version"]})
+    (workflow_id,) = _parameters(existing)["WorkflowIds"].split(",")
+
+    # Failed, and rejected.
+    command(existing, "doctor", "--fix", "--yes")
+    existing.set_key(state.behaviour.api_key)
+    state.faults.append(Fault("run", "job", job={"ending": "FAILED"}, workflow_id=workflow_id))
+    existing.aws.client("s3").put_object(Bucket=THEIRS, Key="in/fails.pdf", Body=b"1")
+    until(lambda: "in/fails.pdf" in rows_under(existing, "in/fails"))
+    existing.tick()
+    until(lambda: rows_under(existing, "in/fails")["in/fails.pdf"]["status"] == "FAILED")
+    state.faults.append(Fault("run", "status", status=422, body='{"detail": "no"}', workflow_id=workflow_id))
+    existing.aws.client("s3").put_object(Bucket=THEIRS, Key="in/refused.pdf", Body=b"2")
+    existing.tick()
+    until(lambda: rows_under(existing, "in/refused").get("in/refused.pdf", {}).get("status") == "REJECTED")
+
+    # Held, by a key that is not accepted any more; a document that has been waiting for long; nothing at work.
+    key, state.behaviour.api_key = state.behaviour.api_key, "rotated"
+    existing.aws.client("s3").put_object(Bucket=THEIRS, Key="in/waits.pdf", Body=b"3")
+    until(lambda: "in/waits.pdf" in rows_under(existing, "in/waits"))
+    row = rows_under(existing, "in/waits")["in/waits.pdf"]
+    table.update_item(
+        Key={"object": row["object"], "version": row["version"]},
+        UpdateExpression="SET queued_at = :long_ago",
+        ExpressionAttributeValues={":long_ago": "2026-01-01T00:00:00.000000Z"},
+    )
+    waits_since = time.time()
+    existing.tick()
+    logged = ("FailedAlarm", "RejectedAlarm", "HeldAlarm", "WaitingAlarm", "IdleAlarm")
+    assert not any(alarms.rings(each) for each in logged)
+
+    def logged_ring() -> bool:
+        alarms.publish_logged_metrics({"Failed", "Rejected", "Held"})
+        alarms.publish_logged_metrics({"OldestWaitingSeconds", "IdleWaitingSeconds"}, waits_since)
+        return all(alarms.rings(each) for each in logged)
+
+    until(logged_ring)
+    state.behaviour.api_key = key
+    for each in logged:
+        assert alarms.alarm(each)["Dimensions"] == [{"Name": "service", "Value": existing.name}]
+
+    # on_schedule fails: Lambda itself counts that, and the local stack does, too.
+    existing.aws.client("lambda").update_function_configuration(
+        FunctionName=existing["OnScheduleFunction"], Environment={"Variables": {}}
+    )
+    existing.tick()
+    until(lambda: alarms.rings("OnScheduleErrorsAlarm"))
+    assert alarms.alarm("OnScheduleErrorsAlarm")["Dimensions"] == [
+        {"Name": "FunctionName", "Value": existing["OnScheduleFunction"]}
+    ]
+
+    # What SQS and Lambda publish, and the local stack does not.
+    queue_alarms = {"DeadLettersAlarm": "DeadLetterQueueUrl", "UnregisteredAlarm": "UploadQueueUrl"}
+    for each, output in queue_alarms.items():
+        assert not alarms.rings(each)
+        alarms.put(each, {"DeadLettersAlarm": 1.0, "UnregisteredAlarm": 1_200.0}[each])
+        assert alarms.rings(each)
+        queue = existing[output].rpartition("/")[2]
+        assert alarms.alarm(each)["Dimensions"] == [{"Name": "QueueName", "Value": queue}]
+    silent = alarms.alarm("ScheduleSilentAlarm")
+    assert silent["TreatMissingData"] == "breaching"  # Lambda publishes nothing, not a zero, for a function at rest
+    assert (silent["MetricName"], silent["ComparisonOperator"]) == ("Invocations", "LessThanThreshold")
+    assert set(alarms.names) == {*logged, *queue_alarms, "OnScheduleErrorsAlarm", "ScheduleSilentAlarm"}
+    assert all(alarms.alarm(each)["AlarmActions"] for each in alarms.names)
+
+
+def test_dashboard_shows_this_stack(existing: Deployed) -> None:
+    body = existing.aws.client("cloudwatch").get_dashboard(DashboardName=f"{existing.name}-{REGION}")["DashboardBody"]
+    widgets = json.loads(body)["widgets"]
+    assert {widget["type"] for widget in widgets} == {"text", "metric"}
+    shown = {metric for widget in widgets for line in widget["properties"].get("metrics", []) for metric in line[1:2]}
+    emitted = (ROOT / "src/workflow_trigger").glob("*.py")
+    source = "\n".join(path.read_text() for path in emitted)
+    aws_own = {"Errors", "Throttles", "Invocations", "Duration"} | {each for each in shown if "Approximate" in each}
+    for metric in shown - aws_own:
+        counted = f'"{metric}"' in source or metric.upper() in {status.name for status in FINAL}
+        assert counted, f"nothing emits {metric}"
