@@ -8,10 +8,19 @@ from workflow_trigger.model import Status
 
 
 class Advice(NamedTuple):
-    """`todo` is '' where nobody has to do anything; `{stack}`, `{object}` and `{set_key}` stand for the real ones."""
+    """`do` is for hands, `type` for a shell; both '' where nobody has to do anything.
+
+    In `type`, `{stack}`, `{object}` and `{set_key}` stand for the real ones.
+    """
 
     meaning: str
-    todo: str = ""
+    do: str = ""
+    type: str = ""
+
+    @property
+    def todo(self) -> str:
+        """Both, in the order in which they are done."""
+        return ": ".join(filter(None, (self.do, self.type)))
 
 
 _RETRY = "workflow-trigger retry --stack {stack} --object {object}"
@@ -22,23 +31,23 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.SCHEDULED: Advice("accepted by the platform"),
     Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),
     Status.COMPLETED: Advice("this file succeeded; its results are listed"),
-    Status.FAILED: Advice("the platform could not process it", f"mend the document or the workflow, then: {_RETRY}"),
-    Status.STOPPED: Advice("somebody stopped its job at the platform", f"if it should run after all: {_RETRY}"),
-    Status.REJECTED: Advice("it never ran", f"mend what the error names, then: {_RETRY}"),
+    Status.FAILED: Advice("the platform could not process it", "mend the document or the workflow, then", _RETRY),
+    Status.STOPPED: Advice("somebody stopped its job at the platform", "if it should run after all", _RETRY),
+    Status.REJECTED: Advice("it never ran", "mend what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("overwritten before it was read; the newer version has its own row"),
 }
 
 # By `error.type`: of rows, and of workflows (`last_error`).
 OF_ERROR: Mapping[str, Advice] = {
-    "KeyNotSet": Advice("no API key is set; the documents wait", "{set_key}"),
-    "KeyRejected": Advice("the platform does not accept the API key; the documents wait", "{set_key}"),
+    "KeyNotSet": Advice("no API key is set; the documents wait", type="{set_key}"),
+    "KeyRejected": Advice("the platform does not accept the API key; the documents wait", type="{set_key}"),
     "NotFound": Advice(
         "the platform does not know the workflow, or not with this key; the documents wait",
-        "sam deploy --stack-name {stack} --parameter-overrides WorkflowIds=…",
+        type="sam deploy --stack-name {stack} --parameter-overrides WorkflowIds=…",
     ),
     "Misconfigured": Advice(
         "something is set wrongly, as the message says; the documents wait",
-        "workflow-trigger doctor --stack {stack}",
+        type="workflow-trigger doctor --stack {stack}",
     ),
     "ObjectDenied": Advice(
         "the function may not read the object, or not use its key; it is tried again every five minutes",
@@ -46,22 +55,22 @@ OF_ERROR: Mapping[str, Advice] = {
     ),
     "ObjectGone": Advice(
         "deleted or archived before it was read",
-        f"upload it again; when it was archived, restore it, then: {_RETRY}",
+        "upload it again; when it was archived, restore it, then",
+        _RETRY,
     ),
     "OutOfTime": Advice(
         "too large to be streamed within one invocation",
-        f"sam deploy --stack-name {{stack}} --parameter-overrides MemorySize=1024, then: {_RETRY}",
+        "deploy with a larger MemorySize, which streams faster, then",
+        _RETRY,
     ),
-    "Refused": Advice(
-        "the platform does not take this file, as the message says", f"mend or convert it, then: {_RETRY}"
-    ),
+    "Refused": Advice("the platform does not take this file, as the message says", "mend or convert it, then", _RETRY),
     "JobVanished": Advice(
-        "the platform does not know the job any more", f"see there whether it ran; if it did not: {_RETRY}"
+        "the platform does not know the job any more", "see there whether it ran; if it did not", _RETRY
     ),
     "Unconfirmed": Advice(
-        "the platform never said how the job ended", f"see there how it ended; if it did not succeed: {_RETRY}"
+        "the platform never said how the job ended", "see there how it ended; if it did not succeed", _RETRY
     ),
-    "Unattributed": Advice("a file of its job failed, and nothing tells which one", _RETRY),
+    "Unattributed": Advice("a file of its job failed, and nothing tells which one", type=_RETRY),
     "Throttled": Advice("the platform asked for a pause; it goes on by itself"),
     "Busy": Advice("a job was active; it goes on by itself"),
     "OutcomeUnknown": Advice("the answer was lost; it is settled by itself"),
@@ -73,7 +82,7 @@ OF_ERROR: Mapping[str, Advice] = {
 }
 
 NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
-RESULT_MISSING = Advice("the platform no longer had an output", f"to run it again: {_RETRY} --state COMPLETED")
+RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --state COMPLETED")
 
 
 def for_row(item: Mapping[str, Any]) -> Advice:
@@ -89,7 +98,7 @@ def for_row(item: Mapping[str, Any]) -> Advice:
 
 def filled(advice: Advice, *, stack: str, set_key: str, object_url: str = "") -> Advice:
     """With the real names, as they can be typed into a shell."""
-    return advice._replace(todo=advice.todo.format(stack=stack, set_key=set_key, object=shlex.quote(object_url)))
+    return advice._replace(type=advice.type.format(stack=stack, set_key=set_key, object=shlex.quote(object_url)))
 
 
 def for_error(error: Mapping[str, Any] | None) -> Advice | None:

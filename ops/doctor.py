@@ -105,7 +105,7 @@ class Doctor:
             yield self._rule()
             return
         queues = self._notifications().get("QueueConfigurations", [])
-        if any(each["QueueArn"] == self._queue_arn() for each in queues):
+        if any(each["QueueArn"] == self._stack.upload_queue_arn() for each in queues):
             yield Finding(check="events", health=Health.WELL, says="the bucket notifies the upload queue")
         else:
             yield self._fixable(
@@ -126,7 +126,9 @@ class Doctor:
             return Finding(check="rule", health=Health.ILL, says="the stack's rule is gone", mend=self._redeploy)
         if rule["State"] != "ENABLED":
             return self._fixable("rule", f"the rule {name} is {rule['State'].lower()}")
-        if not any(each["Arn"] == self._queue_arn() for each in events.list_targets_by_rule(Rule=name)["Targets"]):
+        if not any(
+            each["Arn"] == self._stack.upload_queue_arn() for each in events.list_targets_by_rule(Rule=name)["Targets"]
+        ):
             return Finding(
                 check="rule", health=Health.ILL, says=f"the rule {name} does not feed the queue", mend=self._redeploy
             )
@@ -135,7 +137,7 @@ class Doctor:
     def _queue_is_read(self) -> Iterator[Finding]:
         function = self._stack["OnUploadFunction"]
         found = self._stack.client("lambda").list_event_source_mappings(
-            FunctionName=function, EventSourceArn=self._queue_arn()
+            FunctionName=function, EventSourceArn=self._stack.upload_queue_arn()
         )["EventSourceMappings"]
         if not found:
             yield Finding(
@@ -298,12 +300,3 @@ class Doctor:
 
     def _notifications(self) -> dict[str, Any]:
         return dict(self._stack.client("s3").get_bucket_notification_configuration(Bucket=self._stack["SourceBucket"]))
-
-    def _queue_arn(self) -> str:
-        return queue_arn(self._stack)
-
-
-def queue_arn(stack: Stack) -> str:
-    """The ARN of the upload queue."""
-    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack["UploadQueueUrl"], AttributeNames=["QueueArn"])
-    return str(answer["Attributes"]["QueueArn"])

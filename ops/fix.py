@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ops.doctor import queue_arn
 from ops.errors import OpsError
 from ops.stack import Stack
 
@@ -55,7 +54,7 @@ def _merged(stack: Stack, before: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if stack.has_existing_bucket:
         says = f"{stack['SourceBucket']} sends its events to EventBridge; its other notifications are as they were"
         return {"EventBridgeConfiguration": {}, **before}, says
-    arn = queue_arn(stack)
+    arn = stack.upload_queue_arn()
     queues = before.get("QueueConfigurations", [])
     if any(each["QueueArn"] == arn for each in queues):
         return before, ""
@@ -85,7 +84,7 @@ def _rule(stack: Stack) -> Iterator[str]:
 def _event_source(stack: Stack) -> Iterator[str]:
     functions = stack.client("lambda")
     mappings = functions.list_event_source_mappings(
-        FunctionName=stack["OnUploadFunction"], EventSourceArn=queue_arn(stack)
+        FunctionName=stack["OnUploadFunction"], EventSourceArn=stack.upload_queue_arn()
     )["EventSourceMappings"]
     for each in mappings:
         if each["State"] in {"Disabled", "Disabling"}:

@@ -69,6 +69,11 @@ class Stack:
         resources = self.client("cloudformation").describe_stack_resources(StackName=self.name)["StackResources"]
         return next((each["PhysicalResourceId"] for each in resources if each["ResourceType"] == kind), None)
 
+    def upload_queue_arn(self) -> str:
+        """The ARN of the upload queue."""
+        answer = self.client("sqs").get_queue_attributes(QueueUrl=self["UploadQueueUrl"], AttributeNames=["QueueArn"])
+        return str(answer["Attributes"]["QueueArn"])
+
     @property
     def workflow_ids(self) -> list[str]:
         """The pool."""

@@ -1,6 +1,8 @@
 """What the product is for, and what it does in ordinary life."""
 
 import hashlib
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from tests.conftest import load_event
 from tests.integration.world import World
 from workflow_trigger import handlers
 from workflow_trigger.errors import UnreadableEvent
-from workflow_trigger.model import ObjectVersion
+from workflow_trigger.model import ObjectVersion, iso
 from workflow_trigger.submit import Submitter
 
 
@@ -161,6 +163,23 @@ def test_same_bytes_uploaded_again_reopen_a_final_row_and_keep_its_history(world
     world.deliver(again)
     world.settle()
     assert world.accepted(first) == 2
+
+
+def test_upload_after_a_backfill_runs_again_but_the_event_of_what_the_backfill_found_does_not(world: World) -> None:
+    event = world.upload("a.pdf", b"same")
+    before, after = (iso(world.clock.now() + timedelta(minutes=minutes)) for minutes in (-5, 5))
+    world.deliver(replace(event, sequencer=None, uploaded_at=before))
+    world.settle()
+    world.deliver(replace(event, uploaded_at=before))  # late
+    world.deliver(replace(event, sequencer=None, uploaded_at=after))  # another backfill
+    world.settle()
+    assert world.accepted(event) == 1
+    again = replace(world.upload("a.pdf", b"same"), uploaded_at=after)
+    world.deliver(again)
+    world.deliver(again)
+    world.settle()
+    assert world.accepted(event) == 2
+    assert len(world.row(event)["runs"]) == 1
 
 
 def test_object_that_is_gone_is_rejected_and_its_neighbours_go_on(world: World) -> None:

@@ -1,0 +1,49 @@
+"""What the documentation says in tables is what the code does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.stack import ROOT
+from ops import advice
+from ops.advice import Advice
+
+OPERATIONS = ROOT / "docs/operations.md"
+
+
+def lines(entries: Mapping[Any, Advice], what: str) -> str:
+    """A table of advice, as the page has it."""
+    places = {"stack": "NAME", "object": "s3://BUCKET/KEY", "set_key": "(the output SetApiKeyCommand)"}
+
+    def todo(each: Advice) -> str:
+        typed = f"`{each.type.format(**places)}`" if each.type else ""
+        return ": ".join(filter(None, (each.do, typed))) or "nothing"
+
+    rows = [f"| `{name}` | {each.meaning} | {todo(each)} |" for name, each in entries.items()]
+    return "\n".join([f"| {what} | it means | what to type |", "|---|---|---|", *rows])
+
+
+def with_tables(text: str) -> str:
+    """The page, its generated parts made anew."""
+    tables = {"statuses": lines(advice.OF_STATUS, "status"), "errors": lines(advice.OF_ERROR, "type")}
+    for name, table in tables.items():
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition("<!-- end -->")
+        text = f"{before}<!-- {name} -->\n{table}\n<!-- end -->{after}"
+    return text
+
+
+def test_tables_of_the_operators_page_are_the_advice_that_the_commands_give() -> None:
+    assert OPERATIONS.read_text() == with_tables(OPERATIONS.read_text())
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in page.read_text().split("](")[1:]:
+        name = target.partition(")")[0].partition("#")[0]
+        if name and not name.startswith("http"):
+            assert (page.parent / name).exists(), name

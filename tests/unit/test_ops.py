@@ -1,0 +1,212 @@
+"""The operators' commands, without AWS: words, numbers, choices."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import ops
+import workflow_trigger
+from ops import advice, screens
+from ops.doctor import Finding, Health
+from ops.errors import OpsError
+from ops.find import Findings, Version
+from ops.retry import Choice, moment_before_now
+from ops.stack import split_url
+from ops.status import StackState, WorkflowState
+from workflow_trigger import errors
+from workflow_trigger.model import FINAL, Status
+
+NOW = "2026-05-05T12:00:00.000000Z"
+
+# Which classes end up in `error.type`: those of the object and of the platform, by `fault`.
+NEVER_STORED = {"SourceError", "ObjectOverwritten", "PlatformError"}
+
+
+def stored_types() -> set[str]:
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.SourceError | errors.PlatformError)
+    }
+    named: set[str] = set()
+    for path in Path(workflow_trigger.__file__).parent.glob("*.py"):
+        named |= set(re.findall(r'"type": "(\w+)"', path.read_text()))
+        named |= set(re.findall(r'_(?:error|doubt)\((?:workflow, \w+, )?"(\w+)"', path.read_text()))
+    return (classes - NEVER_STORED) | named
+
+
+def test_every_type_of_error_has_an_advice() -> None:
+    by_status = {"FileFailed", "JobFailed", "JobStopped"}  # the status says enough
+    assert stored_types() - by_status == set(advice.OF_ERROR)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_an_advice_and_names_a_command_where_somebody_has_to_act(status: Status) -> None:
+    found = advice.for_row({"status": status})
+    assert found.meaning
+    assert bool(found.todo) == (status in {Status.FAILED, Status.STOPPED, Status.REJECTED})
+
+
+def test_advice_can_be_pasted_into_a_shell() -> None:
+    found = advice.filled(
+        advice.OF_STATUS[Status.FAILED], stack="s", set_key="", object_url="s3://b/it's $(rm) {x}.pdf"
+    )
+    assert found.todo.endswith("""retry --stack s --object 's3://b/it'"'"'s $(rm) {x}.pdf'""")
+
+
+def test_output_that_the_platform_no_longer_has_needs_somebody() -> None:
+    row = {"status": "COMPLETED", "results": [{"key": "k", "bucket": "b"}, {"missing": "HTTP 404"}]}
+    assert "--state COMPLETED" in advice.for_row(row).todo
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (59.9, "59 s"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (349_300, "4 d 1 h")],
+)
+def test_durations_have_two_units(seconds: float, shown: str) -> None:
+    assert screens.duration(seconds) == shown
+
+
+def test_remote_texts_control_no_terminal() -> None:
+    assert screens.visible("a\x1b[31m\u202e[bold]\n") == "a\\x1b[31m\\u202e\\[bold]\\n"
+
+
+@pytest.mark.parametrize("age", ["soon", "1w", "-3d", "3", "1.5h", ""])
+def test_age_that_cannot_be_read_is_refused(age: str) -> None:
+    with pytest.raises(OpsError, match="90s, 30m, 2h or 7d"):
+        moment_before_now(age)
+
+
+@pytest.mark.parametrize("url", ["bucket/key", "https://b/k", "s3://", "s3:///key"])
+def test_address_that_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(OpsError, match="s3://bucket/key"):
+        split_url(url)
+
+
+def test_key_is_taken_as_it_is() -> None:
+    assert split_url("s3://b/a b+c%20/d?e") == ("b", "a b+c%20/d?e")
+
+
+ROW: dict[str, Any] = {"status": "FAILED", "object": "s3://b/in/a.pdf", "updated_at": NOW, "error": {"type": "X"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_chosen"),
+    [
+        ({}, True),
+        ({"statuses": (Status.REJECTED,)}, False),
+        ({"error_types": ("X", "Y")}, True),
+        ({"error_types": ("Y",)}, False),
+        ({"prefix": "s3://b/in/"}, True),
+        ({"prefix": "s3://b/out/"}, False),
+        ({"ended_after": "2026-05-05T11:00:00.000000Z"}, True),
+        ({"ended_after": "2026-05-05T13:00:00.000000Z"}, False),
+        ({"ended_before": "2026-05-05T11:00:00.000000Z"}, False),
+    ],
+)
+def test_retry_chooses_by_status_error_prefix_and_age(choice: dict[str, Any], is_chosen: bool) -> None:
+    assert Choice(**{"ended_before": "2026-05-05T12:30:00.000000Z", **choice}).includes(ROW) is is_chosen
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
+def test_rows_on_their_way_cannot_be_chosen(status: Status) -> None:
+    with pytest.raises(OpsError, match="on its way"):
+        Choice(statuses=(status,), ended_before=NOW)
+
+
+def rendered(what: Any) -> str:
+    console = Console(width=100, soft_wrap=True, highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
+    workflow = WorkflowState(
+        workflow_id="w-1",
+        is_in_pool=False,
+        phase="running",
+        files=3,
+        job_id="j-1",
+        job_status="IN_PROGRESS",
+        since="2026-05-05T11:58:00.000000Z",
+        not_before=None,
+        accepted_count=1234,
+        error={"type": "KeyRejected", "message": "HTTP 401"},
+        meaning="the platform does not accept the API key",
+        todo="aws secretsmanager put-secret-value",
+    )
+    state = StackState(
+        stack="s",
+        region="r",
+        at=NOW,
+        rows={"PENDING": 12_000, "COMPLETED": None},
+        oldest_waiting_seconds=3_700,
+        workflows=[workflow],
+        unregistered_events=4,
+        dead_letters=2,
+        attention=["2 dead letters"],
+    )
+    shown = rendered(screens.status_screen(state))
+    for part in ("12,000", "--all", "1 h 1 min", "w-1", "3 files", "for 2 min 0 s", "not of the pool", "HTTP 401"):
+        assert part in shown
+    assert "Needs you" in shown
+
+
+def test_find_screen_shows_history_and_results_in_one_piece() -> None:
+    run = {"status": "FAILED", "job_id": "j-0", "updated_at": NOW, "error": {"type": "JobFailed", "message": "why"}}
+    long_key = "results/" + "x" * 300 + ".json"
+    row = {
+        **ROW,
+        "status": "COMPLETED",
+        "version": "v1",
+        "size": 2_553,
+        "uploaded_at": NOW,
+        "error": None,
+        "job_id": "j-1",
+        "results": [{"bucket": "b", "key": long_key}, {"missing": "HTTP 404"}],
+        "runs": [run],
+    }
+    findings = Findings(
+        object="s3://b/in/a.pdf",
+        versions=[Version(meaning="m", todo="t", row=row)],
+        in_bucket=None,
+        meaning="",
+        todo="",
+    )
+    shown = rendered(screens.find_screen(findings))
+    for part in ("2.6 kB", "j-1", long_key, "missing: HTTP 404", "FAILED  job j-0", "JobFailed why"):
+        assert part in shown
+
+
+def test_finding_shows_what_mends_it() -> None:
+    shown = rendered(screens.finding_line(Finding(check="events", health=Health.ILL, says="off", mend="do [this]")))
+    assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
+
+
+LAYERS = [
+    {"errors", "advice"},
+    {"stack"},
+    {"status", "find", "backfill", "redrive"},
+    {"retry", "doctor", "fix"},
+    {"screens"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def test_modules_import_only_lower_ones() -> None:
+    layer_of = {name: number for number, names in enumerate(LAYERS) for name in names}
+    modules = {path.stem: path for path in Path(ops.__file__).parent.glob("*.py") if path.stem != "__init__"}
+    assert set(modules) == set(layer_of)
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ops"):
+                assert node.module is not None
+                others = [node.module.partition(".")[2]] if "." in node.module else [each.name for each in node.names]
+                assert all(layer_of[other] < layer_of[name] for other in others), name
