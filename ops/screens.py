@@ -88,7 +88,7 @@ def _workflow_lines(each: WorkflowState, now: datetime) -> str:
     since, until = parse_time(each.since), parse_time(each.not_before)
     colour = "dim" if each.phase == "idle" else "cyan"
     told = [f"[bold]{visible(each.workflow_id)}[/]", f"[{colour}]{each.phase}[/]"]
-    told += [f"{each.files} files"] if each.files else []
+    told += [f"{each.files} file{'s' if each.files > 1 else ''}"] if each.files else []
     told += [f"for {duration((now - since).total_seconds())}"] if since else []
     told += [f"pauses {duration((until - now).total_seconds())}"] if until else []
     told += [f"{each.accepted_count:,} accepted so far"]
