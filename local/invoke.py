@@ -70,12 +70,14 @@ def runtime(package: Path, handler: str, variables: Mapping[str, str]) -> Iterat
         **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
         **variables,
         "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_LAMBDA_FUNCTION_NAME": "on-upload",
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(_INVOKE_SECONDS),
         "LAMBDA_TASK_ROOT": str(package),
         "PYTHONPATH": str(package),
+        "PYTHONDONTWRITEBYTECODE": "1",  # in Lambda, the package cannot be written to
     }
     command = [
         str(emulator),

@@ -10,7 +10,7 @@ from workflow_trigger.model import Status
 class Advice(NamedTuple):
     """`do` is for hands, `type` for a shell; both '' where nobody has to do anything.
 
-    In `type`, `{stack}`, `{object}` and `{set_key}` stand for the real ones.
+    In `type`, `{stack}`, `{object}`, `{version}` and `{set_key}` stand for the real ones.
     """
 
     meaning: str
@@ -23,7 +23,7 @@ class Advice(NamedTuple):
         return ": ".join(filter(None, (self.do, self.type)))
 
 
-_RETRY = "workflow-trigger retry --stack {stack} --object {object}"
+_RETRY = "workflow-trigger retry --stack {stack} --object {object} --version {version}"
 
 OF_STATUS: Mapping[Status, Advice] = {
     Status.PENDING: Advice("in the line; it goes when a workflow is free"),
@@ -81,6 +81,9 @@ OF_ERROR: Mapping[str, Advice] = {
     "LeaseEnded": Advice("an invocation ended in the middle; it goes on by itself"),
 }
 
+# Errors for which a workflow waits until somebody mends something.
+HOLDING = frozenset({"KeyNotSet", "KeyRejected", "NotFound", "Misconfigured"})
+
 NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
 RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --state COMPLETED")
 
@@ -96,11 +99,12 @@ def for_row(item: Mapping[str, Any]) -> Advice:
     return OF_STATUS[status]
 
 
-def filled(advice: Advice, *, stack: str, set_key: str, object_url: str = "") -> Advice:
+def filled(advice: Advice, *, stack: str, set_key: str = "", object_url: str = "", version: str = "") -> Advice:
     """With the real names, as they can be typed into a shell."""
-    return advice._replace(type=advice.type.format(stack=stack, set_key=set_key, object=shlex.quote(object_url)))
+    names = {"object": shlex.quote(object_url), "version": shlex.quote(version)}
+    return advice._replace(type=advice.type.format(stack=stack, set_key=set_key, **names))
 
 
-def for_error(error: Mapping[str, Any] | None) -> Advice | None:
-    """What an error of a workflow means."""
-    return OF_ERROR.get(str(error.get("type"))) if error else None
+def for_workflow(error: Mapping[str, Any] | None) -> Advice | None:
+    """What a workflow waits for, if it is for somebody."""
+    return OF_ERROR[error["type"]] if error and error.get("type") in HOLDING else None

@@ -7,6 +7,7 @@ twice changes nothing in the ledger, so an interrupted pass is simply made again
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 from urllib.parse import quote_plus
@@ -29,6 +30,7 @@ class Tally:
     listed: int = 0
     skipped: int = 0  # folders, other suffixes, results
     known: int = 0
+    forgotten: int = 0  # older than the ledger's memory: they may have run, and their rows have expired
     new: int = 0
     new_bytes: int = 0
 
@@ -38,6 +40,7 @@ class Tally:
             listed=self.listed + other.listed,
             skipped=self.skipped + other.skipped,
             known=self.known + other.known,
+            forgotten=self.forgotten + other.forgotten,
             new=self.new + other.new,
             new_bytes=self.new_bytes + other.new_bytes,
         )
@@ -46,7 +49,7 @@ class Tally:
 class Backfill:
     """One prefix of the stack's bucket."""
 
-    def __init__(self, stack: Stack, url: str, *, all_versions: bool) -> None:
+    def __init__(self, stack: Stack, url: str, *, all_versions: bool, even_forgotten: bool) -> None:
         """Check that the stack would take what is there.
 
         Raises:
@@ -66,6 +69,9 @@ class Backfill:
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
+        remembers_since = datetime.now(UTC) - stack.retention
+        forgets = stack.retention and remembers_since > stack.created_at and not even_forgotten
+        self._remembers_since = iso(remembers_since) if forgets else ""
 
     def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
         """One pass over the prefix; without `send` it only counts. `progress` is told after every hundred."""
@@ -73,13 +79,15 @@ class Backfill:
         for few in batched(self._versions(), _KNOWN_AT_ONCE, strict=False):
             wanted = [each for each in few if self._is_wanted(each)]
             known = self._ledger.rows([each.row_key for each in wanted])
-            new = [each for each in wanted if each.row_key not in known]
+            unknown = [each for each in wanted if each.row_key not in known]
+            new = [each for each in unknown if (each.uploaded_at or "") >= self._remembers_since]
             if send:
                 self._send(new)
             tally += Tally(
                 listed=len(few),
                 skipped=len(few) - len(wanted),
-                known=len(wanted) - len(new),
+                known=len(wanted) - len(unknown),
+                forgotten=len(unknown) - len(new),
                 new=len(new),
                 new_bytes=sum(each.size_bytes or 0 for each in new),
             )
@@ -96,7 +104,11 @@ class Backfill:
             return
         pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix)
         entries = (entry for page in pages for entry in page.get("Versions", []))
-        yield from (self._version(entry) for entry in entries if entry["IsLatest"] or self._all_versions)
+        yield from (self._version(entry) for entry in entries if entry["IsLatest"] or self._is_old_version(entry))
+
+    def _is_old_version(self, entry: dict[str, Any]) -> bool:
+        """Of those that were put while the bucket had no versions, an event names only the newest."""
+        return self._all_versions and entry["VersionId"] != "null"
 
     def _version(self, entry: dict[str, Any]) -> ObjectVersion:
         version_id = entry.get("VersionId")

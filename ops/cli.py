@@ -23,9 +23,9 @@ from ops.fix import fix as fix_stack
 from ops.redrive import redrive as redrive_letters
 from ops.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, reopen
 from ops.stack import Stack
-from ops.status import look, messages_in
+from ops.status import RowCounter, StackState, look, messages_in
 from workflow_trigger.items import plain
-from workflow_trigger.model import FINAL, Status
+from workflow_trigger.model import Status
 
 DEFAULT_STACK = "unstructured-workflow-trigger"
 
@@ -53,14 +53,14 @@ def main() -> None:
     try:
         app()
     except OpsError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit)
     except (ClientError, BotoCoreError) as error:
-        _fail(f"AWS: {error}")
+        _fail(f"AWS: {error}", Exit.FAILED)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: Exit) -> NoReturn:
     beside.print(f"[bold red]workflow-trigger:[/] {screens.visible(message)}")
-    sys.exit(Exit.FAILED)
+    sys.exit(code)
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -79,27 +79,37 @@ def status(
 ) -> None:
     """Rows by status, the longest wait, the workflows with their phase and last error, dead letters."""
     found = Stack.find(stack, region=region, profile=profile)
-    state = look(found, count_all=count_all)
+    counter = RowCounter(found, count_all=count_all)
     if watch:
-        _watch(found, seconds, count_all=count_all, as_json=as_json)
+        _watch(found, counter, seconds, as_json=as_json)
+    state = look(found, counter.counted())
     _show(state, screens.status_screen(state), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if state.attention else Exit.WELL)
 
 
-def _watch(stack: Stack, seconds: float, *, count_all: bool, as_json: bool) -> NoReturn:
-    """Until it is interrupted, which is its ordinary end. A look that fails is made again."""
+def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) -> NoReturn:
+    """Until it is interrupted, which is its ordinary end."""
     try:
         if as_json:
-            while True:
-                sys.stdout.write(json.dumps(_jsonable(look(stack, count_all=count_all)), default=plain) + "\n")
+            for state in _looks(stack, counter, seconds):
+                sys.stdout.write(json.dumps(_jsonable(state), default=plain) + "\n")
                 sys.stdout.flush()
-                time.sleep(seconds)
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
-            while True:
-                live.update(screens.status_screen(look(stack, count_all=count_all)), refresh=True)
-                time.sleep(seconds)
+            for state in _looks(stack, counter, seconds):
+                live.update(screens.status_screen(state), refresh=True)
     except KeyboardInterrupt:
-        raise typer.Exit(Exit.WELL) from None
+        pass
+    raise typer.Exit(Exit.WELL)
+
+
+def _looks(stack: Stack, counter: RowCounter, seconds: float) -> Iterator[StackState]:
+    """One look after the other; one that fails is told of, and made again."""
+    while True:
+        try:
+            yield look(stack, counter.counted())
+        except (ClientError, BotoCoreError) as error:
+            beside.print(f"[yellow]{screens.visible(error)}[/]")
+        time.sleep(seconds)
 
 
 @app.command()
@@ -154,6 +164,9 @@ def backfill(
     stack: _Name = DEFAULT_STACK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
     all_versions: Annotated[bool, typer.Option("--all-versions", help="Old versions, too.")] = False,
+    even_forgotten: Annotated[
+        bool, typer.Option("--even-forgotten", help="Objects, too, whose rows the ledger may have forgotten.")
+    ] = False,
     yes: _Yes = False,
     region: _Region = None,
     profile: _Profile = None,
@@ -161,23 +174,24 @@ def backfill(
 ) -> None:
     """Register objects that are there already, through the queue; what the ledger knows is left alone.
 
-    Counts first, and asks. Interrupted, it is simply typed again.
+    Counts first, and asks. Interrupted, it is simply typed again. With --dry-run it ends with 1 where objects are new.
     """
-    work = Backfill(Stack.find(stack, region=region, profile=profile), url, all_versions=all_versions)
+    found = Stack.find(stack, region=region, profile=profile)
+    work = Backfill(found, url, all_versions=all_versions, even_forgotten=even_forgotten)
     with _interruptible("Nothing is lost: type the same command again."):
         planned = None
-        if not yes:
+        if dry_run or not yes:
             with _progress("counting", None) as bar:
                 planned = work.run(send=False, progress=bar)
             beside.print(screens.tally_line(planned))
             if dry_run or not planned.new:
                 _print_tally(planned, sent=False, as_json=as_json)
-                return
+                raise typer.Exit(Exit.ATTENTION if planned.new else Exit.WELL)
             _ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
         with _progress("registering", planned.listed if planned else None) as bar:
-            done = work.run(send=not dry_run, progress=bar)
+            done = work.run(send=True, progress=bar)
     beside.print(screens.tally_line(done))
-    _print_tally(done, sent=not dry_run, as_json=as_json)
+    _print_tally(done, sent=True, as_json=as_json)
 
 
 def _print_tally(tally: Tally, *, sent: bool, as_json: bool) -> None:
@@ -200,6 +214,9 @@ def retry(
     ] = None,
     prefix: Annotated[str | None, typer.Option(metavar="s3://BUCKET/PREFIX", help="Below this.")] = None,
     object_url: Annotated[str | None, typer.Option("--object", metavar="s3://BUCKET/KEY", help="This one.")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="This version of it, as find shows it.")
+    ] = None,
     older_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended so long ago: 90s, 30m, 2h, 7d.")] = None,
     newer_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended since then.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
@@ -209,14 +226,12 @@ def retry(
     as_json: _Json = False,
 ) -> None:
     """Run final rows again: shows how many, and asks. The runs that they had stay in their history."""
-    wrong = [each for each in state or () if each not in FINAL]
-    if wrong:
-        raise typer.BadParameter(f"{wrong[0]} is not final: such a row is on its way already", param_hint="--state")
     choice = Choice(
         statuses=tuple(state or UNSUCCESSFUL),
         error_types=tuple(error or ()),
         prefix=prefix,
         object=object_url,
+        version=version,
         ended_before=moment_before_now(older_than or "0s"),
         ended_after=moment_before_now(newer_than) if newer_than else None,
     )
@@ -298,7 +313,11 @@ def _ask(question: str, *, yes: bool, as_json: bool) -> None:
         return
     if as_json or not sys.stdin.isatty():
         raise OpsError("Nobody is there to be asked: --yes goes on without")
-    if not typer.confirm(question, err=True):
+    try:
+        goes_on = typer.confirm(question, err=True)
+    except typer.Abort:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if not goes_on:
         raise typer.Exit(Exit.WELL)
 
 

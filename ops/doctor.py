@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import advice
 from ops.stack import Stack
-from ops.status import messages_in
+from ops.status import held_by, messages_in
 from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
@@ -61,8 +60,8 @@ class Doctor:
         for name, check in checks:
             try:
                 yield from check()
-            except ClientError as error:
-                yield Finding(check=name, health=Health.UNSURE, says=f"cannot be seen with these credentials: {error}")
+            except (ClientError, BotoCoreError) as error:
+                yield Finding(check=name, health=Health.UNSURE, says=f"cannot be seen from here: {error}")
 
     # -- from the bucket to the function -------------------------------------------------------------------------------
 
@@ -164,6 +163,12 @@ class Doctor:
 
     def _key_and_workflows(self) -> Iterator[Finding]:
         set_key = self._stack["SetApiKeyCommand"]
+        try:
+            api_root(self._stack.parameters["UnstructuredApiUrl"])
+        except ValueError as error:
+            mend = f"{self._deploy}UnstructuredApiUrl=…"
+            yield Finding(check="address", health=Health.ILL, says=f"UnstructuredApiUrl {error}", mend=mend)
+            return
         key = ApiKey(self._stack.client("secretsmanager"), self._stack["ApiKeySecret"])
         try:
             key.value()
@@ -265,12 +270,13 @@ class Doctor:
     # -- what has gone wrong already -----------------------------------------------------------------------------------
 
     def _nothing_is_held(self) -> Iterator[Finding]:
-        for workflow in self._stack.ledger().all_workflows(self._stack.workflow_ids):
-            found = advice.for_error(workflow.last_error)
-            if found and found.todo and workflow.last_error:
-                mend = advice.filled(found, stack=self._stack.name, set_key=self._stack["SetApiKeyCommand"]).todo
+        ledger = self._stack.ledger()
+        waiting_seconds = ledger.longest_wait_seconds()
+        for workflow in ledger.all_workflows(self._stack.workflow_ids):
+            found = held_by(self._stack, workflow, waiting_seconds)
+            if found and workflow.last_error:
                 says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"
-                yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.ILL, says=says, mend=mend)
+                yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.ILL, says=says, mend=found.todo)
 
     def _no_dead_letters(self) -> Iterator[Finding]:
         letters = messages_in(self._stack, "DeadLetterQueueUrl")

@@ -15,3 +15,11 @@ class Exit(IntEnum):
 
 class OpsError(Exception):
     """A command cannot be carried out. The message names what to mend."""
+
+    exit = Exit.FAILED
+
+
+class TypedWrongly(OpsError):
+    """What was typed has no meaning."""
+
+    exit = Exit.USAGE

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 from ops import advice
+from ops.errors import TypedWrongly
 from ops.stack import Stack, split_url
 from workflow_trigger.items import Item, deserialize
 
@@ -38,9 +39,10 @@ def find(stack: Stack, url: str) -> Findings:
     """Every version of an object.
 
     Raises:
-        OpsError: it is not an address.
+        TypedWrongly: it is not an address of an object.
     """
-    split_url(url)
+    if not split_url(url)[1]:
+        raise TypedWrongly(f"{url} names no object; its key is missing")
     rows = sorted(rows_of(stack, url), key=_age, reverse=True)
     versions = [_version(stack, row) for row in rows]
     if versions:
@@ -70,7 +72,11 @@ def _age(row: Item) -> str:
 
 def _version(stack: Stack, row: Item) -> Version:
     found = advice.filled(
-        advice.for_row(row), stack=stack.name, set_key=stack["SetApiKeyCommand"], object_url=row["object"]
+        advice.for_row(row),
+        stack=stack.name,
+        set_key=stack["SetApiKeyCommand"],
+        object_url=row["object"],
+        version=row["version"],
     )
     return Version(meaning=found.meaning, todo=found.todo, row=row)
 
@@ -83,10 +89,12 @@ def _not_known(stack: Stack, url: str) -> Findings:
         meaning, todo = f"not a bucket of this stack, which listens to {stack['SourceBucket']}", "name another --stack"
     elif not (key.startswith(prefix) and key.endswith(suffix)):
         meaning, todo = f"the stack takes only keys like {prefix}*{suffix}", "upload it under such a key"
+    elif in_bucket is None:
+        meaning, todo = "the ledger does not know it, and the bucket does not tell you", "s3:GetObject is needed"
     elif not in_bucket:
         meaning, todo = "neither the ledger nor the bucket knows it", "see whether the key is spelled right"
     else:
-        known = advice.filled(advice.NOT_KNOWN, stack=stack.name, set_key="", object_url=url)
+        known = advice.filled(advice.NOT_KNOWN, stack=stack.name, object_url=url)
         meaning, todo = known.meaning, known.todo
     return Findings(object=url, versions=[], in_bucket=in_bucket, meaning=meaning, todo=todo)
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from ops.errors import OpsError
 from ops.stack import Stack
 
@@ -19,11 +21,12 @@ def fix(stack: Stack) -> Iterator[str]:
     Raises:
         OpsError: the bucket's notifications are not what they should be after they were written.
     """
-    yield from _notifications(stack)
-    if stack.has_existing_bucket:
-        yield from _rule(stack)
-    yield from _event_source(stack)
-    yield from _schedule(stack)
+    steps = [_notifications, _event_source, _schedule] + ([_rule] if stack.has_existing_bucket else [])
+    for step in steps:
+        try:
+            yield from step(stack)
+        except ClientError as error:
+            yield f"this could not be done: {error}"
 
 
 def _notifications(stack: Stack) -> Iterator[str]:
@@ -33,7 +36,10 @@ def _notifications(stack: Stack) -> Iterator[str]:
     wanted, says = _merged(stack, before)
     if wanted == before:
         return
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=wanted)
+    # Without validation, for else a target of theirs that is gone would keep ours from being written.
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration=wanted, SkipDestinationValidation=True
+    )
     after = _configuration(s3, bucket)
     lost = [name for name, value in before.items() if not _contains(after.get(name), value)]
     if lost:

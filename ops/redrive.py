@@ -13,7 +13,8 @@ from ops.stack import Stack
 from workflow_trigger.notifications import Notice
 
 _AT_ONCE = 10
-_HIDDEN_SECONDS = 60
+_HIDDEN_SECONDS = 600
+_ROUNDS = 3
 _SHOWN_TEXT = 200
 
 
@@ -42,29 +43,35 @@ def redrive(stack: Stack, *, even_unreadable: bool, progress: Callable[[], None]
         OpsError: the upload queue did not take a message; it is still among the dead letters.
     """
     sqs = stack.client("sqs")
+    queue = stack["DeadLetterQueueUrl"]
     moved = 0
-    kept: list[DeadLetter] = []
-    for message in _received(sqs, stack["DeadLetterQueueUrl"]):
+    kept: dict[str, DeadLetter] = {}  # by receipt handle
+    for message in _received(sqs, queue):
         letter = _opened(message)
         if letter.unreadable and not even_unreadable:
-            kept.append(letter)
+            kept[message["ReceiptHandle"]] = letter
         else:
             _move(sqs, stack, message)
             moved += 1
         progress()
-    return Moved(moved=moved, kept=kept)
+    for handle in kept:  # they can be seen again at once
+        sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=handle, VisibilityTimeout=0)
+    return Moved(moved=moved, kept=list(kept.values()))
 
 
 def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
-    """Every message once: what is kept stays hidden for a minute, and ends the round should it come again."""
+    """Every message once, until none comes, or a few times only such as were seen: those are kept."""
     seen: set[str] = set()
-    while True:
+    nothing_new = 0
+    while nothing_new < _ROUNDS:
         answer = sqs.receive_message(
             QueueUrl=queue, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_HIDDEN_SECONDS, WaitTimeSeconds=1
         )
-        fresh = [each for each in answer.get("Messages", []) if each["MessageId"] not in seen]
-        if not fresh:
+        messages = answer.get("Messages", [])
+        if not messages:
             return
+        fresh = [each for each in messages if each["MessageId"] not in seen]
+        nothing_new = 0 if fresh else nothing_new + 1
         seen |= {each["MessageId"] for each in fresh}
         yield from fresh
 

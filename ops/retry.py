@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.errors import OpsError
+from ops.errors import TypedWrongly
 from ops.find import rows_of
 from ops.stack import Stack, split_url
 from workflow_trigger.items import Item, deserialize
@@ -25,6 +25,7 @@ class Choice:
     error_types: tuple[str, ...] = ()
     prefix: str | None = None
     object: str | None = None
+    version: str | None = None
     ended_before: str
     ended_after: str | None = None
 
@@ -32,13 +33,16 @@ class Choice:
         """Check the choice.
 
         Raises:
-            OpsError: it can choose nothing.
+            TypedWrongly: it can choose nothing.
         """
         wrong = [status for status in self.statuses if status not in FINAL]
         if wrong:
-            raise OpsError(f"{wrong[0]} is not final: such a row is on its way already")
-        for url in filter(None, (self.prefix, self.object)):
-            split_url(url)
+            raise TypedWrongly(f"{wrong[0]} is not final: such a row is on its way already")
+        for url in (self.prefix, self.object):
+            if url is not None:
+                split_url(url)
+        if self.version is not None and self.object is None:
+            raise TypedWrongly("--version goes with --object")
 
     def includes(self, row: Item) -> bool:
         """Whether a row is chosen."""
@@ -46,6 +50,7 @@ class Choice:
             row["status"] in self.statuses
             and (not self.error_types or (row.get("error") or {}).get("type") in self.error_types)
             and row["object"].startswith(self.prefix or "")
+            and self.version in {None, row["version"]}
             and (self.ended_after or "") <= row["updated_at"] <= self.ended_before
         )
 
@@ -54,17 +59,17 @@ def moment_before_now(age: str) -> str:
     """`90s`, `30m`, `2h` or `7d` → the moment so long ago, as the ledger writes it.
 
     Raises:
-        OpsError: it is none of these.
+        TypedWrongly: it is none of these.
     """
-    found = re.fullmatch(r"(\d{1,6})([smhd])", age)
+    found = re.fullmatch(r"(\d{1,5})([smhd])", age)
     if not found:
-        raise OpsError(f"{age} is not an age like 90s, 30m, 2h or 7d")
+        raise TypedWrongly(f"'{age}' is not an age like 90s, 30m, 2h or 7d")
     return iso(datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])}))
 
 
 def chosen(stack: Stack, choice: Choice) -> Iterator[Item]:
     """The rows, page by page; all of one object are a query, anything else reads the whole ledger."""
-    rows = rows_of(stack, choice.object) if choice.object else _scanned(stack, choice)
+    rows = rows_of(stack, choice.object) if choice.object is not None else _scanned(stack, choice)
     return filter(choice.includes, rows)
 
 

@@ -158,7 +158,8 @@ def finding_line(finding: Finding) -> RenderableType:
 def tally_line(tally: Tally) -> str:
     """Where a backfill stands."""
     skipped = f", {tally.skipped:,} not for this stack" if tally.skipped else ""
+    forgotten = f", {tally.forgotten:,} older than the ledger's memory" if tally.forgotten else ""
     return (
-        f"{tally.listed:,} listed{skipped}, {tally.known:,} known, "
+        f"{tally.listed:,} listed{skipped}, {tally.known:,} known{forgotten}, "
         f"[bold]{tally.new:,} new[/] ({megabytes(tally.new_bytes)})"
     )

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from ops.errors import OpsError
+from ops.errors import OpsError, TypedWrongly
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.ledger import Ledger
 
@@ -23,6 +24,7 @@ class Stack:
     name: str
     region: str
     status: str
+    created_at: datetime
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
     session: boto3.Session
@@ -53,7 +55,7 @@ class Stack:
                 "it is not a workflow trigger, or its deployment did not come to an end."
             )
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
-        return cls(name, session.region_name, found["StackStatus"], outputs, parameters, session)
+        return cls(name, session.region_name, found["StackStatus"], found["CreationTime"], outputs, parameters, session)
 
     def __getitem__(self, output: str) -> str:
         """The value of an output."""
@@ -84,6 +86,11 @@ class Stack:
         """Whether the source bucket was there before the stack."""
         return bool(self.parameters.get("SourceBucketName"))
 
+    @property
+    def retention(self) -> timedelta:
+        """How long the ledger keeps a row after its end; zero: for ever."""
+        return timedelta(days=int(self.parameters.get("LedgerRetentionDays", "365")))
+
     def ledger(self) -> Ledger:
         """The stack's ledger."""
         clock = Clock()
@@ -91,7 +98,7 @@ class Stack:
             self.client("dynamodb"),
             ledger_table=self["LedgerTable"],
             workflows_table=self["WorkflowsTable"],
-            retention_days=int(self.parameters.get("LedgerRetentionDays", "365")),
+            retention_days=self.retention.days,
             clock=clock,
             deadline=Deadline.in_seconds(clock, _PATIENCE_SECONDS),
         )
@@ -101,9 +108,9 @@ def split_url(url: str) -> tuple[str, str]:
     """`s3://bucket/key` → bucket and key, as they are: nothing in a key is an escape.
 
     Raises:
-        OpsError: it is not such an address.
+        TypedWrongly: it is not such an address.
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not url.startswith("s3://") or not bucket:
-        raise OpsError(f"{url} is not an address like s3://bucket/key")
+        raise TypedWrongly(f"'{url}' is not an address like s3://bucket/key")
     return bucket, key

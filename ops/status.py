@@ -1,5 +1,6 @@
 """How the whole stack stands: rows by status, the line, the workflows, the queues."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ops import advice
+from ops.advice import Advice
 from ops.stack import Stack
 from workflow_trigger.ledger import OPEN_ROWS_INDEX
 from workflow_trigger.model import FINAL, Phase, Status, Workflow, iso, parse_time
@@ -49,18 +51,18 @@ class StackState:
     attention: list[str]
 
 
-def look(stack: Stack, *, count_all: bool) -> StackState:
-    """Ask DynamoDB and SQS; `count_all` counts the final rows of a ledger of any size."""
+def look(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
+    """Ask DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
-    rows = _rows(stack, count_all=count_all)
-    workflows = [_workflow_state(stack, each) for each in ledger.all_workflows(stack.workflow_ids)]
+    waiting_seconds = ledger.longest_wait_seconds()
+    workflows = [_workflow_state(stack, each, waiting_seconds) for each in ledger.all_workflows(stack.workflow_ids)]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(
         stack=stack.name,
         region=stack.region,
         at=iso(datetime.now(UTC)),
         rows=rows,
-        oldest_waiting_seconds=ledger.longest_wait_seconds(),
+        oldest_waiting_seconds=waiting_seconds,
         workflows=workflows,
         unregistered_events=messages_in(stack, "UploadQueueUrl"),
         dead_letters=dead_letters,
@@ -82,10 +84,18 @@ def _attention(stack: Stack, workflows: list[WorkflowState], dead_letters: int) 
     return texts
 
 
-def _workflow_state(stack: Stack, workflow: Workflow) -> WorkflowState:
-    found = advice.for_error(workflow.last_error)
-    if found:
-        found = advice.filled(found, stack=stack.name, set_key=stack["SetApiKeyCommand"])
+def held_by(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:
+    """What keeps a workflow of the pool from working right now, if somebody has to mend it."""
+    found = advice.for_workflow(workflow.last_error)
+    # The error stays until the next attempt; where nothing waits, there is none, and it may be mended already.
+    is_now = waiting_seconds > 0 or workflow.phase is not Phase.IDLE
+    if found is None or not is_now or workflow.workflow_id not in stack.workflow_ids:
+        return None
+    return advice.filled(found, stack=stack.name, set_key=stack["SetApiKeyCommand"])
+
+
+def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) -> WorkflowState:
+    found = held_by(stack, workflow, waiting_seconds)
     not_before = parse_time(workflow.not_before)
     is_idle = workflow.phase is Phase.IDLE
     return WorkflowState(
@@ -105,6 +115,25 @@ def _workflow_state(stack: Stack, workflow: Workflow) -> WorkflowState:
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
+
+
+class RowCounter:
+    """Counts rows, and counts them again only when that has cost no more than a twentieth of the time since."""
+
+    def __init__(self, stack: Stack, *, count_all: bool) -> None:
+        self._stack = stack
+        self._count_all = count_all
+        self._counted: dict[str, int | None] = {}
+        self._again_at = 0.0
+
+    def counted(self) -> dict[str, int | None]:
+        """By status; None for final states of a large ledger, unless they were asked for."""
+        began = time.monotonic()
+        if began >= self._again_at:
+            self._counted = _rows(self._stack, count_all=self._count_all)
+            took = time.monotonic() - began
+            self._again_at = began + 20 * took
+        return self._counted
 
 
 def _rows(stack: Stack, *, count_all: bool) -> dict[str, int | None]:

@@ -174,7 +174,9 @@ class Attempt:
 
     def _without_object(self, row: Row, error: SourceError) -> Move:
         self._invocation.count(type(error).__name__, 1)
-        later = row.source.sequencer  # the same bytes may have come back since, with an event that found this attempt
+        later = (
+            row.source.sequencer or ""
+        )  # the same bytes may have come back since, with an event that found this attempt
         logger.warning("object cannot be read", object_key=row.key.object, version=row.key.version, reason=str(error))
         sets: dict[str, Any] = {"error": fault(error)}
         match error:
@@ -185,6 +187,7 @@ class Attempt:
                 self._invocation.count("Superseded", 1)
                 return Move(key=row.key, to=Status.SUPERSEDED, sets=sets, sequencer=later)
             case ObjectDenied():
+                self._invocation.count("Held", 1)
                 again = self._invocation.later(_HOLD_SECONDS)
             case _:
                 again = self._invocation.backoff(row.failures + 1)
@@ -384,7 +387,7 @@ class Attempt:
         written, prevented = self._ledger.advance_all(self._workflow, after, moves)
         if prevented:
             # A later event came for the same bytes: the row goes back into the line for it. Or it is not ours any more.
-            back = [Move(key=move.key, to=Status.PENDING) if move.sequencer else move for move in moves]
+            back = [Move(key=move.key, to=Status.PENDING) if move.sequencer is not None else move for move in moves]
             written = self._invocation.advance(self._workflow, after, back)
         self._workflow = written
         return written

@@ -1,6 +1,7 @@
 """The two entry points of the Lambda functions: parse, compose, call one use case, shape the answer."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -212,3 +213,9 @@ def _invocation(context: LambdaContext) -> Invocation:
 
 def _count(name: str, value: int) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    # While it starts, Lambda gives a function a whole processor, and later a fraction of one.
+    for _service in ("dynamodb", "s3", "secretsmanager"):
+        _client(_service)

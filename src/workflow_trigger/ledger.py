@@ -151,9 +151,25 @@ class Ledger:
         return [row_from_item(deserialize(item)) for item in answer["Items"]]
 
     def longest_wait_seconds(self) -> float:
-        """How long the row at the head of the line has been waiting; 0 when none waits whose turn has come."""
-        queued = [moment for row in self.open_rows(Status.PENDING, 100) if (moment := parse_time(row.queued_at))]
+        """How long the row that has been waiting longest has been; 0 when none waits.
+
+        The head of the line holds those that never had their turn, its end those that are put off again and again.
+        """
+        rows = self._waiting(from_the_head=True) + self._waiting(from_the_head=False)
+        queued = [moment for row in rows if (moment := parse_time(row.queued_at))]
         return (self._clock.now() - min(queued)).total_seconds() if queued else 0.0
+
+    def _waiting(self, *, from_the_head: bool) -> list[Row]:
+        answer = self._client.query(
+            TableName=self._ledger_table,
+            IndexName=OPEN_ROWS_INDEX,
+            KeyConditionExpression="#status = :status",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=serialize({":status": Status.PENDING}),
+            ScanIndexForward=from_the_head,
+            Limit=100,
+        )
+        return [row_from_item(deserialize(item)) for item in answer["Items"]]
 
     # -- workflows -----------------------------------------------------------------------------------------------------
 
@@ -298,8 +314,9 @@ class Ledger:
             condition += " AND #updated_at = :seen"
         if move.sequencer is not None:
             update["ExpressionAttributeNames"]["#sequencer"] = "sequencer"
-            values[":sequencer"] = move.sequencer
-            condition += " AND #sequencer = :sequencer"
+            if move.sequencer:
+                values[":sequencer"] = move.sequencer
+            condition += " AND #sequencer = :sequencer" if move.sequencer else " AND attribute_not_exists(#sequencer)"
         update["ExpressionAttributeValues"] |= serialize(values)
         return {**update, "ConditionExpression": condition}
 

@@ -319,4 +319,4 @@ class Move:
     to: Status
     sets: Mapping[str, Any] = field(default_factory=dict)
     seen: str | None = None  # for a row that waits: as it was when it was read; else the attempt is the condition
-    sequencer: str | None = None  # only while no later event of the key has come
+    sequencer: str | None = None  # only while no later event of the key has come; '': none has, but for a backfill

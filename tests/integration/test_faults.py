@@ -14,7 +14,7 @@ from tests.integration.world import World
 from workflow_trigger import platform_api
 from workflow_trigger.errors import AttemptLost, ReconcileFailed
 from workflow_trigger.items import row_from_item
-from workflow_trigger.model import ObjectVersion, Phase, Status
+from workflow_trigger.model import ObjectVersion, Phase, Status, iso
 from workflow_trigger.reconcile import Reconciler
 from workflow_trigger.submit import Submitter
 
@@ -463,8 +463,11 @@ def test_a_workflow_that_changed_since_it_was_read_is_not_written(world: World) 
 # -- later events ------------------------------------------------------------------------------------------------------
 
 
-def test_same_bytes_that_come_back_during_an_attempt_are_not_lost(world: World) -> None:
+@pytest.mark.parametrize("backfilled", [False, True])
+def test_same_bytes_that_come_back_during_an_attempt_are_not_lost(world: World, backfilled: bool) -> None:
     document = world.upload("a.pdf", b"same")
+    if backfilled:
+        document = replace(document, sequencer=None)
 
     class ThereAndBack(Direct):
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
@@ -475,7 +478,8 @@ def test_same_bytes_that_come_back_during_an_attempt_are_not_lost(world: World) 
             try:
                 return call()  # type: ignore[no-any-return]
             finally:
-                world.deliver(world.upload("a.pdf", b"same"), submit=False)
+                back = replace(world.upload("a.pdf", b"same"), uploaded_at=iso(world.clock.now()))
+                world.deliver(back, submit=False)
 
     world.hook = ThereAndBack()
     world.deliver(document)
@@ -499,6 +503,17 @@ class FailingS3(Direct):
             raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
         answer: T = call()
         return answer
+
+
+def test_document_that_is_put_off_again_and_again_is_seen_to_wait(world: World) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.hook = FailingS3("AccessDenied", 1_000)
+    world.deliver(document)
+    for _ in range(6):
+        world.tick(after_seconds=300)
+    assert world.row(document)["eligible_at"] > iso(world.clock.now())
+    assert world.ledger().longest_wait_seconds() > 1_500
+    assert world.counts["Held"] == world.counts["ObjectDenied"] > 3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,12 @@ OPERATIONS = ROOT / "docs/operations.md"
 
 def lines(entries: Mapping[Any, Advice], what: str) -> str:
     """A table of advice, as the page has it."""
-    places = {"stack": "NAME", "object": "s3://BUCKET/KEY", "set_key": "(the output SetApiKeyCommand)"}
+    places = {
+        "stack": "NAME",
+        "object": "s3://BUCKET/KEY",
+        "version": "VERSION",
+        "set_key": "(the output SetApiKeyCommand)",
+    }
 
     def todo(each: Advice) -> str:
         typed = f"`{each.type.format(**places)}`" if each.type else ""

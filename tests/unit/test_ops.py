@@ -13,7 +13,7 @@ import ops
 import workflow_trigger
 from ops import advice, screens
 from ops.doctor import Finding, Health
-from ops.errors import OpsError
+from ops.errors import OpsError, TypedWrongly
 from ops.find import Findings, Version
 from ops.retry import Choice, moment_before_now
 from ops.stack import split_url
@@ -54,9 +54,9 @@ def test_every_status_has_an_advice_and_names_a_command_where_somebody_has_to_ac
 
 def test_advice_can_be_pasted_into_a_shell() -> None:
     found = advice.filled(
-        advice.OF_STATUS[Status.FAILED], stack="s", set_key="", object_url="s3://b/it's $(rm) {x}.pdf"
+        advice.OF_STATUS[Status.FAILED], stack="s", object_url="s3://b/it's $(rm) {x}.pdf", version="v"
     )
-    assert found.todo.endswith("""retry --stack s --object 's3://b/it'"'"'s $(rm) {x}.pdf'""")
+    assert found.todo.endswith("""retry --stack s --object 's3://b/it'"'"'s $(rm) {x}.pdf' --version v""")
 
 
 def test_output_that_the_platform_no_longer_has_needs_somebody() -> None:
@@ -76,13 +76,13 @@ def test_remote_texts_control_no_terminal() -> None:
     assert screens.visible("a\x1b[31m\u202e[bold]\n") == "a\\x1b[31m\\u202e\\[bold]\\n"
 
 
-@pytest.mark.parametrize("age", ["soon", "1w", "-3d", "3", "1.5h", ""])
+@pytest.mark.parametrize("age", ["soon", "1w", "-3d", "3", "1.5h", "", "999999d"])
 def test_age_that_cannot_be_read_is_refused(age: str) -> None:
     with pytest.raises(OpsError, match="90s, 30m, 2h or 7d"):
         moment_before_now(age)
 
 
-@pytest.mark.parametrize("url", ["bucket/key", "https://b/k", "s3://", "s3:///key"])
+@pytest.mark.parametrize("url", ["bucket/key", "https://b/k", "s3://", "s3:///key", ""])
 def test_address_that_cannot_be_read_is_refused(url: str) -> None:
     with pytest.raises(OpsError, match="s3://bucket/key"):
         split_url(url)
@@ -92,7 +92,13 @@ def test_key_is_taken_as_it_is() -> None:
     assert split_url("s3://b/a b+c%20/d?e") == ("b", "a b+c%20/d?e")
 
 
-ROW: dict[str, Any] = {"status": "FAILED", "object": "s3://b/in/a.pdf", "updated_at": NOW, "error": {"type": "X"}}
+ROW: dict[str, Any] = {
+    "status": "FAILED",
+    "object": "s3://b/in/a.pdf",
+    "version": "v1",
+    "updated_at": NOW,
+    "error": {"type": "X"},
+}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +110,8 @@ ROW: dict[str, Any] = {"status": "FAILED", "object": "s3://b/in/a.pdf", "updated
         ({"error_types": ("Y",)}, False),
         ({"prefix": "s3://b/in/"}, True),
         ({"prefix": "s3://b/out/"}, False),
+        ({"object": "s3://b/in/a.pdf", "version": "v1"}, True),
+        ({"object": "s3://b/in/a.pdf", "version": "v2"}, False),
         ({"ended_after": "2026-05-05T11:00:00.000000Z"}, True),
         ({"ended_after": "2026-05-05T13:00:00.000000Z"}, False),
         ({"ended_before": "2026-05-05T11:00:00.000000Z"}, False),
@@ -117,6 +125,12 @@ def test_retry_chooses_by_status_error_prefix_and_age(choice: dict[str, Any], is
 def test_rows_on_their_way_cannot_be_chosen(status: Status) -> None:
     with pytest.raises(OpsError, match="on its way"):
         Choice(statuses=(status,), ended_before=NOW)
+
+
+@pytest.mark.parametrize("choice", [{"object": ""}, {"prefix": ""}, {"version": "v1"}])
+def test_choice_that_would_mean_everything_by_accident_is_refused(choice: dict[str, Any]) -> None:
+    with pytest.raises(TypedWrongly):
+        Choice(ended_before=NOW, **choice)
 
 
 def rendered(what: Any) -> str:

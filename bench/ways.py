@@ -1,0 +1,176 @@
+"""Ways to take objects from S3 to the run endpoint, ours and others', in a process each that measures itself.
+
+`python -m bench.ways WAY SIZE COUNT [CHUNK_BYTES]` prints seconds and peak memory, after a first small relay that loads
+what there is to load.
+"""
+
+import contextlib
+import json
+import re
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+from urllib.parse import urlsplit
+
+import boto3
+import urllib3
+from botocore.config import Config
+
+from local.loopback import server
+
+type Relay = Callable[[Sequence[str], int, str], None]
+
+_CHUNK_BYTES = 1024 * 1024
+_URL = "{sink}/api/v1/workflows/00000000-0000-0000-0000-000000000000/run"
+
+
+def _s3(url: str) -> Any:
+    config = Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=config,
+    )
+
+
+def ours(objects: Sequence[str], size: int, sink: str) -> None:
+    """The product's own source, encoder and platform."""
+    from workflow_trigger.clock import Clock, Deadline
+    from workflow_trigger.model import ObjectVersion
+    from workflow_trigger.multipart import Encoder, Part
+    from workflow_trigger.platform_api import Platform, connection_pool
+    from workflow_trigger.source import Source
+
+    deadline = Deadline.in_seconds(Clock(), 900)
+    platform = Platform(api_url=sink, api_key=Mock(value=lambda: "key"), pool=connection_pool(sink), deadline=deadline)
+    parts = []
+    for number, url in enumerate(objects):
+        version = ObjectVersion(
+            bucket="bucket",
+            key=str(size),
+            version_id=None,
+            etag="e",
+            size_bytes=size,
+            sequencer=None,
+            uploaded_at=None,
+        )
+        opened = Source(_s3(url)).open(version)
+        part = Part(
+            field="input_files",
+            filename=f"{number}.pdf",
+            content_type=opened.content_type,
+            length_bytes=opened.length_bytes,
+            chunks=opened.chunks,
+        )
+        parts.append(part)
+    platform.run("workflow", Encoder(parts, boundary=uuid.uuid4().hex), lambda _seconds: None)
+
+
+def read_everything(objects: Sequence[str], size: int, sink: str) -> None:
+    """What most handlers do: `get_object().read()`, then urllib3's `fields`."""
+    bodies = [_s3(url).get_object(Bucket="bucket", Key=str(size))["Body"].read() for url in objects]
+    fields = [("input_files", (f"{number}.pdf", body, "application/pdf")) for number, body in enumerate(bodies)]
+    urllib3.request("POST", _URL.format(sink=sink), fields=fields, headers={"unstructured-api-key": "key"})
+
+
+def disk(objects: Sequence[str], size: int, sink: str) -> None:
+    """Download to disk, then post the files."""
+    with tempfile.TemporaryDirectory() as folder:
+        fields = []
+        for number, url in enumerate(objects):
+            path = Path(folder, f"{number}.pdf")
+            _s3(url).download_file("bucket", str(size), str(path))
+            fields.append(("input_files", (path.name, path.read_bytes(), "application/pdf")))
+        urllib3.request("POST", _URL.format(sink=sink), fields=fields, headers={"unstructured-api-key": "key"})
+
+
+def sdk(objects: Sequence[str], size: int, sink: str) -> None:
+    """The vendor's SDK."""
+    from unstructured_client import UnstructuredClient
+    from unstructured_client.models import operations, shared
+
+    bodies = [_s3(url).get_object(Bucket="bucket", Key=str(size))["Body"].read() for url in objects]
+    files = [
+        shared.BodyRunWorkflowInputFiles(content=body, file_name=f"{number}.pdf", content_type="application/pdf")
+        for number, body in enumerate(bodies)
+    ]
+    request = operations.RunWorkflowRequest(
+        workflow_id="00000000-0000-0000-0000-000000000000",
+        body_run_workflow=shared.BodyRunWorkflow(input_files=files),
+    )
+    client = UnstructuredClient(api_key_auth="key", server_url=sink)  # without a name it is cleared away too early
+    client.workflows.run_workflow(request=request)
+
+
+def raw_socket(objects: Sequence[str], size: int, sink: str) -> None:
+    """The limit: bytes from one socket to another, no HTTP beyond the heads."""
+    boundary = b"0" * 32
+    heads = [
+        b"\r\n--" + boundary + b'\r\nContent-Disposition: form-data; name="input_files"; filename="%d.pdf"\r\n\r\n' % n
+        for n in range(len(objects))
+    ]
+    closing = b"\r\n--" + boundary + b"--\r\n"
+    length = sum(map(len, heads)) + size * len(objects) + len(closing)
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with _connected(sink) as out:
+        out.sendall(b"POST /run HTTP/1.1\r\nHost: sink\r\nContent-Length: %d\r\n\r\n" % length)
+        for head, url in zip(heads, objects, strict=True):
+            out.sendall(head)
+            with _connected(url) as source:
+                source.sendall(b"GET /bucket/%d HTTP/1.1\r\nHost: source\r\n\r\n" % size)
+                answer = b""
+                while b"\r\n\r\n" not in answer:
+                    answer += source.recv(4096)
+                first = answer.partition(b"\r\n\r\n")[2]
+                out.sendall(first)
+                left = size - len(first)
+                while left:
+                    received = source.recv_into(buffer, min(left, _CHUNK_BYTES))
+                    out.sendall(buffer[:received])
+                    left -= received
+        out.sendall(closing)
+        out.recv(4096)
+
+
+def _connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname or "", parts.port or 80))
+
+
+WAYS: Mapping[str, Relay] = {
+    "ours": ours,
+    "read_everything": read_everything,
+    "disk": disk,
+    "sdk": sdk,
+    "raw_socket": raw_socket,
+}
+
+
+def main(way: str, size: int, count: int, chunk_bytes: int | None) -> None:
+    """Relay `count` objects of `size` bytes in one run."""
+    if chunk_bytes:
+        from workflow_trigger import source
+
+        source.CHUNK_BYTES = chunk_bytes
+    with contextlib.ExitStack() as ends:
+        *objects, sink = [ends.enter_context(server()) for _ in range(count + 1)]
+        WAYS[way](objects[:1], 1_000, sink)
+        began = time.perf_counter()
+        WAYS[way](objects, size, sink)
+        seconds = time.perf_counter() - began
+    # Not ru_maxrss, which a new process takes over from the one that started it.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(json.dumps({"seconds": seconds, "peak_kb": int(peak[1]) if peak else 0}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)

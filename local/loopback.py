@@ -1,0 +1,95 @@
+"""HTTP enough for both ends of a relay, each in a process of its own: objects of zeros, and a sink that discards."""
+
+import contextlib
+import multiprocessing
+import re
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+
+_BLOCK = bytes(1024 * 1024)
+_JOB = (
+    b'{"id": "%b", "workflow_id": "%b", "workflow_name": "w", "status": "SCHEDULED", '
+    b'"created_at": "2026-01-01T00:00:00Z", "input_file_ids": [], "output_node_files": [], "job_type": "ephemeral"}'
+)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """An address: GET .../SIZE answers that many zeros, a range of them if asked; POST reads all and answers a job."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener,), daemon=True)
+        process.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            process.terminate()
+            process.join()
+
+
+def _serve(listener: socket.socket) -> None:
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_answer, args=(connection,), daemon=True).start()
+
+
+def _answer(connection: socket.socket) -> None:
+    with connection, contextlib.suppress(OSError):
+        while request := _head(connection):
+            if request.startswith((b"GET", b"HEAD")):
+                _send_zeros(connection, request)
+            else:
+                _drain(connection, request)
+
+
+def _head(connection: socket.socket) -> bytes:
+    """A request's head, and not a byte more."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        ahead = connection.recv(4096, socket.MSG_PEEK)
+        if not ahead:
+            return b""
+        end = (head + ahead).find(b"\r\n\r\n")
+        head += connection.recv(len(ahead) if end < 0 else end + 4 - len(head))
+    return head
+
+
+def _send_zeros(connection: socket.socket, request: bytes) -> None:
+    size = int(request.split()[1].rpartition(b"/")[2].partition(b"?")[0])
+    found = re.search(rb"range: bytes=(\d+)-(\d+)", request, re.IGNORECASE)
+    first, last = (int(found[1]), min(int(found[2]), size - 1)) if found else (0, size - 1)
+    status = b"206 Partial Content\r\nContent-Range: bytes %d-%d/%d" % (first, last, size) if found else b"200 OK"
+    left = last - first + 1
+    connection.sendall(b'HTTP/1.1 %b\r\nETag: "e"\r\nContent-Length: %d\r\n\r\n' % (status, left))
+    while left and request.startswith(b"GET"):
+        connection.sendall(_BLOCK[:left] if left < len(_BLOCK) else _BLOCK)
+        left -= min(left, len(_BLOCK))
+
+
+def _drain(connection: socket.socket, head: bytes) -> None:
+    buffer = bytearray(1024 * 1024)
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    if found:
+        left = int(found[1])
+        while left:
+            received = connection.recv_into(buffer, min(left, len(buffer)))
+            if not received:
+                return
+            left -= received
+    else:
+        _drain_chunked(connection)
+    answer = _JOB % (uuid.uuid4().hex.encode(), b"00000000-0000-0000-0000-000000000000")
+    connection.sendall(
+        b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(answer), answer)
+    )
+
+
+def _drain_chunked(connection: socket.socket) -> None:
+    with connection.makefile("rb", buffering=1024 * 1024) as body:
+        while size := int(body.readline().partition(b";")[0], 16):
+            while size:
+                size -= len(body.read(min(size, len(_BLOCK))))
+            body.readline()
+        body.readline()
