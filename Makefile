@@ -17,10 +17,11 @@ ENVIRONMENTS := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready
 FILE ?= events/documents/sample.pdf
 EVENT ?= events/s3-put.json
 KEY ?=
+ONLY ?=
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up invoke event test soak check format lock clean
+.PHONY: help setup run up invoke event test soak bench check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -28,6 +29,7 @@ help:
 	@echo 'make invoke   EVENT=events/s3-put.json: the built function in the real Lambda runtime'
 	@echo 'make event    KEY=...: write a true event for an object of the local stack'
 	@echo 'make soak     1,000 uploads while a fifth of all answers is wrong'
+	@echo 'make bench    memory, speed, start, work, draining, burst, money; ONLY="relay start" for some of them'
 	@echo 'make check    format, lint, types, template'
 	@echo 'make lock     resolve the pinned requirements anew'
 	@echo 'make clean    remove what the others made'
@@ -50,6 +52,8 @@ $(TOOLS)/ministack/ready: local/requirements-ministack.txt
 	$(make_environment)
 $(TOOLS)/sam/ready: local/requirements-sam.txt
 	$(make_environment)
+$(TOOLS)/bench/ready: bench/requirements.txt
+	$(make_environment)
 
 run: setup
 	@$(RUN) -m local.run "$(FILE)"
@@ -69,6 +73,9 @@ test: setup check
 soak: setup
 	@$(RUN) -m tests.soak
 
+bench: setup $(TOOLS)/bench/ready
+	@PYTHONPATH=src:. $(TOOLS)/bench/bin/python -m bench $(ONLY)
+
 check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -87,6 +94,9 @@ lock: setup
 	@$(COMPILE) local/requirements.in -c src/requirements.txt -o local/requirements.txt
 	@$(COMPILE) local/requirements-ministack.in -o local/requirements-ministack.txt
 	@$(COMPILE) local/requirements-sam.in -o local/requirements-sam.txt
+	@$(COMPILE) bench/requirements.in -c src/requirements.txt -o bench/requirements.txt
+	@$(COMPILE) bench/packages/floor/requirements.in -c src/requirements.txt -o bench/packages/floor/requirements.txt
+	@$(COMPILE) bench/packages/sdk/requirements.in -c src/requirements.txt -o bench/packages/sdk/requirements.txt
 
 clean:
 	@rm -rf .venv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,12 +24,13 @@ class Submitter:
 
     def fill(self, fresh: Sequence[Row]) -> None:
         """Give every free workflow of the pool a batch, as long as rows wait. `fresh` may not be in the index yet."""
-        line = self._invocation.line(fresh)
-        for workflow in self._invocation.ledger.workflows(self._invocation.settings.workflow_ids) if line else ():
-            if not self._invocation.has_time():
+        clock = self._invocation.clock
+        pool = self._invocation.ledger.workflows(self._invocation.settings.workflow_ids)
+        free = [workflow for workflow in pool if workflow.is_free(clock.now())]
+        line = self._invocation.line(fresh) if free else []
+        for workflow in free:
+            if not line or not self._invocation.has_time():
                 return
-            if not workflow.is_free(self._invocation.clock.now()):
-                continue
             try:
                 after = self.submit(workflow, line)
                 line = [row for row in line if row.key not in after.rows]

@@ -16,6 +16,7 @@ from workflow_trigger.errors import AttemptLost, ReconcileFailed
 from workflow_trigger.items import row_from_item
 from workflow_trigger.model import ObjectVersion, Phase, Status, iso
 from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.source import CHUNK_BYTES
 from workflow_trigger.submit import Submitter
 
 
@@ -539,7 +540,11 @@ def test_object_that_cannot_be_had_leaves_and_the_rest_goes_on(world: World, cod
 
 
 def test_object_that_breaks_in_the_middle_for_good_is_not_sent_and_the_rest_goes_on(world: World) -> None:
-    documents = [world.upload("a.pdf", b"a"), world.upload("b.pdf", bytes(3_000_000)), world.upload("c.pdf", b"c")]
+    documents = [
+        world.upload("a.pdf", b"a"),
+        world.upload("b.pdf", bytes(3 * CHUNK_BYTES)),
+        world.upload("c.pdf", b"c"),
+    ]
 
     class Breaking(Direct):
         reads = 0
@@ -906,7 +911,7 @@ def test_file_that_cannot_be_streamed_in_one_invocation_is_rejected_after_two_tr
             answer: T = call()
             return answer
 
-    slow = world.upload("slow.pdf", bytes(4_000_000))
+    slow = world.upload("slow.pdf", bytes(4 * CHUNK_BYTES))
     world.hook = Slow()
     world.deliver(slow)
     row = world.row(slow)

@@ -1,0 +1,188 @@
+"""How fast a backlog drains, on simulated time; beside a handler without a ledger, and a queue as the waiting room."""
+
+import math
+import random
+import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from bench.report import Check, Section, plot
+from bench.world import JOB_SECONDS, SimulatedClock, counted_world
+from local.platform_state import Behaviour, Fault, PlatformState
+from local.simulated_platform import serving
+from local.stack import Aws
+from workflow_trigger.model import FINAL
+
+FILES = 1_000
+PER_RUN = 10
+_HOURS = 12
+_QUEUE_BACKLOGS = (100, 1_000, 10_000)
+_VISIBILITY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What it took."""
+
+    completed: int
+    jobs: int
+    seconds: float
+    share_working: float
+
+
+def drain(aws: Aws, pool: int) -> Drained:
+    """Upload all at once; then the schedule, minute by minute, as deployed."""
+    clock = SimulatedClock()
+    chance = random.Random(pool)
+    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), clock) as world:
+        world.grow_pool(pool)
+        world.state.chance = lambda call: (
+            Fault("run", "job", job={"seconds": chance.uniform(*JOB_SECONDS)}) if call == "run" else None
+        )
+        clock.begin()
+        versions = [world.upload(f"{number:04}.pdf", str(number).encode()) for number in range(FILES)]
+        for first in range(0, FILES, PER_RUN):
+            world.deliver(*versions[first : first + PER_RUN])
+        minute = clock.now()
+        for _ in range(_HOURS * 60):
+            world.tick(window_seconds=50)
+            if all(row["status"] in FINAL for row in world.rows()):
+                break
+            minute += timedelta(minutes=1)
+            clock.sleep_until(minute)
+        clock.end()
+        jobs = list(world.state.jobs.values())
+        began, ended = min(job.created for job in jobs), max(job.created + job.seconds for job in jobs)
+        by_workflow = [
+            [job for job in jobs if job.workflow_id == workflow_id] for workflow_id in world.settings.workflow_ids
+        ]
+        spans = [
+            max(job.created + job.seconds for job in each) - min(job.created for job in each) for each in by_workflow
+        ]
+        completed = sum(row["status"] == "COMPLETED" for row in world.rows())
+        return Drained(completed, len(jobs), ended - began, sum(job.seconds for job in jobs) / sum(spans))
+
+
+def naive(seconds_between: float) -> int:
+    """Post on each event and trust the 202: how many of the documents are lost."""
+    now = [0.0]
+    with tempfile.TemporaryDirectory() as folder:
+        chance = random.Random(0)
+        state = PlatformState(Path(folder), Behaviour(), lambda: now[0])
+        state.chance = lambda call: (
+            Fault("run", "job", job={"seconds": chance.uniform(*JOB_SECONDS)}) if call == "run" else None
+        )
+        with serving(state) as url, urllib3.PoolManager() as pool:
+            run = f"{url}/api/v1/workflows/00000000-0000-0000-0000-000000000001/run"
+            for number in range(FILES):
+                fields = {"input_files": (f"{number}.pdf", b"x", "application/pdf")}
+                answer = pool.request("POST", run, fields=fields, headers={"unstructured-api-key": "local-key"})
+                if answer.status != 202:
+                    raise RuntimeError(answer.data)
+                now[0] += seconds_between
+        return FILES - len(state.accepted())
+
+
+def queue_as_waiting_room(backlog: int) -> float:
+    """Invocations for each file when files wait as messages that are received again until a workflow is free.
+
+    The kindest case: ten messages an invocation, ten files a job, no message ever given up.
+    """
+    job_seconds = sum(JOB_SECONDS) / 2
+    waiting, invocations, now, free_at = backlog, 0, 0.0, 0.0
+    while waiting:
+        invocations += math.ceil(waiting / PER_RUN)
+        if now >= free_at:
+            waiting -= min(waiting, PER_RUN)
+            free_at = now + job_seconds
+        now += _VISIBILITY_SECONDS
+    return invocations / backlog
+
+
+def ledger_as_waiting_room(drained: Drained) -> float:
+    """Ours: one invocation for ten uploads, and one each minute, whoever waits."""
+    return 1 / PER_RUN + drained.seconds / 60 / FILES
+
+
+def measure(aws: Aws) -> Section:
+    """All of it."""
+    one, four = drain(aws, 1), drain(aws, 4)
+    lost_at_once, lost_slowly = naive(0), naive(10)
+    by_queue = {backlog: queue_as_waiting_room(backlog) for backlog in _QUEUE_BACKLOGS}
+    section = Section(
+        name="drain",
+        title="Draining a backlog",
+        how=f"{FILES:,} files uploaded at once, jobs of {JOB_SECONDS[0]:.0f} to {JOB_SECONDS[1]:.0f} s, default "
+        "parameters; the real use cases on simulated time against the simulated platform. Without a ledger: a "
+        "handler that "
+        "posts on each event and trusts the 202. Queue as the waiting room: files wait as messages that are "
+        "received again "
+        "every minute until a workflow is free (computed for the kindest case).",
+        header=["", "completed", "lost", "jobs", "time", "working"],
+        rows=[
+            [
+                "ours, one workflow",
+                f"{one.completed:,}",
+                str(FILES - one.completed),
+                str(one.jobs),
+                _hours(one),
+                _share(one),
+            ],
+            [
+                "ours, a pool of four",
+                f"{four.completed:,}",
+                str(FILES - four.completed),
+                str(four.jobs),
+                _hours(four),
+                _share(four),
+            ],
+            ["no ledger, all at once", f"{FILES - lost_at_once:,}", f"**{lost_at_once:,}**", "", "", ""],
+            ["no ledger, one every 10 s", f"{FILES - lost_slowly:,}", f"**{lost_slowly:,}**", "", "", ""],
+            *(
+                [
+                    f"queue as the waiting room, {backlog:,} files",
+                    "",
+                    "",
+                    "",
+                    "",
+                    f"{each:.1f} invocations for each file",
+                ]
+                for backlog, each in by_queue.items()
+            ),
+            [f"ours, {FILES:,} files", "", "", "", "", f"{ledger_as_waiting_room(one):.2f} invocations for each file"],
+        ],
+        data={
+            "invocations_per_file_by_queue": {str(k): v for k, v in by_queue.items()},
+            "lost_without_ledger": {"at once": lost_at_once, "one every 10 s": lost_slowly},
+        },
+    )
+    most_jobs = math.ceil(FILES / PER_RUN) + 2
+    section.checks = [
+        Check("files that are not completed", FILES - min(one.completed, four.completed), 0),
+        Check("share of the time in which the workflow works", one.share_working, 0.95, at_most=False),
+        Check("jobs", max(one.jobs, four.jobs), most_jobs),
+        Check("times as fast with four workflows", one.seconds / four.seconds, 3.8, at_most=False),
+    ]
+
+    def draw(axes: Any) -> None:
+        ours = ledger_as_waiting_room(one)
+        axes.plot(list(by_queue), list(by_queue.values()), marker="o", label="queue as the waiting room", color="#c44")
+        axes.plot(list(by_queue), [ours] * len(by_queue), marker="o", label="ledger", color="#2a7")
+        axes.set(xscale="log", yscale="log", xlabel="backlog, files", ylabel="invocations for each file")
+        axes.set(title="What waiting costs")
+        axes.legend(frameon=False)
+
+    section.picture = plot("drain", draw)
+    return section
+
+
+def _hours(drained: Drained) -> str:
+    return f"{drained.seconds / 3600:.2f} h"
+
+
+def _share(drained: Drained) -> str:
+    return f"{drained.share_working:.1%}"

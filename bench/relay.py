@@ -1,0 +1,106 @@
+"""Memory and throughput of the relay, beside what others do."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+
+from bench.report import Check, Section, plot
+from local.stack import ROOT
+
+KB, MB, GB = 1_000, 1_000_000, 1_000_000_000
+SIZES = {
+    "1 KB": (KB, 1),
+    "10 MB": (10 * MB, 1),
+    "100 MB": (100 * MB, 1),
+    "1 GB": (GB, 1),
+    "10 x 100 MB": (100 * MB, 10),
+}
+NAMES = {
+    "ours": "ours",
+    "read_everything": "`get_object().read()`, urllib3 `fields`",
+    "sdk": "the vendor's SDK",
+    "disk": "download to disk, then post",
+    "raw_socket": "raw sockets (the limit)",
+}
+CHUNKS = (256 * 1024, 1024 * 1024, 2 * 1024 * 1024, 4 * 1024 * 1024, 8 * 1024 * 1024)
+_HANG_SECONDS = 300
+
+
+def relayed(way: str, size: int, count: int, chunk_bytes: int | None = None) -> tuple[float, int]:
+    """Seconds, and peak memory in KB, of one relay in a process of its own."""
+    arguments = [way, str(size), str(count), *([str(chunk_bytes)] if chunk_bytes else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.ways", *arguments],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=_HANG_SECONDS,
+        check=True,
+    )
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return figures["seconds"], figures["peak_kb"]
+
+
+def measure(repeats: int) -> Section:
+    """All ways at all sizes, by turns; then ours with other chunks."""
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    peaks: dict[str, dict[str, float]] = defaultdict(dict)
+    for label, (size, count) in SIZES.items():
+        runs = defaultdict(list)
+        for _ in range(repeats):
+            for way in NAMES:
+                runs[way].append(relayed(way, size, count))
+        for way, figures in runs.items():
+            seconds[way][label] = statistics.median(each[0] for each in figures)
+            peaks[way][label] = statistics.median(each[1] for each in figures) / 1024
+    chunks = {chunk: statistics.median(relayed("ours", GB, 1, chunk)[0] for _ in range(repeats)) for chunk in CHUNKS}
+    section = Section(
+        name="relay",
+        title="Memory and throughput",
+        how=f"From a plain HTTP server to one that discards, both in processes of their own on loopback; medians of "
+        f"{repeats} runs by turns, each in a new process. Peak memory is that of the whole process, Python and boto3 "
+        "included.",
+        header=["", *(f"{label}: s · peak MB" for label in SIZES)],
+        rows=[
+            [name, *(f"{seconds[way][label]:.3f} · {peaks[way][label]:,.0f}" for label in SIZES)]
+            for way, name in NAMES.items()
+        ],
+        data={"seconds": seconds, "peak_mb": peaks, "seconds_by_chunk_bytes": {str(k): v for k, v in chunks.items()}},
+    )
+    chunk_texts = ", ".join(f"{chunk // 1024:,} KiB {taken:.2f} s" for chunk, taken in chunks.items())
+    section.how += f" Ours at 1 GB by the size of a chunk: {chunk_texts}."
+    most = max(peaks["ours"][label] - peaks["ours"]["1 KB"] for label in SIZES)
+    section.checks = [
+        Check("peak memory above that of 1 KB, at any size (MB)", most, 16),
+        Check(
+            "times as fast as `read()` at 1 GB",
+            seconds["read_everything"]["1 GB"] / seconds["ours"]["1 GB"],
+            5,
+            at_most=False,
+        ),
+        Check(
+            "times as fast as the vendor's SDK at 1 GB",
+            seconds["sdk"]["1 GB"] / seconds["ours"]["1 GB"],
+            2.5,
+            at_most=False,
+        ),
+        Check(
+            "share of the raw sockets' speed at 1 GB",
+            seconds["raw_socket"]["1 GB"] / seconds["ours"]["1 GB"],
+            0.85,
+            at_most=False,
+        ),
+    ]
+
+    def draw(axes: object) -> None:
+        labels = [label for label in SIZES if " x " not in label]
+        for way in NAMES:
+            axes.plot(labels, [peaks[way][label] for label in labels], marker="o", label=way.replace("_", " "))  # type: ignore[attr-defined]
+        axes.set(yscale="log", ylabel="peak memory, MB", title="Peak memory by the size of the document")  # type: ignore[attr-defined]
+        axes.legend(frameon=False)  # type: ignore[attr-defined]
+
+    section.picture = plot("relay", draw)
+    return section

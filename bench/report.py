@@ -1,0 +1,89 @@
+"""Tables, verdicts and plots: `bench/results/`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure, and where it has to be."""
+
+    what: str
+    figure: float
+    limit: float
+    at_most: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is there."""
+        return self.figure <= self.limit if self.at_most else self.figure >= self.limit
+
+
+@dataclass(slots=True)
+class Section:
+    """One measurement: a table, what it proves, and how it was taken."""
+
+    name: str
+    title: str
+    how: str
+    header: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    picture: str | None = None
+
+    def markdown(self) -> str:
+        """The section as the README shows it."""
+        lines = [f"## {self.title}", "", self.how, ""]
+        lines += [f"| {' | '.join(self.header)} |", f"|{'---|' * len(self.header)}"]
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        if self.checks:
+            lines += ["", "| what has to hold | measured | limit | |", "|---|---|---|---|"]
+            for each in self.checks:
+                bound = "at most" if each.at_most else "at least"
+                mark = "yes" if each.holds else "**no**"
+                lines.append(f"| {each.what} | {each.figure:.3g} | {bound} {each.limit:g} | {mark} |")
+        if self.picture:
+            lines += ["", f"![{self.title}]({self.picture})"]
+        return "\n".join([*lines, ""])
+
+
+def save(sections: Sequence[Section]) -> None:
+    """Write each section's data, and the page from all that are there."""
+    RESULTS.mkdir(exist_ok=True)
+    for section in sections:
+        (RESULTS / f"{section.name}.json").write_text(json.dumps(asdict(section), indent=1) + "\n")
+    order = ("relay", "start", "work", "drain", "burst", "cost")
+    found = [path for name in order if (path := RESULTS / f"{name}.json").is_file()]
+    pages = [_loaded(json.loads(path.read_text())).markdown() for path in found]
+    intro = (
+        "# Measured\n\nWritten by `make bench`. All that is compared ran side by side in one run on one machine: the "
+        "ratios hold elsewhere, the absolute figures do not.\n\n"
+    )
+    (RESULTS / "README.md").write_text(intro + "\n".join(pages))
+
+
+def _loaded(section: Mapping[str, Any]) -> Section:
+    return Section(**{**section, "checks": [Check(**check) for check in section["checks"]]})
+
+
+def plot(name: str, draw: Any) -> str:
+    """Draw a picture; `draw` gets matplotlib's axes. Returns its file name."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = name
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 3.6), layout="constrained")
+    draw(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return f"{name}.svg"

@@ -1,0 +1,171 @@
+"""Remote calls and processor time for each file, from the upload to the final row, at any backlog."""
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.report import Check, Section, plot
+from bench.world import CountedWorld, counted_world
+from local.stack import Aws
+from tests.integration.world import TestClock
+from workflow_trigger.model import ObjectVersion
+from workflow_trigger.reconcile import Reconciler
+
+BACKLOGS = (100, 1_000, 10_000)
+_BATCHES = 8  # measured, after two that are not
+_POLLS = ("job",)
+_ON_UPLOAD = 10  # messages of an invocation
+
+
+def measure(aws: Aws) -> Section:
+    """One file at a time, then batches of ten behind ever more files that wait."""
+    figures = {"one file": _measured(aws, backlog=_BATCHES, batch=1)}
+    figures |= {f"ten, {backlog:,} waiting": _measured(aws, backlog=backlog, batch=10) for backlog in BACKLOGS}
+    section = Section(
+        name="work",
+        title="Work for each file",
+        how="Calls by the SDK's own events, the platform's by the simulated platform; from the event to the final "
+        "row, with "
+        "announcements, without polls of a running job and without results. Processor time is that of the thread that "
+        "runs the handler, its waiting left out. Write units: what DynamoDB bills, by the sizes of the items and the "
+        "indexes that a write touches; a transaction counts twice.",
+        header=["", "S3", "DynamoDB", "platform", "EventBridge", "DynamoDB write units", "processor, ms"],
+        rows=[
+            [
+                name,
+                *(f"{each[kind]:.2f}" for kind in ("s3", "dynamodb", "platform", "events", "write_units")),
+                f"{each['cpu_ms']:.1f}",
+            ]
+            for name, each in figures.items()
+        ],
+        data=figures,
+    )
+    ten = [figures[f"ten, {backlog:,} waiting"] for backlog in BACKLOGS]
+    spread = {
+        kind: max(each[kind] for each in ten) / min(each[kind] for each in ten) - 1 for kind in ("dynamodb", "platform")
+    }
+    section.checks = [
+        Check("S3 calls for a file, in tens", max(each["s3"] for each in ten), 1),
+        Check("DynamoDB calls for a file, in tens", max(each["dynamodb"] for each in ten), 2),
+        Check("platform calls for a file, in tens", max(each["platform"] for each in ten), 0.5),
+        Check("DynamoDB calls, the most above the least at 100 to 10,000 waiting", spread["dynamodb"], 0.05),
+        Check("platform calls, the same", spread["platform"], 0.05),
+    ]
+
+    def draw(axes: Any) -> None:
+        for kind in ("dynamodb", "s3", "platform"):
+            axes.plot([f"{backlog:,}" for backlog in BACKLOGS], [each[kind] for each in ten], marker="o", label=kind)
+        axes.set(ylim=(0, 2.5), xlabel="files that wait", ylabel="calls for a file", title="Work for each file")
+        axes.legend(frameon=False)
+
+    section.picture = plot("work", draw)
+    return section
+
+
+def _measured(aws: Aws, *, backlog: int, batch: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), TestClock()) as world:
+        world.configure(max_files_per_run=batch)
+        real = (_BATCHES + 3) * batch
+        versions = [world.upload(f"{number:05}.pdf", b"x" * 1_000) for number in range(min(backlog, real))]
+        versions += [_never_read(world, number) for number in range(len(versions), backlog)]
+        world.stranger()  # the workflow is busy while they arrive
+        world.tick()
+        world.calls.clear()
+        began = time.thread_time()
+        for first in range(0, len(versions), _ON_UPLOAD if batch > 1 else 1):
+            world.deliver(*versions[first : first + (_ON_UPLOAD if batch > 1 else 1)])
+        registering = _by_service(world.calls, len(versions))
+        cpu_registering = (time.thread_time() - began) / len(versions)
+        world.clock.sleep(200)
+        _step(world)  # the stranger's job has ended: the first batch goes
+        _job_passes(world)
+        batches = min(_BATCHES, backlog // batch - 2)
+        world.calls.clear()
+        world.state.requests.clear()
+        began = time.thread_time()
+        for _ in range(batches):
+            _job_passes(world)
+        files = batches * batch
+        cpu = (time.thread_time() - began) / files + cpu_registering
+        calls = _by_service(world.calls, files)
+        asked = sum(number for name, number in world.state.requests.items() if name not in {*_POLLS, "run-early"})
+        finals = sum(row["status"] == "COMPLETED" for row in world.rows())
+        if finals < files:
+            raise RuntimeError(f"{finals} of {files} files were completed")
+        return {
+            "s3": registering["s3"] + calls["s3"],
+            "dynamodb": registering["dynamodb"] + calls["dynamodb"],
+            "events": registering["events"] + calls["events"],
+            "platform": asked / files,
+            "write_units": _write_units(world, files, batch),
+            "cpu_ms": cpu * 1_000,
+        }
+
+
+def _never_read(world: CountedWorld, number: int) -> ObjectVersion:
+    """A file that only waits: its object is not looked at before the measurement ends."""
+    world.sequence += 1
+    return ObjectVersion(
+        bucket=world.bucket,
+        key=f"{number:05}.pdf",
+        version_id=None,
+        etag=f"{number:032x}",
+        size_bytes=1_000,
+        sequencer=f"{world.sequence:016X}",
+        uploaded_at=None,
+    )
+
+
+def _job_passes(world: CountedWorld) -> None:
+    """The platform begins to work, which a poll sees; then it ends, which another sees, and the next batch goes."""
+    world.clock.sleep(10)
+    _step(world)
+    world.clock.sleep(120)
+    _step(world)
+
+
+def _step(world: CountedWorld) -> None:
+    """What the schedule does for one workflow when it looks at it."""
+    reconciler = Reconciler(world.invocation())
+    (workflow,) = world.ledger().workflows(world.settings.workflow_ids)
+    world.calls["dynamodb BatchGetItem"] -= 1  # the look itself is a poll
+    reconciler.step_or_reload(workflow)
+
+
+def _by_service(calls: Counter[str], files: int) -> dict[str, float]:
+    return {
+        service: sum(number for name, number in calls.items() if name.startswith(service)) / files
+        for service in ("s3", "dynamodb", "events")
+    }
+
+
+def _write_units(world: CountedWorld, files: int, batch: int) -> float:
+    """On-demand write units of one file's way: its own row's writes and its share of its workflow's."""
+    rows = world.dynamodb.scan(TableName=world.settings.ledger_table, Limit=files)["Items"]
+    workflows = world.dynamodb.scan(TableName=world.settings.workflows_table)["Items"]
+    row = max(1, -(-_size(rows) // 1024))
+    workflow = max(1, -(-_size(workflows) // 1024))
+    registered = row + 1  # and its entry in the line
+    attached = 2 * row + 2  # its entry leaves one state of the line for the next: a delete and a put
+    accepted = 2 * row + 2 + 1  # and the index by job
+    running = 2 * row + 2
+    final = 2 * row + 1
+    of_the_workflow = (1 + 2 + 1 + 2 + 2 + 2) * workflow  # claim, attach, commit, accepted, running, final
+    return registered + attached + accepted + running + final + of_the_workflow / batch
+
+
+def _size(items: list[Any]) -> int:
+    """Average bytes of an item, as DynamoDB counts them: names and values."""
+
+    def value(each: Any) -> int:
+        ((kind, content),) = each.items()
+        if kind == "M":
+            return 3 + sum(len(name) + value(inner) + 1 for name, inner in content.items())
+        if kind == "L":
+            return 3 + sum(value(inner) + 1 for inner in content)
+        return len(str(content).encode())
+
+    totals = [sum(len(name) + value(each) for name, each in item.items()) for item in items]
+    return sum(totals) // max(1, len(totals))
