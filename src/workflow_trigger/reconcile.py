@@ -79,6 +79,8 @@ class Reconciler:
             again = now + timedelta(seconds=self._settings.poll_seconds)
             if workflow.phase is Phase.IDLE:
                 again = max(again, parse_time(workflow.not_before) or again)
+            elif now < until:
+                again = min(again, until)  # a last look, so that the next run's first one is not late
             if again > until:
                 return
             self._clock.sleep((again - now).total_seconds())
