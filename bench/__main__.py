@@ -38,7 +38,7 @@ def main(
         for name in only or measures:
             with console.status(name):
                 sections.append(measures[name]())
-            save(sections[-1:])
+            save(sections[-1])
             console.print(Markdown(sections[-1].markdown()))
     console.print(f"Written to {RESULTS.parent.name}/{RESULTS.name}")
     missed = [check.what for section in sections for check in section.checks if not check.holds]

@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+_ORDER = ("relay", "start", "work", "drain", "burst", "cost")
+_INTRODUCTION = """# Measured
+
+Written by `make bench`. All that is compared ran side by side in one run on one machine: the ratios hold elsewhere, the
+absolute figures do not.
+
+"""
+_BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +62,35 @@ class Section:
         return "\n".join([*lines, ""])
 
 
-def save(sections: Sequence[Section]) -> None:
-    """Write each section's data, and the page from all that are there."""
+def save(section: Section) -> None:
+    """Write a section's data, and the pages from all that are there."""
     RESULTS.mkdir(exist_ok=True)
-    for section in sections:
-        (RESULTS / f"{section.name}.json").write_text(json.dumps(asdict(section), indent=1) + "\n")
-    order = ("relay", "start", "work", "drain", "burst", "cost")
-    found = [path for name in order if (path := RESULTS / f"{name}.json").is_file()]
-    pages = [_loaded(json.loads(path.read_text())).markdown() for path in found]
-    intro = (
-        "# Measured\n\nWritten by `make bench`. All that is compared ran side by side in one run on one machine: the "
-        "ratios hold elsewhere, the absolute figures do not.\n\n"
-    )
-    (RESULTS / "README.md").write_text(intro + "\n".join(pages))
+    (RESULTS / f"{section.name}.json").write_text(json.dumps(asdict(section), indent=1) + "\n")
+    (RESULTS / "README.md").write_text(results_page())
+    README.write_text(with_figures(README.read_text()))
+
+
+def measured() -> list[Section]:
+    """What has been measured, as it was written down."""
+    found = [path for name in _ORDER if (path := RESULTS / f"{name}.json").is_file()]
+    return [_loaded(json.loads(path.read_text())) for path in found]
+
+
+def results_page() -> str:
+    """All sections."""
+    return _INTRODUCTION + "\n".join(section.markdown() for section in measured())
+
+
+def with_figures(readme: str) -> str:
+    """The project's README with the figures that have been measured."""
+    lines = ["| | measured | has to be |", "|---|---|---|"]
+    for section in measured():
+        for check in section.checks:
+            bound = "at most" if check.at_most else "at least"
+            lines.append(f"| {check.what} | {check.figure:.3g} | {bound} {check.limit:g} |")
+    before, _, rest = readme.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}"
 
 
 def _loaded(section: Mapping[str, Any]) -> Section:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bench.report import README, RESULTS, measured, results_page, with_figures
 from local.stack import ROOT
 from ops import advice
 from ops.advice import Advice
@@ -42,6 +43,14 @@ def with_tables(text: str) -> str:
 
 def test_tables_of_the_operators_page_are_the_advice_that_the_commands_give() -> None:
     assert OPERATIONS.read_text() == with_tables(OPERATIONS.read_text())
+
+
+def test_figures_in_the_readme_are_those_that_were_measured() -> None:
+    assert README.read_text() == with_figures(README.read_text())
+    assert (RESULTS / "README.md").read_text() == results_page()
+    assert [section.name for section in measured()] == ["relay", "start", "work", "drain", "burst", "cost"]
+    missed = [check.what for section in measured() for check in section.checks if not check.holds]
+    assert missed == []
 
 
 @pytest.mark.parametrize(
