@@ -24,7 +24,7 @@ NAMES = {
     "disk": "download to disk, then post",
     "raw_socket": "raw sockets (the limit)",
 }
-CHUNKS = (256 * 1024, 1024 * 1024, 2 * 1024 * 1024, 4 * 1024 * 1024, 8 * 1024 * 1024)
+CHUNKS = tuple(size * 1024 for size in (256, 1024, 2048, 3072, 4096, 8192))
 _HANG_SECONDS = 300
 
 

@@ -1,6 +1,7 @@
 """The two entry points of the Lambda functions: parse, compose, call one use case, shape the answer."""
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,9 @@ RECONCILE_SECONDS = 50.0  # of every minute: the next run of the schedule takes 
 
 # An invocation without anything to count is an ordinary one.
 warnings.filterwarnings("ignore", message="No application metrics to publish")
+
+# Its debug lines show whole answers, the secret among them.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 logger = Logger()
 metrics = Metrics(namespace="UnstructuredWorkflowTrigger")

@@ -137,7 +137,7 @@ class Platform:
         response = self._get(f"/jobs/{quote(job_id, safe='')}/download?{query}")
         with response:
             if not 200 <= response.status < 300:
-                _check(response, _bounded(response, _ANSWER_LIMIT_BYTES))
+                _check(response, self._without_key(_bounded(response, _ANSWER_LIMIT_BYTES)))
             yield _streamed(response)
 
     def ask(
@@ -161,7 +161,7 @@ class Platform:
     def _ask_once(self, path: str, limit_bytes: int, reading: AbstractContextManager[Any]) -> Any:
         try:
             with self._get(path) as response, reading:
-                body = _bounded(response, limit_bytes)
+                body = self._without_key(_bounded(response, limit_bytes))
                 _check(response, body)
                 return parsed(body)
         except (HTTPError, OSError) as error:
@@ -222,7 +222,7 @@ class Platform:
                     preload_content=False,
                 )
                 with response:
-                    content = _bounded(response, _ANSWER_LIMIT_BYTES)
+                    content = self._without_key(_bounded(response, _ANSWER_LIMIT_BYTES))
             except (NewConnectionError, ConnectTimeoutError) as error:
                 raise Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
             except (HTTPError, OSError) as error:
@@ -253,6 +253,10 @@ class Platform:
         if job is None:
             raise Busy(f"HTTP {status} without a job: {reason_of(content)}")
         return job
+
+    def _without_key(self, content: bytes) -> bytes:
+        """An answer that repeats the key, as some errors do, would carry it into logs and rows."""
+        return content.replace(self._api_key.value().encode(), b"***")
 
     def _headers(self) -> dict[str, str]:
         return {"unstructured-api-key": self._api_key.value(), "Accept": "application/json"}

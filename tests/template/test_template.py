@@ -31,6 +31,7 @@ PARAMETERS = [
     "AlarmEmail",
     "AlarmTopicArn",
     "MemorySize",
+    "KmsKeyArn",
     "PermissionsBoundaryArn",
     "SubnetIds",
     "SecurityGroupIds",

@@ -1,0 +1,131 @@
+"""The way to the platform: certificates and host names are verified, nothing is followed, no proxy is taken by surprise."""
+
+import contextlib
+import http.server
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import trustme
+
+from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.errors import Misconfigured, NotSent, PlatformError, Unavailable, Unreachable
+from workflow_trigger.multipart import Encoder, Part
+from workflow_trigger.platform_api import Platform, connection_pool
+
+
+class Received:
+    """What a server was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def server(received: Received, certificate: trustme.LeafCert | None = None) -> Iterator[int]:
+    """A server on a port of 127.0.0.1; with a certificate, by TLS."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            received.requests.append((self.path, dict(self.headers)))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(received.status)
+            for name, value in received.headers.items():
+                self.send_header(name, value)
+            body = b'{"id": "job-1", "status": "SCHEDULED"}'
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = _answer
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        listening.socket = context.wrap_socket(listening.socket, server_side=True)
+        listening.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield listening.server_port
+    finally:
+        listening.shutdown()
+        listening.server_close()
+        thread.join()
+
+
+def platform(url: str) -> Platform:
+    deadline = Deadline.in_seconds(Clock(), 900)
+    return Platform(api_url=url, api_key=Mock(value=lambda: "key"), pool=connection_pool(url), deadline=deadline)
+
+
+def post(url: str) -> Any:
+    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+    return platform(url).run("w", Encoder([part], boundary="b"), lambda _: None)
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """A certificate authority that this process trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+def test_certificate_of_a_trusted_authority_for_this_host_is_accepted(authority: trustme.CA) -> None:
+    received = Received()
+    with server(received, authority.issue_cert("127.0.0.1")) as port:
+        assert post(f"https://127.0.0.1:{port}").id == "job-1"
+    assert received.requests[0][1]["unstructured-api-key"] == "key"
+
+
+@pytest.mark.parametrize("who", ["a stranger's authority", "another host"])
+def test_certificate_that_proves_nothing_gets_not_a_byte(authority: trustme.CA, who: str) -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1") if "authority" in who else authority.issue_cert("example.com")
+    received = Received()
+    with server(received, certificate) as port:
+        with pytest.raises(NotSent):
+            post(f"https://127.0.0.1:{port}")
+        with pytest.raises(Unavailable):
+            platform(f"https://127.0.0.1:{port}").jobs("w")
+    assert received.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_not_followed_and_the_key_goes_nowhere_else(status: int) -> None:
+    here, elsewhere = Received(), Received()
+    with server(here) as port, server(elsewhere) as other:
+        here.status, here.headers = status, {"Location": f"http://127.0.0.1:{other}/"}
+        for call in (post, lambda url: platform(url).jobs("w")):
+            with pytest.raises(PlatformError) as error:
+                call(f"http://127.0.0.1:{port}")
+            assert isinstance(error.value, Misconfigured)
+    assert len(here.requests) == 2
+    assert elsewhere.requests == []
+
+
+def test_proxy_in_the_environment_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    received, proxy = Received(), Received()
+    with server(received) as port, server(proxy) as proxy_port:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy_port}")
+        assert post(f"http://127.0.0.1:{port}").id == "job-1"
+    assert proxy.requests == []
+
+
+def test_host_that_is_not_there_is_told_apart_from_a_lost_answer() -> None:
+    with server(Received()) as port:
+        pass
+    with pytest.raises(Unreachable):
+        post(f"http://127.0.0.1:{port}")
