@@ -68,8 +68,10 @@ def _bare_environment(**more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def ministack(*, port: int | None = None, options: Mapping[str, str] | None = None) -> Iterator[Aws]:
-    """MiniStack on a port of 127.0.0.1, ended and cleared away afterwards.
+def ministack(
+    *, port: int | None = None, options: Mapping[str, str] | None = None, ca_bundle: Path | None = None
+) -> Iterator[Aws]:
+    """MiniStack on a port of 127.0.0.1, ended and cleared away afterwards. With a CA bundle it is asked by TLS.
 
     Raises:
         LocalStackError: the port is taken, or MiniStack does not come up.
@@ -99,25 +101,26 @@ def ministack(*, port: int | None = None, options: Mapping[str, str] | None = No
             stderr=subprocess.STDOUT,
         )
     try:
-        _await_health(process, port, log)
-        yield Aws(f"http://127.0.0.1:{port}")
+        url = f"{'https' if ca_bundle else 'http'}://127.0.0.1:{port}"
+        _await_health(process, url, log, ca_bundle)
+        yield Aws(url)
     finally:
         leash.end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    url = f"http://127.0.0.1:{port}/_ministack/health"
+def _await_health(process: subprocess.Popen[bytes], url: str, log: Path, ca_bundle: Path | None) -> None:
+    pool = urllib3.PoolManager(ca_certs=str(ca_bundle) if ca_bundle else None)
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             break
         with contextlib.suppress(urllib3.exceptions.HTTPError):
-            if urllib3.request("GET", url, retries=False, timeout=2).status == 200:
+            if pool.request("GET", f"{url}/_ministack/health", retries=False, timeout=2).status == 200:
                 return
         time.sleep(0.1)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    raise LocalStackError(f"MiniStack did not start on port {port}:\n{tail}")
+    raise LocalStackError(f"MiniStack did not start at {url}:\n{tail}")
 
 
 def chosen_port() -> int | None:

@@ -588,6 +588,19 @@ def test_poisonous_file_is_rejected_and_blocks_nobody(world: World) -> None:
     assert_each_ran_once(world, others)
 
 
+def test_wrong_key_for_a_day_costs_nothing_but_the_day(world: World) -> None:
+    right, world.state.behaviour.api_key = world.state.behaviour.api_key, "another"
+    documents = three(world)
+    world.deliver(*documents)
+    for _ in range(24 * 6):
+        world.tick(after_seconds=600)
+    assert {world.status(each) for each in documents} == {"PENDING"}
+    assert world.counts["Held"] > 100
+    world.state.behaviour.api_key = right
+    world.settle(minutes=10)
+    assert_each_ran_once(world, documents)
+
+
 def test_outage_of_a_day_rejects_nothing(world: World) -> None:
     documents = [world.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
     fault = Fault("run", "status", status=500, times=100_000)

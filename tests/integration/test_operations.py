@@ -215,6 +215,37 @@ def test_watch_goes_on_until_it_is_interrupted(deployed: DeployedWorld) -> None:
         assert watching.wait(30) == 0
 
 
+# -- drills ------------------------------------------------------------------------------------------------------------
+
+
+def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedWorld) -> None:
+    stack = deployed.stack
+    functions, sqs = stack.aws.client("lambda"), stack.aws.client("sqs")
+    (mapping,) = functions.list_event_source_mappings(FunctionName=stack["OnUploadFunction"])["EventSourceMappings"]
+    functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    upload(stack, [f"purged/{number}.pdf" for number in range(5)])
+    sqs.purge_queue(QueueUrl=stack["UploadQueueUrl"])
+    stopped = command(stack, "doctor", "--json")
+    assert "upload function" in {each["check"] for each in stopped.json if each["health"] == "ill"}
+    command(stack, "doctor", "--fix", "--yes")
+    assert rows_under(stack, "purged/") == {}
+    counted = command(stack, "backfill", url_of(stack, "purged/"), "--dry-run", "--json")
+    assert (counted.code, counted.json["new"]) == (1, 5)
+    assert command(stack, "backfill", url_of(stack, "purged/"), "--yes", "--json").json["sent"] == 5
+    until(lambda: len(rows_under(stack, "purged/")) == 5)
+
+
+def test_doctor_sees_a_function_that_may_not_run(deployed: DeployedWorld) -> None:
+    stack = deployed.stack
+    functions, name = stack.aws.client("lambda"), stack["OnScheduleFunction"]
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        found = {each["check"]: each for each in command(stack, "doctor", "--json").json if each["health"] == "ill"}
+        assert "delete-function-concurrency" in found["concurrency"]["mend"]
+    finally:
+        functions.delete_function_concurrency(FunctionName=name)
+
+
 # -- a bucket that was there before ------------------------------------------------------------------------------------
 
 THEIRS = "theirs-before"

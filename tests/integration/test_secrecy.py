@@ -1,4 +1,4 @@
-"""The API key is in Secrets Manager and in memory, and nowhere else: every way to fail, at DEBUG, with a key to look for."""
+"""The API key is in Secrets Manager and in memory, nowhere else: every way to fail, at DEBUG, with a canary."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local.platform_state import Fault
-from tests.integration.world import World
+from tests.integration.world import World, template
 from workflow_trigger import handlers
 from workflow_trigger.announce import detail_of
 
@@ -109,13 +109,12 @@ def test_debug_lines_of_the_sdk_which_would_show_the_secret_are_off(
     with all_output() as output:
         watched.api_key.forget()
         assert watched.api_key.value() == CANARY
-    assert handlers.logging.getLogger("botocore").level == logging.INFO
+    assert handlers.logger is not None
+    assert logging.getLogger("botocore").level == logging.INFO
     assert CANARY not in output.getvalue() + capsys.readouterr().out
 
 
 def test_key_is_in_no_variable_of_the_functions() -> None:
-    from tests.integration.world import template
-
     variables: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
     assert [name for name in variables if "KEY" in name] == ["API_KEY_SECRET_ARN", "KEY_PREFIX"]
     assert "resolve:secretsmanager" not in json.dumps(template())

@@ -1,4 +1,4 @@
-"""The way to the platform: certificates and host names are verified, nothing is followed, no proxy is taken by surprise."""
+"""The way to the platform: certificates and host names are verified, nothing is followed, no proxy is taken unasked."""
 
 import contextlib
 import http.server
@@ -43,7 +43,7 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = _answer
+        do_GET = do_POST = _answer  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass
