@@ -12,7 +12,7 @@ PYTHON := $(shell export PYENV_VERSION=$(PYENV_VERSION); for each in python3.13 
 BIN := .venv/bin
 RUN := PYTHONPATH=src:. $(BIN)/python
 TOOLS := .local
-ENVIRONMENTS := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready
+ENVIRONMENTS := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready $(TOOLS)/audit/ready
 
 FILE ?= events/documents/sample.pdf
 EVENT ?= events/s3-put.json
@@ -36,7 +36,7 @@ help:
 
 setup:
 	@test -n "$(PYTHON)" || { echo "Python 3.13 is needed and was not found. Install it, then run make again." >&2; exit 1; }
-	@$(MAKE) --silent --no-print-directory -j3 $(ENVIRONMENTS)
+	@$(MAKE) --silent --no-print-directory -j4 $(ENVIRONMENTS)
 
 define make_environment
 	@echo "Setting up $(@D) ..."
@@ -51,6 +51,8 @@ endef
 $(TOOLS)/ministack/ready: local/requirements-ministack.txt
 	$(make_environment)
 $(TOOLS)/sam/ready: local/requirements-sam.txt
+	$(make_environment)
+$(TOOLS)/audit/ready: local/requirements-audit.txt
 	$(make_environment)
 $(TOOLS)/bench/ready: bench/requirements.txt
 	$(make_environment)
@@ -81,6 +83,13 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(TOOLS)/sam/bin/sam validate --lint
+	@BC_SKIP_MAPPING=TRUE LOG_LEVEL=CRITICAL $(TOOLS)/audit/bin/checkov --file template.yaml --framework cloudformation \
+		--compact --quiet && echo 'checkov: nothing that has no reason beside it'
+	@said=$$($(TOOLS)/audit/bin/pip-audit --disable-pip --require-hashes -r src/requirements.txt 2>&1); code=$$?; \
+	case "$$said" in \
+		*'could not be audited'*|*onnectionError*|*'resolve'*) echo 'pip-audit: its data cannot be had from here; skipped';; \
+		*) echo "$$said"; exit $$code;; \
+	esac
 
 format: setup
 	@$(BIN)/ruff format .
@@ -94,6 +103,7 @@ lock: setup
 	@$(COMPILE) local/requirements.in -c src/requirements.txt -o local/requirements.txt
 	@$(COMPILE) local/requirements-ministack.in -o local/requirements-ministack.txt
 	@$(COMPILE) local/requirements-sam.in -o local/requirements-sam.txt
+	@$(COMPILE) local/requirements-audit.in -o local/requirements-audit.txt
 	@$(COMPILE) bench/requirements.in -c src/requirements.txt -o bench/requirements.txt
 	@$(COMPILE) bench/packages/floor/requirements.in -c src/requirements.txt -o bench/packages/floor/requirements.txt
 	@$(COMPILE) bench/packages/sdk/requirements.in -c src/requirements.txt -o bench/packages/sdk/requirements.txt

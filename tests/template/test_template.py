@@ -163,14 +163,37 @@ def test_every_function_has_a_log_group_with_retention() -> None:
         assert groups[function["LoggingConfig"]["LogGroup"]["Ref"]]["RetentionInDays"] > 0, name
 
 
-def test_everything_is_encrypted() -> None:
+def test_everything_is_encrypted_by_aws_or_by_a_key_of_the_customers() -> None:
+    def by_key(value: Any, otherwise: Any) -> bool:
+        return bool(value == {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, otherwise]})
+
+    none = {"Ref": "AWS::NoValue"}
     for name, table in of_type("AWS::DynamoDB::Table"):
         assert table["SSESpecification"]["SSEEnabled"] is True, name
+        assert by_key(table["SSESpecification"]["KMSMasterKeyId"], none), name
     for name, queue in of_type("AWS::SQS::Queue"):
-        assert queue["SqsManagedSseEnabled"] is True, name
-        assert "KmsMasterKeyId" not in queue, "S3 cannot send to a queue under alias/aws/sqs"
+        # Never alias/aws/sqs: S3 cannot send to a queue under it.
+        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", none, True]}, name
+        assert by_key(queue["KmsMasterKeyId"], none), name
     for name, bucket in of_type("AWS::S3::Bucket"):
-        assert bucket["BucketEncryption"], name
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        _, with_key, without = rule["ServerSideEncryptionByDefault"]["Fn::If"]
+        assert with_key == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": {"Ref": "KmsKeyArn"}}, name
+        assert without == {"SSEAlgorithm": "AES256"}, name
+    for name, group in of_type("AWS::Logs::LogGroup"):
+        assert by_key(group["KmsKeyId"], none), name
+    assert by_key(RESOURCES["ApiKeySecret"]["Properties"]["KmsKeyId"], none)
+    assert by_key(TEMPLATE["Globals"]["Function"]["KmsKeyArn"], none)
+    allowed = [each for _, each in statements() if each.get("Resource") == {"Ref": "KmsKeyArn"}]
+    assert [each["Action"] for each in allowed] == [["kms:Decrypt", "kms:GenerateDataKey"]]
+
+
+def test_every_finding_that_is_skipped_has_its_reason_beside_it() -> None:
+    skips = [
+        skip for each in RESOURCES.values() for skip in each.get("Metadata", {}).get("checkov", {}).get("skip", [])
+    ]
+    assert len(skips) == 8
+    assert all(len(skip["comment"]) > 30 for skip in skips)
 
 
 def test_buckets_are_private() -> None:
