@@ -171,3 +171,41 @@ def _until(happened: Any) -> None:
     while not happened():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.3)
+
+
+def test_update_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
+    deployed: DeployedWorld, package: Path
+) -> None:
+    aws = deployed.stack.aws
+    parameters = {"WorkflowIds": str(uuid.uuid4()), "UnstructuredApiUrl": deployed.url, "PollSeconds": "1"}
+    first = deploy(package, aws, parameters)
+    first.set_key(deployed.state.behaviour.api_key)
+    aws.client("s3").put_object(Bucket=first["SourceBucket"], Key="a.pdf", Body=b"a")
+    _until(lambda: len(first.rows()) == 1)
+    topic = aws.client("sns").create_topic(Name="later")["TopicArn"]
+    changes = {"MemorySize": "512", "MaxFilesPerRun": "5", "AlarmTopicArn": topic, "KeySuffix": ".pdf"}
+    updated = deploy(package, aws, {**parameters, **changes}, name=first.name)
+    kept = ("LedgerTable", "WorkflowsTable", "SourceBucket", "ResultsBucket", "UploadQueueUrl", "ApiKeySecret")
+    assert {name: updated[name] for name in kept} == {name: first[name] for name in kept}
+    assert [row["key"] for row in updated.rows()] == ["a.pdf"]
+    configuration = aws.client("lambda").get_function_configuration(FunctionName=updated["OnUploadFunction"])
+    assert (configuration["MemorySize"], configuration["Environment"]["Variables"]["MAX_FILES_PER_RUN"]) == (512, "5")
+
+    updated.tick()
+    _until(lambda: updated.rows()[0]["status"] == "COMPLETED")
+    aws.client("cloudformation").delete_stack(StackName=first.name)
+    functions = aws.client("lambda")
+
+    def is_gone() -> bool:
+        try:
+            functions.get_function_configuration(FunctionName=first["OnUploadFunction"])
+        except functions.exceptions.ResourceNotFoundException:
+            return True
+        return False
+
+    _until(is_gone)
+    for bucket in (first["SourceBucket"], first["ResultsBucket"]):
+        aws.client("s3").head_bucket(Bucket=bucket)
+    assert aws.client("dynamodb").describe_table(TableName=first["LedgerTable"])
+    assert aws.client("sqs").get_queue_attributes(QueueUrl=first["DeadLetterQueueUrl"], AttributeNames=["QueueArn"])
+    assert first["WorkflowsTable"] not in aws.client("dynamodb").list_tables()["TableNames"]

@@ -1,5 +1,6 @@
 """What the documentation says in tables is what the code does."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         name = target.partition(")")[0].partition("#")[0]
         if name and not name.startswith("http"):
             assert (page.parent / name).exists(), name
+
+
+def test_licence_of_everything_that_runs_is_listed() -> None:
+    pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "src/requirements.txt").read_text(), re.MULTILINE)
+    page = (ROOT / "docs/security.md").read_text()
+    assert len(pinned) > 5
+    assert [name for name in pinned if name not in page] == []
