@@ -1,8 +1,6 @@
 """Operators' commands against the deployed template."""
 
-import contextlib
 import json
-import os
 import re
 import signal
 import time
@@ -21,6 +19,7 @@ from ops.backfill import Backfill, Tally
 from ops.stack import Stack
 from tests.integration.commands import command, started
 from tests.integration.conftest import DeployedWorld
+from tests.integration.workers import kill_workers
 from workflow_trigger.model import FINAL
 
 _HANG_SECONDS = 120
@@ -60,17 +59,6 @@ def url_of(stack: Deployed, key: str) -> str:
 
 
 # -- results, through the deployed functions ---------------------------------------------------------------------------
-
-
-def kill_workers(function: str) -> int:
-    """End the processes that run a function, as Lambda may do at any moment; how many there were."""
-    killed = 0
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdigit() and function.encode() in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-                killed += 1
-    return killed
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
