@@ -87,9 +87,9 @@ check: setup
 		--compact --quiet && echo 'checkov: nothing that has no reason beside it'
 	@said=$$($(TOOLS)/audit/bin/pip-audit --disable-pip --require-hashes -r src/requirements.txt 2>&1); \
 	case "$$said" in \
+		*'Found '[0-9]*' known vulnerabilit'*) echo "$$said"; exit 1;; \
 		*'could not be audited'*) echo 'pip-audit: its data cannot be had from here; skipped';; \
 		*'No known vulnerabilities found'*) echo "$$said";; \
-		Found*' known vulnerabilit'*) echo "$$said"; exit 1;; \
 		*) echo 'pip-audit: its data cannot be had from here; skipped';; \
 	esac
 
