@@ -88,8 +88,8 @@ def measure() -> Section:
     section = Section(
         name="cost",
         title="Money",
-        how=f"Dollars a month in {PRICES['region']}, prices from memory (not checked against the pages) "
-        "without free tiers (`bench/prices.json`), from "
+        how=f"Dollars a month in {PRICES['region']}, without free tiers (`bench/prices.json` tells where each price is from; none "
+        "was read off AWS's own list), from "
         f"the calls, write units and processor time above. Assumed: {MEMORY_GB * 1024:.0f} MB a function and a "
         f"sixth of a "
         f"processor with it, jobs of {JOB_SECONDS:.0f} s, ten files a job but for the single one, a pool of "

@@ -130,7 +130,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, str]:
     results = [f"s3://{entry['bucket']}/{entry['key']}" for entry in row.get("results", []) if "key" in entry]
     results += [f"missing: {entry['missing']}" for entry in row.get("results", []) if "missing" in entry]
     return {
-        "uploaded": f"{row.get('uploaded_at', '')}  {megabytes(int(size))}" if size is not None else "",
+        "uploaded": f"{visible(row.get('uploaded_at', ''))}  {megabytes(int(size))}" if size is not None else "",
         "changed": str(row["updated_at"]),
         "job": job,
         "workflow": visible(f"{row.get('workflow_name') or ''} {row.get('workflow_id') or ''}".strip()),

@@ -3,9 +3,17 @@
 REMOTE_TEXT_LIMIT = 256
 
 
+def harmless(text: str) -> str:
+    """A remote text with a mark for each letter that controls a screen, turns its direction, or is not Unicode at all.
+
+    DynamoDB and S3 would refuse the last, and with it the whole row.
+    """
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def shorten(text: str) -> str:
     """The first 256 characters of a remote text, on one line: remote texts end up in logs and in ledger rows."""
-    return " ".join(text.split())[:REMOTE_TEXT_LIMIT]
+    return harmless(" ".join(text.split()))[:REMOTE_TEXT_LIMIT]
 
 
 class TriggerError(Exception):

@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import boto3
@@ -40,7 +40,8 @@ warnings.filterwarnings("ignore", message="No application metrics to publish")
 # Its debug lines show whole answers, the secret among them.
 logging.getLogger("botocore").setLevel(logging.INFO)
 
-logger = Logger()
+# Escaped throughout: an object key may hold letters that turn the direction of a whole line of a log.
+logger = Logger(json_serializer=partial(json.dumps, default=str))
 metrics = Metrics(namespace="UnstructuredWorkflowTrigger")
 
 

@@ -1,7 +1,9 @@
 """Rows and workflows as DynamoDB items, and back. A use case names only the attributes that its step changes."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -20,6 +22,8 @@ from workflow_trigger.model import (
 )
 
 type Item = dict[str, Any]
+
+_LIST_LIMIT_BYTES = 100_000  # of the 400 KB of an item; each of its two lists
 
 _SERIALIZER = TypeSerializer()
 _DESERIALIZER = TypeDeserializer()
@@ -139,13 +143,19 @@ def job_attributes(job: Job, key: RowKey, *, alone: bool) -> Item:
             "runtime": job.runtime,
             "job_type": job.job_type,
             "job_status": job.status,
-            "input_file_ids": list(ids) if ids is not None else None,
-            "output_node_files": [dict(node) for node in own.output_node_files]
-            if own.output_node_files is not None
-            else None,
+            "input_file_ids": _fitting(ids),
+            "output_node_files": _fitting(own.output_node_files),
             "input_file_id": ids[0] if named and ids else None,
         }
     )
+
+
+def _fitting(entries: Sequence[Any] | None) -> list[Any] | None:
+    """As many of the entries as an item has room for; an item that is too large could not be written at all."""
+    if entries is None:
+        return None
+    sizes = accumulate(len(json.dumps(entry)) for entry in entries)
+    return [entry for entry, size in zip(entries, sizes, strict=True) if size <= _LIST_LIMIT_BYTES]
 
 
 # -- workflows ---------------------------------------------------------------------------------------------------------

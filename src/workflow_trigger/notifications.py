@@ -14,8 +14,7 @@ from workflow_trigger.errors import UnreadableEvent
 from workflow_trigger.model import ObjectVersion
 
 _ENVELOPES_LIMIT = 4
-_KEY_LIMIT_BYTES = 1_024
-_TEXT_LIMIT = 1_024
+_LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
     return _version(
         bucket=_at(record, "s3", "bucket", "name"),
         # Form-encoded here, and raw in EventBridge's events.
-        key=unquote_plus(_text(_at(s3_object, "key"), "key", limit=4 * _KEY_LIMIT_BYTES)),
+        key=unquote_plus(_text(_at(s3_object, "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)),
         version_id=_optional(s3_object, "versionId"),
         etag=_optional(s3_object, "eTag"),
         size=_optional(s3_object, "size"),
@@ -124,15 +123,11 @@ def _version(
     sequencer: object,
     uploaded_at: object,
 ) -> ObjectVersion | str:
-    key = _text(key, "key")
-    if len(key.encode("utf-8", "surrogatepass")) > _KEY_LIMIT_BYTES:
-        raise UnreadableEvent("the object key is longer than 1,024 bytes")
-    if any("\ud800" <= letter <= "\udfff" for letter in key):
-        raise UnreadableEvent("the object key is not Unicode")
+    key = _text(key, "the object key")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63):
         raise UnreadableEvent("size is not a number of bytes")
     version = ObjectVersion(
-        bucket=_text(bucket, "bucket name", limit=255),
+        bucket=_text(bucket, "bucket name", limit_bytes=255),
         key=key,
         version_id=_absent_if(version_id, "null", "version id"),
         etag=_absent_if(etag, '""', "etag", strip='"'),
@@ -164,11 +159,15 @@ def _optional(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def _text(value: object, name: str, limit: int = _TEXT_LIMIT) -> str:
+def _text(value: object, name: str, limit_bytes: int = _LIMIT_BYTES) -> str:
     if not isinstance(value, str) or not value:
         raise UnreadableEvent(f"{name} is not a text")
-    if len(value) > limit:
-        raise UnreadableEvent(f"{name} is longer than {limit:,} characters")
+    try:
+        size_bytes = len(value.encode())
+    except UnicodeEncodeError:
+        raise UnreadableEvent(f"{name} is not Unicode") from None
+    if size_bytes > limit_bytes:
+        raise UnreadableEvent(f"{name} is longer than {limit_bytes:,} bytes")
     return value
 
 

@@ -7,7 +7,16 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from workflow_trigger.errors import KeyRejected, Misconfigured, NotFound, PlatformError, Refused, Throttled, shorten
+from workflow_trigger.errors import (
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    PlatformError,
+    Refused,
+    Throttled,
+    harmless,
+    shorten,
+)
 from workflow_trigger.model import Job, parse_time
 
 _THROTTLE_DEFAULT_SECONDS = 30.0
@@ -89,7 +98,7 @@ def job_from(answer: Any) -> Job | None:
     if not isinstance(answer, Mapping):
         return None
     job_id = answer.get("id")
-    if not isinstance(job_id, str) or not 0 < len(job_id) <= 256:
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= 256 or not job_id.isprintable():
         return None
     return Job(
         id=job_id,
@@ -124,14 +133,14 @@ def _with_zone(created_at: str | None) -> str | None:
 def _file_ids(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list):
         return None
-    return tuple(each[:1_024] for each in value[:_ENTRIES_LIMIT] if isinstance(each, str))
+    return tuple(harmless(each[:1_024]) for each in value[:_ENTRIES_LIMIT] if isinstance(each, str))
 
 
 def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
     if not isinstance(value, list):
         return None
     return tuple(
-        {str(name): text[:1_024] for name, text in each.items() if isinstance(text, str)}
+        {harmless(name[:256]): harmless(text[:1_024]) for name, text in each.items() if name and isinstance(text, str)}
         for each in value[:_ENTRIES_LIMIT]
         if isinstance(each, Mapping)
     )

@@ -1,6 +1,6 @@
 """Relays objects from a stand-in for S3 to a sink, in processes of their own, and prints its own peak memory in KB.
 
-Started by `test_memory.py`; the objects are zeros that nobody stores.
+Started by `test_memory.py`; the objects are bytes that nobody stores.
 """
 
 import contextlib

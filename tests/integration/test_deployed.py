@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from local.stack import deploy
 from tests.integration.conftest import DeployedWorld
+from tests.releases import RELEASES
 from workflow_trigger.model import FINAL, token_of
 from workflow_trigger.notifications import Notice
 
@@ -173,12 +176,16 @@ def _until(happened: Any) -> None:
         time.sleep(0.3)
 
 
-def test_update_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
-    deployed: DeployedWorld, package: Path
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
+    deployed: DeployedWorld, package: Path, tmp_path: Path, release: Path
 ) -> None:
+    """The template of the release, with the functions of today: what CloudFormation does is in question here."""
     aws = deployed.stack.aws
     parameters = {"WorkflowIds": str(uuid.uuid4()), "UnstructuredApiUrl": deployed.url, "PollSeconds": "1"}
-    first = deploy(package, aws, parameters)
+    template = release.read_text().replace("CodeUri: src/", f"CodeUri: {package.parent / 'OnUploadFunction'}")
+    (tmp_path / "template.yaml").write_text(template)
+    first = deploy(tmp_path / "template.yaml", aws, parameters)
     first.set_key(deployed.state.behaviour.api_key)
     aws.client("s3").put_object(Bucket=first["SourceBucket"], Key="a.pdf", Body=b"a")
     _until(lambda: len(first.rows()) == 1)
@@ -209,3 +216,31 @@ def test_update_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
     assert aws.client("dynamodb").describe_table(TableName=first["LedgerTable"])
     assert aws.client("sqs").get_queue_attributes(QueueUrl=first["DeadLetterQueueUrl"], AttributeNames=["QueueArn"])
     assert first["WorkflowsTable"] not in aws.client("dynamodb").list_tables()["TableNames"]
+
+
+def test_key_of_the_customers_encrypts_what_the_stack_makes(deployed: DeployedWorld, package: Path) -> None:
+    aws = deployed.stack.aws
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    parameters = {
+        "WorkflowIds": str(uuid.uuid4()),
+        "UnstructuredApiUrl": deployed.url,
+        "PollSeconds": "1",
+        "KmsKeyArn": key,
+    }
+    stack = deploy(package, aws, parameters)
+    stack.set_key(deployed.state.behaviour.api_key)
+    aws.client("s3").put_object(Bucket=stack["SourceBucket"], Key="a.pdf", Body=b"a")
+    _until(lambda: [row["status"] for row in stack.rows()] == ["SCHEDULED"])
+    stack.tick()
+    _until(lambda: [row["status"] for row in stack.rows()] == ["COMPLETED"])
+    (row,) = stack.rows()
+    stored = [{"Bucket": stack["SourceBucket"], "Key": "a.pdf"}]
+    stored += [{"Bucket": entry["bucket"], "Key": entry["key"]} for entry in row["results"]]
+    assert len(stored) == 3
+    for each in stored:
+        head = aws.client("s3").head_object(**each)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key)
+    for url in (stack["UploadQueueUrl"], stack["DeadLetterQueueUrl"]):
+        attributes = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        assert attributes["KmsMasterKeyId"] == key
+    assert aws.client("secretsmanager").describe_secret(SecretId=stack["ApiKeySecret"])["KmsKeyId"] == key

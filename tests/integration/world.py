@@ -49,9 +49,9 @@ def _short_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
 _CloudFormation.add_multi_constructor("!", _short_form)
 
 
-def template() -> dict[str, Any]:
+def template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
     """The template, its short forms as CloudFormation's long ones."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), Loader=_CloudFormation)
+    loaded: dict[str, Any] = yaml.load(path.read_text(), Loader=_CloudFormation)
     return loaded
 
 

@@ -3,12 +3,15 @@
 import inspect
 import json
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.stack import ROOT
 from tests.integration.world import template
+from tests.releases import RELEASES
 from workflow_trigger.items import row_from_item
 
 TEMPLATE = template()
@@ -233,6 +236,35 @@ def test_bucket_and_queue_policy_use_the_same_name() -> None:
 def test_what_must_survive_the_stack_is_retained(name: str) -> None:
     assert RESOURCES[name]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+def test_update_from_a_release_replaces_nothing_that_holds_something(release: Path) -> None:
+    """Properties that CloudFormation can change only by making another resource, by its reference."""
+    replacing = {
+        "AWS::DynamoDB::Table": ("TableName", "KeySchema", "LocalSecondaryIndexes"),
+        "AWS::S3::Bucket": ("BucketName",),
+        "AWS::SQS::Queue": ("QueueName", "FifoQueue"),
+        "AWS::SecretsManager::Secret": ("Name",),
+    }
+    before = template(release)
+    assert set(before["Parameters"]) <= set(TEMPLATE["Parameters"])
+    assert set(before["Outputs"]) <= set(TEMPLATE["Outputs"])
+    held = {name: each for name, each in before["Resources"].items() if each["Type"] in replacing}
+    assert len(held) >= 7
+    for name, each in held.items():
+        for attribute in replacing[each["Type"]]:
+            assert RESOURCES[name]["Properties"].get(attribute) == each["Properties"].get(attribute), (name, attribute)
+        # An index can be neither changed nor, with another in the same update, made.
+        indexes = "GlobalSecondaryIndexes"
+        assert RESOURCES[name]["Properties"].get(indexes) == each["Properties"].get(indexes), name
+
+
+def test_template_of_the_newest_release_is_not_the_one_in_work() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    changes = re.findall(r"^## (\d+\.\d+\.\d+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert changes[0] == version
+    assert sorted(changes[1:]) == [path.stem for path in RELEASES]
 
 
 def test_tables_can_be_recovered_and_the_ledger_forgets_in_time() -> None:

@@ -1,0 +1,158 @@
+"""Any text from outside: nothing of it ends a header or a line, leaves its folder, or cannot be written down."""
+
+import io
+import json
+import logging
+from email.parser import BytesHeaderParser
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_trigger import handlers
+from workflow_trigger.errors import REMOTE_TEXT_LIMIT, shorten
+from workflow_trigger.items import job_attributes, serialize
+from workflow_trigger.model import RowKey, token_of, upload_name
+from workflow_trigger.multipart import Encoder, Part, media_type
+from workflow_trigger.notifications import Notice
+from workflow_trigger.platform_answers import job_from, reason_of, refusal_of
+from workflow_trigger.results import result_key
+
+# Half of it what somebody would try, half of it anything that Python calls a letter, lone surrogates included.
+PIECES = [
+    '"',
+    "'",
+    "\r\n",
+    "\n",
+    "\x00",
+    "../",
+    "/..",
+    "/",
+    ".",
+    "\u202e",
+    "\u200f",
+    "\u2028",
+    "\x1b[2J",
+    "--b",
+    "%0d%0a",
+]
+LETTERS = st.sampled_from(PIECES) | st.characters(exclude_categories=())
+TEXT = st.lists(LETTERS, max_size=60).map("".join)
+LONG = st.builds(str.__mul__, TEXT, st.integers(1, 400))
+KEY = st.builds(RowKey, (TEXT | LONG).map("s3://bucket/{}".format), TEXT)
+IN_UNICODE = TEXT.map(lambda text: text.encode("utf-8", "ignore").decode())
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | LONG,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+FILES = st.lists(TEXT | LONG | JSON, max_size=5)
+NODES = st.lists(
+    st.dictionaries(st.sampled_from(["file_id", "node_id", "node_type", ""]) | TEXT, JSON) | JSON, max_size=5
+)
+JOB = st.fixed_dictionaries(
+    {"id": TEXT | JSON},
+    optional={
+        **dict.fromkeys(("workflow_id", "workflow_name", "status", "created_at", "runtime", "job_type"), TEXT | JSON),
+        "input_file_ids": FILES | JSON,
+        "output_node_files": NODES | JSON,
+    },
+)
+
+
+def head_of(filename: str, content_type: str) -> bytes:
+    part = Part(field="f", filename=filename, content_type=content_type, length_bytes=0, chunks=list)
+    return b"".join(Encoder([part], boundary="b").body_without_closing())
+
+
+@given(KEY, TEXT | st.none(), TEXT | st.none())
+def test_header_of_a_part_has_its_two_lines_whatever_key_and_type_are(
+    key: RowKey, declared: str | None, guessed: str | None
+) -> None:
+    first, _, rest = head_of(upload_name(key), media_type(declared, guessed)).partition(b"\r\n")
+    assert first == b"--b"
+    assert rest.isascii()
+    assert rest.count(b"\n") == rest.count(b"\r") == 3
+    headers = BytesHeaderParser().parsebytes(rest)
+    assert headers.keys() == ["Content-Disposition", "Content-Type"]
+    assert headers.get_param("filename", header="Content-Disposition") == upload_name(key)
+    assert headers["Content-Type"].count("/") == 1
+
+
+@given(KEY)
+def test_name_that_is_sent_is_short_and_carries_its_token(key: RowKey) -> None:
+    name = upload_name(key)
+    assert len(name) <= 40 + 1 + 16 + 11
+    assert token_of(key) in name
+
+
+@given(KEY, st.dictionaries(st.sampled_from(["node_id", "node_type"]), TEXT), st.integers(300, 1024))
+def test_results_stay_in_their_folder_under_a_key_that_can_be_shown(
+    key: RowKey, node: dict[str, str], limit_bytes: int
+) -> None:
+    path = result_key(key, node, limit_bytes)
+    assert len(path.encode()) <= limit_bytes
+    assert path.isprintable()
+    assert not {".", ".."} & set(path.split("/"))
+    assert path.endswith(".json")
+
+
+@given(TEXT | LONG)
+def test_remote_text_is_short_on_one_line_and_can_be_shown(text: str) -> None:
+    assert len(shorten(text)) <= REMOTE_TEXT_LIMIT
+    assert shorten(text).isprintable()
+
+
+@given(st.integers(300, 499), JSON.map(json.dumps).map(str.encode) | st.binary(max_size=300))
+def test_reason_of_a_refusal_can_be_shown_whatever_the_answer_is(status: int, content: bytes) -> None:
+    assert reason_of(content).isprintable()
+    assert str(refusal_of(status, {}, content)).isprintable()
+
+
+@given(JOB | JSON)
+def test_any_job_can_be_written_down_or_is_none(answer: Any) -> None:
+    job = job_from(json.loads(json.dumps(answer)))
+    if job is None:
+        return
+    item = job_attributes(job, RowKey("s3://bucket/key", "1"), alone=True)
+    written = json.dumps(serialize(item), ensure_ascii=False)
+    assert json.loads(written)
+    assert len(written.encode()) < 400_000
+    assert "" not in {name for node in item.get("output_node_files", []) for name in node}
+
+
+def test_list_that_no_item_has_room_for_is_cut() -> None:
+    nodes = [{"file_id": "x" * 1_000, "node_id": str(number)} for number in range(900)]
+    job = job_from({"id": "1", "input_file_ids": ["x" * 1_000] * 900, "output_node_files": nodes})
+    assert job is not None
+    item = job_attributes(job, RowKey("s3://bucket/key", "1"), alone=True)
+    assert 50 < len(item["output_node_files"]) < 100
+    assert item["output_node_files"][0] == nodes[0]
+    assert 50 < len(item["input_file_ids"]) < 100
+
+
+@given(IN_UNICODE | IN_UNICODE.map(lambda text: text * 200), TEXT | LONG, JSON)
+def test_event_names_nothing_that_the_ledger_could_not_hold(key: str, version: str, size: Any) -> None:
+    s3_object = {"key": key, "version-id": version, "etag": version[:40], "size": size, "sequencer": version[:9]}
+    event = {"source": "aws.s3", "detail-type": "Object Created"}
+    notice = Notice.of({**event, "detail": {"bucket": {"name": "bucket"}, "object": s3_object}})
+    assert len(notice.versions) + len(notice.skipped) + len(notice.unreadable) == 1
+    for each in notice.versions:
+        assert len(each.row_key.object.encode()) <= 2_048
+        assert 0 < len(each.row_key.version.encode()) <= 1_024
+    assert all(text.isprintable() for text in notice.skipped + notice.unreadable)
+
+
+@given(TEXT, TEXT)
+def test_log_has_one_line_of_plain_letters_for_each_message(key: str, reason: str) -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(handlers.logger.registered_formatter)
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "registered", None, None)
+    record.__dict__.update(object_key=key, reason=reason)
+    handler.emit(record)
+    (line,) = written.getvalue().split("\n")[:-1]
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["object_key"] == key
