@@ -88,15 +88,12 @@ def measure() -> Section:
     section = Section(
         name="cost",
         title="Money",
-        how=f"Dollars a month in {PRICES['region']}, without free tiers (`bench/prices.json` tells where each price is from; none "
-        "was read off AWS's own list), from "
-        f"the calls, write units and processor time above. Assumed: {MEMORY_GB * 1024:.0f} MB a function and a "
-        f"sixth of a "
-        f"processor with it, jobs of {JOB_SECONDS:.0f} s, ten files a job but for the single one, a pool of "
-        f"{POOL[1_000_000]} workflows for a million files, {OUTPUTS} outputs a file, rows kept for a year, no VPC, "
-        f"no alarms "
-        "(0.10 each), the dashboard among the three that are free. Storage of documents and outputs, and the platform "
-        "itself, are not in it.",
+        how=f"Dollars a month in {PRICES['region']}, without free tiers, from the calls, write units and processor "
+        "time above and the prices of `bench/prices.json`, which tells where each is from (none was read off AWS's own "
+        f"list). Assumed: {MEMORY_GB * 1024:.0f} MB a function and a sixth of a processor with it, jobs of "
+        f"{JOB_SECONDS:.0f} s, ten files a job but for the single one, a pool of {POOL[1_000_000]} workflows for a "
+        f"million files, {OUTPUTS} outputs a file, rows kept for a year, no VPC, no alarms (0.10 each), the dashboard "
+        "among the three that are free. Storage of documents and outputs, and the platform itself, are not in it.",
         header=["", *("an idle month" if not each.files else f"{each.files:,} a month" for each in bills)],
         rows=[
             *([name, *(f"{each.items[name]:,.2f}" for each in bills)] for name in names),
