@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import trustme
 
 from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.errors import Misconfigured, NotSent, PlatformError, Unavailable, Unreachable
+from workflow_trigger.errors import Misconfigured, NotSent, OutcomeUnknown, PlatformError, Unavailable, Unreachable
 from workflow_trigger.multipart import Encoder, Part
 from workflow_trigger.platform_api import Platform, connection_pool
 
@@ -64,14 +65,40 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
         thread.join()
 
 
-def platform(url: str) -> Platform:
-    deadline = Deadline.in_seconds(Clock(), 900)
+@contextlib.contextmanager
+def dripping() -> Iterator[int]:
+    """A server that answers every request with one byte after the other, and never comes to an end."""
+    ended = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def platform(url: str, seconds: float = 900) -> Platform:
+    deadline = Deadline.in_seconds(Clock(), seconds)
     return Platform(api_url=url, api_key=Mock(value=lambda: "key"), pool=connection_pool(url), deadline=deadline)
 
 
-def post(url: str) -> Any:
+def post(url: str, seconds: float = 900) -> Any:
     part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
-    return platform(url).run("w", Encoder([part], boundary="b"), lambda _: None)
+    return platform(url, seconds).run("w", Encoder([part], boundary="b"), lambda _: None)
 
 
 @pytest.fixture
@@ -129,3 +156,15 @@ def test_host_that_is_not_there_is_told_apart_from_a_lost_answer() -> None:
         pass
     with pytest.raises(Unreachable):
         post(f"http://127.0.0.1:{port}")
+
+
+def test_answer_that_never_ends_is_given_up_before_the_invocation_is() -> None:
+    """With seven seconds left, five of which are kept to write down what came of it."""
+    with dripping() as port:
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(Unavailable):
+            platform(url, 7).jobs("w")
+        with pytest.raises(OutcomeUnknown):
+            post(url, 7)
+        with pytest.raises(Unavailable), platform(url, 7).download("job", "file", "node") as chunks:
+            list(chunks)
