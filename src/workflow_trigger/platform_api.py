@@ -261,7 +261,7 @@ class Platform:
             content += chunk
             if len(content) > limit_bytes:
                 raise HTTPError("the answer is larger than its bound")
-        return bytes(content).replace(self._api_key.value().encode(), b"***")
+        return self._api_key.hidden_in(bytes(content))
 
     def _streamed(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         try:

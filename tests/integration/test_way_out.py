@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
+from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.errors import Misconfigured, NotSent, OutcomeUnknown, PlatformError, Unavailable, Unreachable
 from workflow_trigger.multipart import Encoder, Part
@@ -91,9 +92,14 @@ def dripping() -> Iterator[int]:
             listener.shutdown(socket.SHUT_RDWR)
 
 
+def key_of(*secrets: str) -> ApiKey:
+    """A key from a secret that can be read so many times."""
+    return ApiKey(Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in secrets])), "arn")
+
+
 def platform(url: str, seconds: float = 900) -> Platform:
     deadline = Deadline.in_seconds(Clock(), seconds)
-    return Platform(api_url=url, api_key=Mock(value=lambda: "key"), pool=connection_pool(url), deadline=deadline)
+    return Platform(api_url=url, api_key=key_of("key"), pool=connection_pool(url), deadline=deadline)
 
 
 def post(url: str, seconds: float = 900) -> Any:
@@ -168,3 +174,16 @@ def test_answer_that_never_ends_is_given_up_before_the_invocation_is() -> None:
             post(url, 7)
         with pytest.raises(Unavailable), platform(url, 7).download("job", "file", "node") as chunks:
             list(chunks)
+
+
+def test_key_that_is_forgotten_while_a_request_is_on_its_way_does_not_cost_the_answer() -> None:
+    """Another thread was told that it is not accepted, and the secret cannot be read just now."""
+    key = key_of("a-key-of-some-length")
+    received = Received()
+    with server(received) as port:
+        url = f"http://127.0.0.1:{port}"
+        deadline = Deadline.in_seconds(Clock(), 900)
+        asking = Platform(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.forget()).id == "job-1"
+    assert key.hidden_in(b"of a-key-of-some-length") == b"of ***"
