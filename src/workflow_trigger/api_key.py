@@ -34,7 +34,7 @@ class ApiKey:
         return value
 
     def hidden_in(self, content: bytes) -> bytes:
-        """An answer without any key that was ever used; asks nobody, so that it cannot fail after a request was sent."""
+        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now."""
         for key in self._used:
             content = content.replace(key, b"***")
         return content
