@@ -18,6 +18,7 @@ type Entry = dict[str, Any]
 
 _PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; a smaller output is put in one piece
 _KEY_LIMIT_BYTES = 1_024
+_NAME_LIMIT_BYTES = 150
 
 
 class Results:
@@ -92,7 +93,7 @@ def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:
     """Where an output of a row belongs, below the prefix. A key that leaves no room is replaced by the row's token."""
     object_key = key.object.removeprefix("s3://").partition("/")[2]
     name = "-".join(filter(None, (node.get("node_type"), node.get("node_id")))) or "output"
-    file_name = f"{_harmless(name).replace('/', '-')[:150]}.json"
+    file_name = _harmless(name).replace("/", "-").encode()[:_NAME_LIMIT_BYTES].decode("utf-8", "ignore") + ".json"
     path = f"{_harmless(object_key)}/{_harmless(key.version)}/{file_name}"
     return path if len(path.encode()) <= limit_bytes else f"{token_of(key)}/{file_name}"
 
