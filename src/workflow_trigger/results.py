@@ -19,6 +19,7 @@ type Entry = dict[str, Any]
 _PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; a smaller output is put in one piece
 _KEY_LIMIT_BYTES = 1_024
 _NAME_LIMIT_BYTES = 150
+_METADATA_LIMIT_BYTES = 300
 
 
 class Results:
@@ -54,7 +55,7 @@ class Results:
         key = self._prefix + result_key(row.key, node, _KEY_LIMIT_BYTES - len(self._prefix))
         try:
             with platform.download(job_id, node["file_id"], node.get("node_id")) as chunks:
-                self._put(key, chunks, {"job-id": job_id, **{n.replace("_", "-"): v for n, v in entry.items()}})
+                self._put(key, chunks, metadata({"job_id": job_id, **entry}))
         except NotFound as error:
             return {**entry, "absent": str(error)}
         except (KeyRejected, KeyNotSet):
@@ -65,12 +66,9 @@ class Results:
             raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error
         return {**entry, "bucket": self._bucket, "key": key}
 
-    def _put(self, key: str, chunks: Iterable[bytes], metadata: Mapping[str, str]) -> None:
+    def _put(self, key: str, chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         target: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
-        described: dict[str, Any] = {
-            "ContentType": "application/json",
-            "Metadata": {n: quote(v) for n, v in metadata.items()},
-        }
+        described: dict[str, Any] = {"ContentType": "application/json", "Metadata": described_by}
         parts = _regrouped(chunks)
         first = next(parts, b"")
         if len(first) < _PART_BYTES:
@@ -87,6 +85,11 @@ class Results:
     def _put_part(self, target: Mapping[str, Any], number: int, part: bytes) -> Any:
         answer = self._client.upload_part(**target, PartNumber=number, Body=part)
         return {"PartNumber": number, "ETag": answer["ETag"]}
+
+
+def metadata(entry: Mapping[str, str]) -> dict[str, str]:
+    """What an output is, for whoever finds it in the bucket: as headers, of which S3 takes 2 KB."""
+    return {name.replace("_", "-"): quote(value)[:_METADATA_LIMIT_BYTES] for name, value in entry.items()}
 
 
 def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:

@@ -16,7 +16,7 @@ from workflow_trigger.model import RowKey, token_of, upload_name
 from workflow_trigger.multipart import Encoder, Part, media_type
 from workflow_trigger.notifications import Notice
 from workflow_trigger.platform_answers import job_from, reason_of, refusal_of
-from workflow_trigger.results import result_key
+from workflow_trigger.results import metadata, result_key
 
 # Half of it what somebody would try, half of it anything that Python calls a letter, lone surrogates included.
 PIECES = [
@@ -102,6 +102,13 @@ def test_results_stay_in_their_folder_under_a_key_that_can_be_shown(
     assert path.isprintable()
     assert not {".", ".."} & set(path.split("/"))
     assert path.endswith(".json")
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("job_id", "node_id", "node_type", "node_subtype", "file_id"), IN_UNICODE)))
+def test_metadata_of_a_result_are_headers_that_s3_takes(entry: dict[str, str]) -> None:
+    headers = metadata(entry)
+    assert sum(len(name) + len(value) for name, value in headers.items()) <= 2_048
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
 
 
 @given(TEXT | LONG)
