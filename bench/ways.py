@@ -47,14 +47,16 @@ def _s3(url: str) -> Any:
 
 def ours(objects: Sequence[str], size: int, sink: str) -> None:
     """The product's own source, encoder and platform."""
+    from workflow_trigger.api_key import ApiKey
     from workflow_trigger.clock import Clock, Deadline
     from workflow_trigger.model import ObjectVersion
     from workflow_trigger.multipart import Encoder, Part
     from workflow_trigger.platform_api import Platform, connection_pool
     from workflow_trigger.source import Source
 
+    secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
-    platform = Platform(api_url=sink, api_key=Mock(value=lambda: "key"), pool=connection_pool(sink), deadline=deadline)
+    platform = Platform(api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline)
     parts = []
     for number, url in enumerate(objects):
         version = ObjectVersion(

@@ -20,6 +20,7 @@ class ApiKey:
         self._client = client
         self._secret_arn = secret_arn
         self._value: str | None = None
+        self._used: frozenset[bytes] = frozenset()
 
     def value(self) -> str:
         """The key.
@@ -31,6 +32,12 @@ class ApiKey:
         value = self._value or self._read()  # another thread may forget it at any moment
         self._value = value
         return value
+
+    def hidden_in(self, content: bytes) -> bytes:
+        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now."""
+        for key in self._used:
+            content = content.replace(key, b"***")
+        return content
 
     def forget(self) -> None:
         """Read it anew the next time: it may have been rotated."""
@@ -53,6 +60,7 @@ class ApiKey:
                 "No usable API key is set. Set it with: "
                 f"aws secretsmanager put-secret-value --secret-id {self._secret_arn} --secret-string YOUR_KEY"
             )
+        self._used |= {key.encode()}
         return key
 
 

@@ -137,8 +137,8 @@ class Platform:
         response = self._get(f"/jobs/{quote(job_id, safe='')}/download?{query}")
         with response:
             if not 200 <= response.status < 300:
-                _check(response, self._without_key(_bounded(response, _ANSWER_LIMIT_BYTES)))
-            yield _streamed(response)
+                _check(response, self._bounded(response, _ANSWER_LIMIT_BYTES))
+            yield self._streamed(response)
 
     def ask(
         self,
@@ -161,7 +161,7 @@ class Platform:
     def _ask_once(self, path: str, limit_bytes: int, reading: AbstractContextManager[Any]) -> Any:
         try:
             with self._get(path) as response, reading:
-                body = self._without_key(_bounded(response, limit_bytes))
+                body = self._bounded(response, limit_bytes)
                 _check(response, body)
                 return parsed(body)
         except (HTTPError, OSError) as error:
@@ -170,7 +170,7 @@ class Platform:
             raise Unavailable("The platform's answer is not JSON") from error
 
     def _get(self, path: str) -> urllib3.BaseHTTPResponse:
-        seconds = max(1.0, min(_QUESTION_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
+        seconds = max(1.0, min(_QUESTION_SECONDS, self._spare_seconds()))
         headers = self._headers()
         try:
             return self._pool.request(
@@ -178,7 +178,7 @@ class Platform:
                 self._root + path,
                 headers=headers,
                 redirect=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds),
                 preload_content=False,
             )
         except (HTTPError, OSError) as error:
@@ -208,7 +208,7 @@ class Platform:
             "Content-Type": encoder.content_type,
             "Content-Length": str(encoder.content_length),
         }
-        answer_seconds = max(5.0, min(ANSWER_SECONDS, self._deadline.remaining_seconds() - _RESERVE_SECONDS))
+        answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
         with self._fresh_pool(self._root) as pool:
             try:
@@ -222,7 +222,7 @@ class Platform:
                     preload_content=False,
                 )
                 with response:
-                    content = self._without_key(_bounded(response, _ANSWER_LIMIT_BYTES))
+                    content = self._bounded(response, _ANSWER_LIMIT_BYTES)
             except (NewConnectionError, ConnectTimeoutError) as error:
                 raise Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
             except (HTTPError, OSError) as error:
@@ -254,9 +254,31 @@ class Platform:
             raise Busy(f"HTTP {status} without a job: {reason_of(content)}")
         return job
 
-    def _without_key(self, content: bytes) -> bytes:
-        """An answer that repeats the key, as some errors do, would carry it into logs and rows."""
-        return content.replace(self._api_key.value().encode(), b"***")
+    def _bounded(self, response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
+        """A whole answer, without the key, which some errors repeat: it would get into logs and rows."""
+        content = bytearray()
+        for chunk in self._chunks(response):
+            content += chunk
+            if len(content) > limit_bytes:
+                raise HTTPError("the answer is larger than its bound")
+        return self._api_key.hidden_in(bytes(content))
+
+    def _streamed(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        try:
+            yield from self._chunks(response)
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"A download broke off: {type(error).__name__}") from error
+
+    def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
+        while chunk := response.read1(_CHUNK_BYTES):
+            if self._spare_seconds() < 0:
+                raise HTTPError("the answer did not end before the invocation does")
+            yield chunk
+
+    def _spare_seconds(self) -> float:
+        """What is left of the invocation, less what it takes to write down what came of a call."""
+        return self._deadline.remaining_seconds() - _RESERVE_SECONDS
 
     def _headers(self) -> dict[str, str]:
         return {"unstructured-api-key": self._api_key.value(), "Accept": "application/json"}
@@ -270,18 +292,3 @@ def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:
     if isinstance(refusal, Refused):
         raise Misconfigured(str(refusal))
     raise refusal or Unavailable(f"HTTP {response.status}: {reason_of(content)}")
-
-
-def _bounded(response: urllib3.BaseHTTPResponse, limit_bytes: int) -> bytes:
-    content = response.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise HTTPError("the answer is larger than its bound")
-    return content
-
-
-def _streamed(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(_CHUNK_BYTES):
-            yield chunk
-    except (HTTPError, OSError) as error:
-        raise Unavailable(f"A download broke off: {type(error).__name__}") from error

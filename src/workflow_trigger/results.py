@@ -18,6 +18,8 @@ type Entry = dict[str, Any]
 
 _PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; a smaller output is put in one piece
 _KEY_LIMIT_BYTES = 1_024
+_NAME_LIMIT_BYTES = 150
+_METADATA_LIMIT_BYTES = 300
 
 
 class Results:
@@ -53,7 +55,7 @@ class Results:
         key = self._prefix + result_key(row.key, node, _KEY_LIMIT_BYTES - len(self._prefix))
         try:
             with platform.download(job_id, node["file_id"], node.get("node_id")) as chunks:
-                self._put(key, chunks, {"job-id": job_id, **{n.replace("_", "-"): v for n, v in entry.items()}})
+                self._put(key, chunks, metadata({"job_id": job_id, **entry}))
         except NotFound as error:
             return {**entry, "absent": str(error)}
         except (KeyRejected, KeyNotSet):
@@ -64,12 +66,9 @@ class Results:
             raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error
         return {**entry, "bucket": self._bucket, "key": key}
 
-    def _put(self, key: str, chunks: Iterable[bytes], metadata: Mapping[str, str]) -> None:
+    def _put(self, key: str, chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         target: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
-        described: dict[str, Any] = {
-            "ContentType": "application/json",
-            "Metadata": {n: quote(v) for n, v in metadata.items()},
-        }
+        described: dict[str, Any] = {"ContentType": "application/json", "Metadata": described_by}
         parts = _regrouped(chunks)
         first = next(parts, b"")
         if len(first) < _PART_BYTES:
@@ -88,11 +87,16 @@ class Results:
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
 
+def metadata(entry: Mapping[str, str]) -> dict[str, str]:
+    """What an output is, for whoever finds it in the bucket: as headers, of which S3 takes 2 KB."""
+    return {name.replace("_", "-"): quote(value)[:_METADATA_LIMIT_BYTES] for name, value in entry.items()}
+
+
 def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:
     """Where an output of a row belongs, below the prefix. A key that leaves no room is replaced by the row's token."""
     object_key = key.object.removeprefix("s3://").partition("/")[2]
     name = "-".join(filter(None, (node.get("node_type"), node.get("node_id")))) or "output"
-    file_name = f"{_harmless(name).replace('/', '-')[:150]}.json"
+    file_name = _harmless(name).replace("/", "-").encode()[:_NAME_LIMIT_BYTES].decode("utf-8", "ignore") + ".json"
     path = f"{_harmless(object_key)}/{_harmless(key.version)}/{file_name}"
     return path if len(path.encode()) <= limit_bytes else f"{token_of(key)}/{file_name}"
 

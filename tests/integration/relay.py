@@ -13,6 +13,7 @@ import boto3
 from botocore.config import Config
 
 from local.loopback import server
+from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
 from workflow_trigger.model import ObjectVersion
 from workflow_trigger.multipart import Encoder, Part
@@ -46,8 +47,9 @@ def main(sizes: list[int]) -> None:
 
 
 def _relay(sizes: list[int], objects: list[str], sink: str) -> None:
+    secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
-    platform = Platform(api_url=sink, api_key=Mock(value=lambda: "key"), pool=connection_pool(sink), deadline=deadline)
+    platform = Platform(api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline)
     parts = []
     for number, (size, url) in enumerate(zip(sizes, objects, strict=True)):
         config = Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")

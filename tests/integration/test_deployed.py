@@ -218,15 +218,24 @@ def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_
     assert first["WorkflowsTable"] not in aws.client("dynamodb").list_tables()["TableNames"]
 
 
-def test_run_passes_with_a_key_of_the_customers(deployed: DeployedWorld, package: Path) -> None:
+def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedWorld, package: Path) -> None:
     """The local stack sets no encryption of buckets and tables; the tests of the template see to those."""
     aws = deployed.stack.aws
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    boundary = aws.client("iam").create_policy(PolicyName="boundary", PolicyDocument=json.dumps(everything))
+    network = aws.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = aws.client("ec2").create_subnet(VpcId=network, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    group = aws.client("ec2").create_security_group(GroupName="g", Description="d", VpcId=network)["GroupId"]
     parameters = {
         "WorkflowIds": str(uuid.uuid4()),
         "UnstructuredApiUrl": deployed.url,
         "PollSeconds": "1",
         "KmsKeyArn": key,
+        "PermissionsBoundaryArn": boundary["Policy"]["Arn"],
+        "SubnetIds": subnet,
+        "SecurityGroupIds": group,
+        "AlarmEmail": "team@example.com",
     }
     stack = deploy(package, aws, parameters)
     stack.set_key(deployed.state.behaviour.api_key)
@@ -238,3 +247,9 @@ def test_run_passes_with_a_key_of_the_customers(deployed: DeployedWorld, package
         attributes = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         assert attributes["KmsMasterKeyId"] == key
     assert aws.client("secretsmanager").describe_secret(SecretId=stack["ApiKeySecret"])["KmsKeyId"] == key
+    for name in (stack["OnUploadFunction"], stack["OnScheduleFunction"]):
+        function = aws.client("lambda").get_function_configuration(FunctionName=name)
+        assert function["KMSKeyArn"] == key
+        assert function["VpcConfig"]["SubnetIds"] == [subnet]
+        role = aws.client("iam").get_role(RoleName=function["Role"].rpartition("/")[2])["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary["Policy"]["Arn"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
+from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.errors import Misconfigured, NotSent, PlatformError, Unavailable, Unreachable
+from workflow_trigger.errors import Misconfigured, NotSent, OutcomeUnknown, PlatformError, Unavailable, Unreachable
 from workflow_trigger.multipart import Encoder, Part
 from workflow_trigger.platform_api import Platform, connection_pool
 
@@ -64,14 +66,45 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
         thread.join()
 
 
-def platform(url: str) -> Platform:
-    deadline = Deadline.in_seconds(Clock(), 900)
-    return Platform(api_url=url, api_key=Mock(value=lambda: "key"), pool=connection_pool(url), deadline=deadline)
+@contextlib.contextmanager
+def dripping() -> Iterator[int]:
+    """A server that answers every request with one byte after the other, and never comes to an end."""
+    ended = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
 
 
-def post(url: str) -> Any:
+def key_of(*secrets: str) -> ApiKey:
+    """A key from a secret that can be read so many times."""
+    return ApiKey(Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in secrets])), "arn")
+
+
+def platform(url: str, seconds: float = 900) -> Platform:
+    deadline = Deadline.in_seconds(Clock(), seconds)
+    return Platform(api_url=url, api_key=key_of("key"), pool=connection_pool(url), deadline=deadline)
+
+
+def post(url: str, seconds: float = 900) -> Any:
     part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
-    return platform(url).run("w", Encoder([part], boundary="b"), lambda _: None)
+    return platform(url, seconds).run("w", Encoder([part], boundary="b"), lambda _: None)
 
 
 @pytest.fixture
@@ -129,3 +162,28 @@ def test_host_that_is_not_there_is_told_apart_from_a_lost_answer() -> None:
         pass
     with pytest.raises(Unreachable):
         post(f"http://127.0.0.1:{port}")
+
+
+def test_answer_that_never_ends_is_given_up_before_the_invocation_is() -> None:
+    """With seven seconds left, five of which are kept to write down what came of it."""
+    with dripping() as port:
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(Unavailable):
+            platform(url, 7).jobs("w")
+        with pytest.raises(OutcomeUnknown):
+            post(url, 7)
+        with pytest.raises(Unavailable), platform(url, 7).download("job", "file", "node") as chunks:
+            list(chunks)
+
+
+def test_key_that_is_forgotten_while_a_request_is_on_its_way_does_not_cost_the_answer() -> None:
+    """Another thread was told that it is not accepted, and the secret cannot be read just now."""
+    key = key_of("a-key-of-some-length")
+    received = Received()
+    with server(received) as port:
+        url = f"http://127.0.0.1:{port}"
+        deadline = Deadline.in_seconds(Clock(), 900)
+        asking = Platform(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.forget()).id == "job-1"
+    assert key.hidden_in(b"of a-key-of-some-length") == b"of ***"

@@ -136,11 +136,23 @@ def test_runtime_and_architecture() -> None:
 
 
 def test_no_action_is_a_wildcard_and_no_resource_everything() -> None:
+    without_resource = {"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"}  # the only one that EC2 has for them
     for owner, statement in statements():
         if statement["Effect"] != "Allow":
             continue
         assert not [action for action in as_list(statement["Action"]) if "*" in action], owner
-        assert "*" not in as_list(statement.get("Resource", "")), owner
+        if "*" in as_list(statement.get("Resource", "")):
+            assert set(as_list(statement["Action"])) <= without_resource, owner
+
+
+def test_way_into_a_vpc_is_for_lambda_alone_and_not_for_the_code_of_a_function() -> None:
+    of_ec2 = [each for _, each in statements() if "ec2:" in str(each["Action"])]
+    denied = [each for each in of_ec2 if each["Effect"] == "Deny"]
+    assert [list(each["Condition"]["ArnLike"]) for each in denied] == [["lambda:SourceFunctionArn"]]
+    allowed = {action for each in of_ec2 if each["Effect"] == "Allow" for action in as_list(each["Action"])}
+    assert allowed == set(denied[0]["Action"])
+    roles = [role for _, role in of_type("AWS::IAM::Role") if "ManagedPolicyArns" in role]
+    assert [role["ManagedPolicyArns"] for role in roles] == [[{"Ref": "SharedPolicy"}]] * 2
 
 
 def test_partition_is_never_fixed() -> None:

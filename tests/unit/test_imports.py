@@ -2,9 +2,11 @@
 
 import ast
 import sys
+import tomllib
 from pathlib import Path
 
 import workflow_trigger
+from local.stack import ROOT
 
 LAYERS = [
     {"errors", "clock"},
@@ -34,14 +36,30 @@ def test_every_module_has_its_layer_and_imports_only_lower_ones() -> None:
     assert wrong == []
 
 
-def test_only_the_declared_packages_are_imported() -> None:
-    declared = {"boto3", "botocore", "urllib3", "aws_lambda_powertools", "workflow_trigger"}
-    declared |= {"mypy_boto3_dynamodb", "mypy_boto3_events", "mypy_boto3_s3", "mypy_boto3_secretsmanager"}  # types only
+def packages_imported_by(*folders: Path) -> set[str]:
     found: set[str] = set()
-    for path in FOLDER.glob("*.py"):
+    for path in (path for folder in folders for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
-    assert found - set(sys.stdlib_module_names) <= declared
+    return found - set(sys.stdlib_module_names)
+
+
+def test_the_declared_packages_are_imported_and_no_others() -> None:
+    lines = (ROOT / "src/requirements.in").read_text().split()
+    declared = {line.replace("-", "_") for line in lines}
+    assert declared == {"boto3", "urllib3", "aws_lambda_powertools"}
+    types_only = {"mypy_boto3_dynamodb", "mypy_boto3_events", "mypy_boto3_s3", "mypy_boto3_secretsmanager"}
+    found = packages_imported_by(FOLDER)
+    assert declared <= found
+    assert found <= declared | types_only | {"botocore", "workflow_trigger"}
+
+
+def test_what_the_command_line_declares_is_imported_and_nothing_else() -> None:
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    found = packages_imported_by(ROOT / "ops") | {"urllib3"}  # by the way to the platform, which it shares
+    shared = {"botocore", "workflow_trigger", "ops"}
+    assert declared <= found
+    assert found - shared <= declared
