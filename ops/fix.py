@@ -65,7 +65,7 @@ def _merged(stack: Stack, before: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if any(each["QueueArn"] == arn for each in queues):
         return before, ""
     names = {"prefix": stack.parameters.get("KeyPrefix"), "suffix": stack.parameters.get("KeySuffix")}
-    rules = [{"Name": name, "Value": value} for name, value in names.items() if value]
+    rules = [{"Name": name, "Value": value.replace("=", "%3D")} for name, value in names.items() if value]  # as S3 does
     ours: dict[str, Any] = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}
     if rules:
         ours["Filter"] = {"Key": {"FilterRules": rules}}

@@ -10,6 +10,7 @@ from workflow_trigger.errors import KeyNotSet, Misconfigured, NotSent
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
+_SHORTEST_SECRET = 8
 _DENIED = {"AccessDenied", "AccessDeniedException", "DecryptionFailure", "InvalidRequestException"}
 
 
@@ -34,7 +35,10 @@ class ApiKey:
         return value
 
     def hidden_in(self, content: bytes) -> bytes:
-        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now."""
+        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now.
+
+        What is shorter than a word is no secret, and would be found in any answer.
+        """
         for key in self._used:
             content = content.replace(key, b"***")
         return content
@@ -60,7 +64,8 @@ class ApiKey:
                 "No usable API key is set. Set it with: "
                 f"aws secretsmanager put-secret-value --secret-id {self._secret_arn} --secret-string YOUR_KEY"
             )
-        self._used |= {key.encode()}
+        if len(key) >= _SHORTEST_SECRET:
+            self._used |= {key.encode()}
         return key
 
 

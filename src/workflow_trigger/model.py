@@ -141,10 +141,14 @@ class Job:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """An ISO-8601 time, UTC where it names no zone; None where it is none."""
+    """An ISO-8601 time, UTC where it names no zone; None where it is none that a computer's clock could have shown."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
+        return None
+    if (
+        not 1970 < moment.year < 9999
+    ):  # at the ends of the calendar another zone is an error, or another number of digits
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

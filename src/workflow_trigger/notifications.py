@@ -174,7 +174,10 @@ def _text(value: object, name: str, limit_bytes: int = _LIMIT_BYTES) -> str:
 def _absent_if(value: object, nothing: str, name: str, strip: str = "") -> str | None:
     if value is None or value in ("", nothing):
         return None
-    return _text(value, name).strip(strip) or None
+    text = _text(value, name).strip(strip)
+    if not text.isprintable():
+        raise UnreadableEvent(f"{name} has letters that cannot be shown")
+    return text or None
 
 
 def _shown(value: object) -> str:

@@ -75,7 +75,7 @@ def retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
         try:
             moment = parsedate_to_datetime(text)
             seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
-        except ValueError:
+        except (ValueError, OverflowError):
             seconds = None
     if seconds is None:
         try:
@@ -88,7 +88,7 @@ def retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
 def _seconds(value: object) -> float | None:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if number == number else None  # noqa: PLR0124  NaN
 

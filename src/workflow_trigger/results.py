@@ -1,5 +1,6 @@
 """Outputs of completed jobs, streamed from the platform to a bucket; memory does not depend on their size."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ type Entry = dict[str, Any]
 
 _PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; a smaller output is put in one piece
 _KEY_LIMIT_BYTES = 1_024
+_ROOM_BYTES = 64_000  # in a row: 25 of them have to go into the 4 MB of a transaction
 _NAME_LIMIT_BYTES = 150
 _METADATA_LIMIT_BYTES = 300
 
@@ -40,12 +42,17 @@ class Results:
             Misconfigured: the bucket does not take them, or the key is not accepted.
         """
         done = {_identity(entry): dict(entry) for entry in row.results if "key" in entry}
-        entries = []
+        entries: list[Entry] = []
+        room_bytes = _ROOM_BYTES
         for node in _outputs(row):
             entry = done.get(_identity(node))
             if entry is None and not has_time():
                 entry = {**node, "delayed": "the invocation ended before its turn"}
-            entries.append(entry or self._copy(platform, job_id, row, node))
+            entry = entry or self._copy(platform, job_id, row, node)
+            room_bytes -= len(json.dumps(entry))
+            if room_bytes < 0:
+                return [*entries, {"missing": "more outputs than a row has room for"}]
+            entries.append(entry)
         return entries or [{"absent": "the platform names no outputs"}]
 
     def _copy(self, platform: Platform, job_id: str, row: Row, node: Mapping[str, str]) -> Entry:

@@ -26,6 +26,7 @@ _GONE = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound", "404", "Metho
 _ARCHIVED = {"InvalidObjectState"}
 _OVERWRITTEN = {"PreconditionFailed", "412", "InvalidRange", "416"}
 _DENIED = {"AccessDenied", "Forbidden", "403", "AllAccessDisabled", "KMS.DisabledException", "KMS.NotFoundException"}
+_DENIED |= {"InvalidRequest", "InvalidArgument"}  # encrypted with a key of the uploader's own, for one
 
 
 @dataclass(slots=True)

@@ -4,13 +4,15 @@ import hashlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from local.stack import deploy
+from local.stack import Aws, deploy
 from tests.integration.conftest import DeployedWorld
 from tests.releases import RELEASES
 from workflow_trigger.model import FINAL, token_of
@@ -200,22 +202,45 @@ def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_
 
     updated.tick()
     _until(lambda: updated.rows()[0]["status"] == "COMPLETED")
+    made = aws.client("cloudformation").describe_stack_resources(StackName=first.name)["StackResources"]
+    there_before = _still_there(aws, made)
+    assert len(there_before) > 20
     aws.client("cloudformation").delete_stack(StackName=first.name)
-    functions = aws.client("lambda")
+    _until(lambda: "OnUploadFunction" not in _still_there(aws, made))
+    assert _still_there(aws, made) == {"Ledger", "DeadLetterQueue", "SourceBucket", "ResultsBucket"}
+    # What is left takes nothing but TLS, as before.
+    policies = [aws.client("s3").get_bucket_policy(Bucket=first[name])["Policy"] for name in kept[2:4]]
+    queue = {"QueueUrl": first["DeadLetterQueueUrl"], "AttributeNames": ["Policy"]}
+    policies.append(aws.client("sqs").get_queue_attributes(**queue)["Attributes"]["Policy"])
+    assert all("aws:SecureTransport" in policy for policy in policies)
 
-    def is_gone() -> bool:
+
+def _still_there(aws: Aws, resources: list[dict[str, Any]]) -> set[str]:
+    """Which of a stack's resources can still be found, by their logical names."""
+    clients = {name: aws.client(name) for name in ("sqs", "dynamodb", "lambda", "logs", "iam", "secretsmanager")}
+    clients |= {name: aws.client(name) for name in ("scheduler", "s3", "cloudwatch")}
+    probes: dict[str, Callable[[str], Any]] = {
+        "AWS::SQS::Queue": lambda url: clients["sqs"].get_queue_attributes(QueueUrl=url),
+        "AWS::DynamoDB::Table": lambda name: clients["dynamodb"].describe_table(TableName=name),
+        "AWS::Lambda::Function": lambda name: clients["lambda"].get_function_configuration(FunctionName=name),
+        "AWS::Lambda::EventSourceMapping": lambda uuid: clients["lambda"].get_event_source_mapping(UUID=uuid),
+        "AWS::Logs::LogGroup": lambda name: clients["logs"].describe_log_groups(logGroupNamePrefix=name)["logGroups"],
+        "AWS::IAM::Role": lambda name: clients["iam"].get_role(RoleName=name),
+        "AWS::IAM::ManagedPolicy": lambda arn: clients["iam"].get_policy(PolicyArn=arn),
+        "AWS::SecretsManager::Secret": lambda arn: clients["secretsmanager"].describe_secret(SecretId=arn),
+        "AWS::Scheduler::Schedule": lambda name: clients["scheduler"].get_schedule(Name=name),
+        "AWS::S3::Bucket": lambda name: clients["s3"].head_bucket(Bucket=name),
+        "AWS::CloudWatch::Alarm": lambda name: clients["cloudwatch"].describe_alarms(AlarmNames=[name])["MetricAlarms"],
+        "AWS::CloudWatch::Dashboard": lambda name: clients["cloudwatch"].get_dashboard(DashboardName=name),
+    }
+
+    def is_there(resource: dict[str, Any]) -> bool:
         try:
-            functions.get_function_configuration(FunctionName=first["OnUploadFunction"])
-        except functions.exceptions.ResourceNotFoundException:
-            return True
-        return False
+            return bool(probes[resource["ResourceType"]](resource["PhysicalResourceId"]))
+        except ClientError:
+            return False
 
-    _until(is_gone)
-    for bucket in (first["SourceBucket"], first["ResultsBucket"]):
-        aws.client("s3").head_bucket(Bucket=bucket)
-    assert aws.client("dynamodb").describe_table(TableName=first["LedgerTable"])
-    assert aws.client("sqs").get_queue_attributes(QueueUrl=first["DeadLetterQueueUrl"], AttributeNames=["QueueArn"])
-    assert first["WorkflowsTable"] not in aws.client("dynamodb").list_tables()["TableNames"]
+    return {each["LogicalResourceId"] for each in resources if each["ResourceType"] in probes and is_there(each)}
 
 
 def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedWorld, package: Path) -> None:
@@ -249,7 +274,6 @@ def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedWorld,
     assert aws.client("secretsmanager").describe_secret(SecretId=stack["ApiKeySecret"])["KmsKeyId"] == key
     for name in (stack["OnUploadFunction"], stack["OnScheduleFunction"]):
         function = aws.client("lambda").get_function_configuration(FunctionName=name)
-        assert function["KMSKeyArn"] == key
         assert function["VpcConfig"]["SubnetIds"] == [subnet]
         role = aws.client("iam").get_role(RoleName=function["Role"].rpartition("/")[2])["Role"]
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary["Policy"]["Arn"]

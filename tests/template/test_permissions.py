@@ -1,0 +1,123 @@
+"""Who may do what, in one table: nothing may be added to it, and nothing be taken away, unseen."""
+
+from typing import Any
+
+from tests.integration.test_least_privilege import NOT_ENFORCED_LOCALLY
+from tests.integration.world import template
+
+RESOURCES: dict[str, dict[str, Any]] = template()["Resources"]
+SOURCE = "[MakesBucket: SourceBucket, SourceBucketName]"
+RESULTS = "[MakesResultsBucket: ResultsBucket, ResultsBucketName]"
+S3, EC2 = "arn:${AWS::Partition}:s3:::", "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}"
+OF_ANOTHERS_SECRET = ["kms:EncryptionContext:SecretARN", "kms:ViaService"]
+
+# Owner, action → resource, the condition under which the stack has it, the keys of the statement's own condition.
+ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str, list[str]]]] = {
+    ("UploadQueuePolicy", "sqs:SendMessage"): [
+        ("UploadQueue.Arn", "MakesBucket", ["aws:SourceAccount", "aws:SourceArn"]),
+        ("UploadQueue.Arn", "not MakesBucket", ["aws:SourceArn"]),
+    ],
+    ("DeadLetterQueuePolicy", "sqs:SendMessage"): ("DeadLetterQueue.Arn", "HasExistingBucket", ["aws:SourceArn"]),
+    ("SharedPolicy", "s3:GetObject"): (f"{S3}{SOURCE}/${{KeyPrefix}}*${{KeySuffix}}", "", []),
+    ("SharedPolicy", "s3:GetObjectVersion"): (f"{S3}{SOURCE}/${{KeyPrefix}}*${{KeySuffix}}", "", []),
+    ("SharedPolicy", "s3:ListBucket"): (f"{S3}{SOURCE}", "", []),
+    ("SharedPolicy", "kms:Decrypt"): [
+        ("SourceKmsKeyArn", "HasSourceKey", []),
+        ("KmsKeyArn", "HasKey", []),
+        (
+            "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*",
+            "not MakesSecret",
+            OF_ANOTHERS_SECRET,
+        ),
+    ],
+    ("SharedPolicy", "kms:GenerateDataKey"): ("KmsKeyArn", "HasKey", []),
+    ("SharedPolicy", "ec2:CreateNetworkInterface"): (f"{EC2}:*/*", "IsInVpc", []),
+    ("SharedPolicy", "ec2:DeleteNetworkInterface"): (f"{EC2}:*/*", "IsInVpc", []),
+    ("SharedPolicy", "ec2:AssignPrivateIpAddresses"): (f"{EC2}:*/*", "IsInVpc", []),
+    ("SharedPolicy", "ec2:UnassignPrivateIpAddresses"): (f"{EC2}:*/*", "IsInVpc", []),
+    ("SharedPolicy", "ec2:DescribeNetworkInterfaces"): ("*", "IsInVpc", []),
+    ("SharedPolicy", "ec2:DescribeSubnets"): ("*", "IsInVpc", []),
+    ("SharedPolicy", "secretsmanager:GetSecretValue"): ("[MakesSecret: ApiKeySecret.Id, ApiKeySecretArn]", "", []),
+    ("SharedPolicy", "dynamodb:UpdateItem"): ("Ledger.Arn", "", []),
+    ("SharedPolicy", "dynamodb:Query"): ("${Ledger.Arn}/index/open-rows", "", []),
+    ("SharedPolicy", "dynamodb:BatchGetItem"): [("Ledger.Arn", "", []), ("Workflows.Arn", "", [])],
+    ("SharedPolicy", "dynamodb:PutItem"): ("Workflows.Arn", "", []),
+    ("SharedPolicy", "events:PutEvents"): (
+        "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default",
+        "",
+        ["events:source"],
+    ),
+    ("OnUploadRole", "sqs:ReceiveMessage"): ("UploadQueue.Arn", "", []),
+    ("OnUploadRole", "sqs:DeleteMessage"): ("UploadQueue.Arn", "", []),
+    ("OnUploadRole", "sqs:GetQueueAttributes"): ("UploadQueue.Arn", "", []),
+    ("OnUploadRole", "dynamodb:PutItem"): ("Ledger.Arn", "", []),
+    ("OnUploadRole", "dynamodb:GetItem"): ("Ledger.Arn", "", []),
+    ("OnUploadRole", "logs:CreateLogStream"): ("OnUploadLogs.Arn", "", []),
+    ("OnUploadRole", "logs:PutLogEvents"): ("OnUploadLogs.Arn", "", []),
+    ("OnScheduleRole", "dynamodb:Scan"): ("Workflows.Arn", "", []),
+    ("OnScheduleRole", "s3:PutObject"): (f"{S3}{RESULTS}/${{ResultsPrefix}}*", "HasResults", []),
+    ("OnScheduleRole", "s3:AbortMultipartUpload"): (f"{S3}{RESULTS}/${{ResultsPrefix}}*", "HasResults", []),
+    ("OnScheduleRole", "kms:GenerateDataKey"): ("ResultsKmsKeyArn", "HasResultsKey", []),
+    ("OnScheduleRole", "kms:Decrypt"): ("ResultsKmsKeyArn", "HasResultsKey", []),
+    ("OnScheduleRole", "logs:CreateLogStream"): ("OnScheduleLogs.Arn", "", []),
+    ("OnScheduleRole", "logs:PutLogEvents"): ("OnScheduleLogs.Arn", "", []),
+    ("ScheduleRole", "lambda:InvokeFunction"): ("OnScheduleFunction.Arn", "", []),
+}
+
+
+def shown(value: Any) -> str:
+    """A resource, its functions written short."""
+    match value:
+        case str():
+            return value
+        case {"Ref": name}:
+            return str(name)
+        case {"Fn::GetAtt": name}:
+            return str(name)
+        case {"Fn::Sub": str(text)}:
+            return text
+        case {"Fn::Sub": [text, {"Bucket": bucket}]}:
+            return str(text).replace("${Bucket}", shown(bucket))
+        case {"Fn::If": [condition, yes, no]}:
+            return f"[{condition}: {shown(yes)}, {shown(no)}]"
+    raise AssertionError(f"a resource of a new form: {value}")
+
+
+def allowed(owner: str, value: Any, when: str = "") -> list[tuple[tuple[str, str], tuple[str, str, list[str]]]]:
+    """Every action that is allowed under `value`."""
+    match value:
+        case {"Fn::If": [condition, yes, no]}:
+            return allowed(owner, yes, condition) + allowed(owner, no, f"not {condition}")
+        case {"Effect": "Allow", "Action": "sts:AssumeRole"}:
+            return []
+        case {"Effect": "Allow", "Action": action}:
+            keys = sorted(key for test in value.get("Condition", {}).values() for key in test)
+            actions = [action] if isinstance(action, str) else action
+            return [((owner, each), (shown(value["Resource"]), when, keys)) for each in actions]
+        case dict():
+            return [found for inner in value.values() for found in allowed(owner, inner, when)]
+        case list():
+            return [found for inner in value for found in allowed(owner, inner, when)]
+    return []
+
+
+def test_exactly_this_is_allowed() -> None:
+    found: dict[tuple[str, str], list[tuple[str, str, list[str]]]] = {}
+    for owner, resource in RESOURCES.items():
+        for who, what in allowed(owner, resource):
+            found.setdefault(who, []).append(what)
+    assert found == {who: what if isinstance(what, list) else [what] for who, what in ALLOWED.items()}
+
+
+def test_what_the_local_stack_does_not_ask_for_is_in_the_table_and_has_its_reason_in_the_template() -> None:
+    assert {action for _, action in ALLOWED} >= set(NOT_ENFORCED_LOCALLY)
+    assert all(len(reason) > 20 for reason in NOT_ENFORCED_LOCALLY.values())
+
+
+def test_roles_have_no_policy_but_those_of_the_template() -> None:
+    managed = [
+        each["Properties"].get("ManagedPolicyArns", [])
+        for each in RESOURCES.values()
+        if each["Type"] == "AWS::IAM::Role"
+    ]
+    assert managed == [[{"Ref": "SharedPolicy"}], [{"Ref": "SharedPolicy"}], []]
