@@ -1,5 +1,6 @@
 """The table of what may come back, line by line: nothing is lost, nothing runs twice, whatever is at fault."""
 
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -12,7 +13,7 @@ from local.platform_state import Fault
 from tests.integration.hooks import Direct, Gate
 from tests.integration.world import World
 from workflow_trigger import platform_api
-from workflow_trigger.errors import AttemptLost, ReconcileFailed
+from workflow_trigger.errors import AttemptLost, LedgerUnavailable, ReconcileFailed
 from workflow_trigger.items import row_from_item
 from workflow_trigger.model import ObjectVersion, Phase, Status, iso
 from workflow_trigger.reconcile import Reconciler
@@ -711,6 +712,32 @@ def test_transaction_conflicts_and_throttling_are_tried_again(world: World, code
     world.deliver(*documents)
     assert {world.status(each) for each in documents} == {"SCHEDULED"}
     world.hook = Conflicting(5, code)
+    world.settle()
+    assert_each_ran_once(world, documents)
+
+
+class Throttling(Direct):
+    """Every call to the database is refused."""
+
+    def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
+        if name.startswith("dynamodb "):
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": ""}}, name)
+        answer: T = call()
+        return answer
+
+
+def test_database_that_throttles_everything_for_an_hour_loses_nothing(world: World) -> None:
+    documents = three(world)
+    world.hook = Throttling()
+    with pytest.raises((ClientError, LedgerUnavailable)):
+        world.deliver(*documents)  # not acknowledged: the queue hands it out again
+    world.hook = Direct()
+    world.deliver(*documents)
+    world.hook = Throttling()
+    for _ in range(60):
+        with contextlib.suppress(ClientError, ReconcileFailed):
+            world.tick(after_seconds=60)
+    world.hook = Direct()
     world.settle()
     assert_each_ran_once(world, documents)
 
