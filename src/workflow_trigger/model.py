@@ -146,9 +146,8 @@ def parse_time(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    if (
-        not 1970 < moment.year < 9999
-    ):  # at the ends of the calendar another zone is an error, or another number of digits
+    # At the ends of the calendar, UTC may be in a year that there is not, or that has other than four digits.
+    if not 1970 < moment.year < 9999:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
