@@ -8,7 +8,7 @@ from tests.integration.world import template
 RESOURCES: dict[str, dict[str, Any]] = template()["Resources"]
 SOURCE = "[MakesBucket: SourceBucket, SourceBucketName]"
 RESULTS = "[MakesResultsBucket: ResultsBucket, ResultsBucketName]"
-S3, EC2 = "arn:${AWS::Partition}:s3:::", "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}"
+S3, EC2 = "arn:${AWS::Partition}:s3:::", "arn:${AWS::Partition}:ec2:${AWS::Region}:*"
 OF_ANOTHERS_SECRET = ["kms:EncryptionContext:SecretARN", "kms:ViaService"]
 
 # Owner, action → resource, the condition under which the stack has it, the keys of the statement's own condition.
@@ -18,8 +18,8 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
         ("UploadQueue.Arn", "not MakesBucket", ["aws:SourceArn"]),
     ],
     ("DeadLetterQueuePolicy", "sqs:SendMessage"): ("DeadLetterQueue.Arn", "HasExistingBucket", ["aws:SourceArn"]),
-    ("SharedPolicy", "s3:GetObject"): (f"{S3}{SOURCE}/${{KeyPrefix}}*${{KeySuffix}}", "", []),
-    ("SharedPolicy", "s3:GetObjectVersion"): (f"{S3}{SOURCE}/${{KeyPrefix}}*${{KeySuffix}}", "", []),
+    ("SharedPolicy", "s3:GetObject"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
+    ("SharedPolicy", "s3:GetObjectVersion"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
     ("SharedPolicy", "s3:ListBucket"): (f"{S3}{SOURCE}", "", []),
     ("SharedPolicy", "kms:Decrypt"): [
         ("SourceKmsKeyArn", "HasSourceKey", []),
