@@ -23,6 +23,7 @@ from workflow_trigger.model import (
 
 type Item = dict[str, Any]
 
+LEFT_OUT = "more outputs than a row has room for"
 _LIST_LIMIT_BYTES = 40_000  # each: 25 rows, with their results, have to go into the 4 MB of a transaction
 
 _SERIALIZER = TypeSerializer()
@@ -144,18 +145,19 @@ def job_attributes(job: Job, key: RowKey, *, alone: bool) -> Item:
             "job_type": job.job_type,
             "job_status": job.status,
             "input_file_ids": _fitting(ids),
-            "output_node_files": _fitting(own.output_node_files),
+            "output_node_files": _fitting(own.output_node_files, {"missing": LEFT_OUT}),
             "input_file_id": ids[0] if named and ids else None,
         }
     )
 
 
-def _fitting(entries: Sequence[Any] | None) -> list[Any] | None:
-    """As many of the entries as an item has room for; an item that is too large could not be written at all."""
+def _fitting(entries: Sequence[Any] | None, *left_out: Any) -> list[Any] | None:
+    """As many of the entries as an item has room for, for one too large could not be written; then what says so."""
     if entries is None:
         return None
     sizes = accumulate(len(json.dumps(entry)) for entry in entries)
-    return [entry for entry, size in zip(entries, sizes, strict=True) if size <= _LIST_LIMIT_BYTES]
+    fitting = [entry for entry, size in zip(entries, sizes, strict=True) if size <= _LIST_LIMIT_BYTES]
+    return fitting if len(fitting) == len(entries) else [*fitting, *left_out]
 
 
 # -- workflows ---------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def job_from(answer: Any) -> Job | None:
     )
 
 
-_ENTRIES_LIMIT = 1_000
+_ENTRIES_LIMIT = 10_000  # of all files of a job together
 
 
 def _text(answer: Mapping[str, Any], name: str) -> str | None:

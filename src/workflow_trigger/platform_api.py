@@ -37,6 +37,7 @@ _CONNECT_SECONDS = 10
 _STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
 _ROTATED_SECONDS = 30
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
+_LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 _LIST_LIMIT_BYTES = 32 * 1024 * 1024  # the list of jobs has no pages
@@ -170,7 +171,9 @@ class Platform:
             raise Unavailable("The platform's answer is not JSON") from error
 
     def _get(self, path: str) -> urllib3.BaseHTTPResponse:
-        seconds = max(1.0, min(_QUESTION_SECONDS, self._spare_seconds()))
+        seconds = min(_QUESTION_SECONDS, self._spare_seconds())
+        if seconds <= 0:
+            raise Unavailable("No answer could come before the invocation ends")
         headers = self._headers()
         try:
             return self._pool.request(
@@ -271,17 +274,24 @@ class Platform:
 
     def _chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
-        while chunk := response.read1(_CHUNK_BYTES):
-            if self._spare_seconds() < 0:
-                raise HTTPError("the answer did not end before the invocation does")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise HTTPError("the answer has an encoding that was not asked for")
+        # Undecoded, for a decoder reads on until it has something to show.
+        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
             yield chunk
+            if not response.closed and self._deadline.remaining_seconds() < _LAST_SECONDS:
+                raise HTTPError("the answer did not end before the invocation does")
 
     def _spare_seconds(self) -> float:
         """What is left of the invocation, less what it takes to write down what came of a call."""
         return self._deadline.remaining_seconds() - _RESERVE_SECONDS
 
     def _headers(self) -> dict[str, str]:
-        return {"unstructured-api-key": self._api_key.value(), "Accept": "application/json"}
+        return {
+            "unstructured-api-key": self._api_key.value(),
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
 
 
 def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:

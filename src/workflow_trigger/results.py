@@ -9,6 +9,7 @@ from urllib.parse import quote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, PlatformError
+from workflow_trigger.items import LEFT_OUT
 from workflow_trigger.model import Row, RowKey, token_of
 from workflow_trigger.platform_api import Platform
 
@@ -46,23 +47,30 @@ class Results:
         room_bytes = _ROOM_BYTES
         for node in _outputs(row):
             entry = done.get(_identity(node))
-            if entry is None and not has_time():
-                entry = {**node, "delayed": "the invocation ended before its turn"}
-            entry = entry or self._copy(platform, job_id, row, node)
-            room_bytes -= len(json.dumps(entry))
-            if room_bytes < 0:
-                return [*entries, {"missing": "more outputs than a row has room for"}]
+            place = self._place(row, node)
+            # Before it is copied, for what no row names would be found by nobody.
+            if entry is None and _size(place) <= room_bytes:
+                entry = self._copy(platform, job_id, node, place, has_time)
+            room_bytes -= _size(entry or place)
+            if entry is None or room_bytes < 0:
+                return [*entries, {"missing": LEFT_OUT}]
             entries.append(entry)
+        entries += [dict(node) for node in row.output_node_files if "missing" in node]
         return entries or [{"absent": "the platform names no outputs"}]
 
-    def _copy(self, platform: Platform, job_id: str, row: Row, node: Mapping[str, str]) -> Entry:
-        entry: Entry = {
-            name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node
-        }
+    def _place(self, row: Row, node: Mapping[str, str]) -> Entry:
         key = self._prefix + result_key(row.key, node, _KEY_LIMIT_BYTES - len(self._prefix))
+        return {**_described(node), "bucket": self._bucket, "key": key}
+
+    def _copy(
+        self, platform: Platform, job_id: str, node: Mapping[str, str], place: Entry, has_time: Callable[[], bool]
+    ) -> Entry:
+        entry = _described(node)
+        if not has_time():
+            return {**entry, "delayed": "the invocation ended before its turn"}
         try:
             with platform.download(job_id, node["file_id"], node.get("node_id")) as chunks:
-                self._put(key, chunks, metadata({"job_id": job_id, **entry}))
+                self._put(place["key"], chunks, metadata({"job_id": job_id, **entry}))
         except NotFound as error:
             return {**entry, "absent": str(error)}
         except (KeyRejected, KeyNotSet):
@@ -71,7 +79,7 @@ class Results:
             return {**entry, "delayed": str(error)}
         except (ClientError, BotoCoreError) as error:
             raise Misconfigured(f"Results cannot be stored in {self._bucket}: {error}") from error
-        return {**entry, "bucket": self._bucket, "key": key}
+        return place
 
     def _put(self, key: str, chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         target: dict[str, Any] = {"Bucket": self._bucket, "Key": key}
@@ -112,6 +120,14 @@ def _harmless(text: str) -> str:
     """Without control and formatting characters, and without segments that mean another folder."""
     text = "".join(letter if letter.isprintable() else quote(letter) for letter in text)
     return re.sub(r"(^|/)(\.{1,2})(?=/|$)", lambda found: found[1] + found[2].replace(".", "%2E"), text)
+
+
+def _described(node: Mapping[str, str]) -> Entry:
+    return {name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node}
+
+
+def _size(entry: Entry) -> int:
+    return len(json.dumps(entry))
 
 
 def _identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:

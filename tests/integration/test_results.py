@@ -126,6 +126,31 @@ def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(resu
     assert "key" in results.row(document)["results"][0]
 
 
+@pytest.mark.parametrize(("count", "length"), [(70, 10), (60, 900)], ids=["of the results", "of the nodes alone"])
+def test_more_outputs_than_a_row_has_room_for_are_said_to_be_missing(
+    results: World, monkeypatch: pytest.MonkeyPatch, count: int, length: int
+) -> None:
+    nodes = [{"node_type": "chunk", "node_subtype": "x" * length, "node_id": str(number)} for number in range(count)]
+    monkeypatch.setattr(
+        type(results.state),
+        "outputs",
+        lambda _, job: [{**node, "file_id": file.file_id} for file in job.files for node in nodes],
+    )
+    documents = [results.upload(key, key.encode()) for key in ("a" * 800, "b" * 800)]
+    results.deliver(*documents)
+    results.settle()
+    named = set()
+    for document in documents:
+        row = results.row(document)
+        assert row["status"] == "COMPLETED"
+        *copied, left_out = row["results"]
+        assert left_out == {"missing": "more outputs than a row has room for"}
+        assert 30 < len(copied) < count
+        named |= {entry["key"] for entry in copied}
+    stored = results.s3.get_paginator("list_objects_v2").paginate(Bucket=results.settings.results_bucket)
+    assert {each["Key"] for page in stored for each in page["Contents"]} == named
+
+
 @pytest.mark.parametrize(
     ("key", "path"),
     [
