@@ -90,7 +90,7 @@ check: setup
 		*'Found '[0-9]*' known vulnerabilit'*) echo "$$said"; exit 1;; \
 		*'could not be audited'*) echo 'pip-audit: its data cannot be had from here; skipped';; \
 		*'No known vulnerabilities found'*) echo "$$said";; \
-		*) echo 'pip-audit: its data cannot be had from here; skipped';; \
+		*) echo "$$said" | tail -1; echo 'pip-audit: could not be run; skipped';; \
 	esac
 
 format: setup

@@ -61,8 +61,8 @@ class ApiKey:
         key = key_in(text)
         if not key:
             raise KeyNotSet(
-                "No usable API key is set. Set it with: "
-                f"aws secretsmanager put-secret-value --secret-id {self._secret_arn} --secret-string YOUR_KEY"
+                "No usable API key is set. Set it with: aws secretsmanager put-secret-value"
+                f"{_region(self._secret_arn)} --secret-id {self._secret_arn} --secret-string YOUR_KEY"
             )
         if len(key) >= _SHORTEST_SECRET:
             self._used |= {key.encode()}
@@ -81,3 +81,9 @@ def key_in(secret: str) -> str:
         text = values[0].strip() if len(values) == 1 and isinstance(values[0], str) else ""
     usable = text.isascii() and text.isprintable() and " " not in text
     return text if usable else ""
+
+
+def _region(arn: str) -> str:
+    """The option of the command line that names the region of an ARN."""
+    parts = arn.split(":")
+    return f" --region {parts[3]}" if len(parts) > 3 else ""

@@ -199,7 +199,7 @@ def test_no_key_yet_keeps_files_waiting_until_it_is_set(world: World) -> None:
     assert world.status(document) == "PENDING"
     error = world.workflow().last_error
     assert error is not None
-    assert "put-secret-value" in error["message"]
+    assert "put-secret-value --region us-east-1 --secret-id arn:" in error["message"]
     world.secrets.put_secret_value(SecretId=world.secret, SecretString='{"key": "local-key"}')
     world.tick(after_seconds=60)
     assert world.status(document) == "SCHEDULED"
