@@ -174,18 +174,17 @@ class Attempt:
 
     def _without_object(self, row: Row, error: SourceError) -> Move:
         self._invocation.count(type(error).__name__, 1)
-        later = (
-            row.source.sequencer or ""
-        )  # the same bytes may have come back since, with an event that found this attempt
+        # The same bytes may have come back since, with an event that found this attempt: then the row waits for it.
+        known = row.source.sequencer or ""
         logger.warning("object cannot be read", object_key=row.key.object, version=row.key.version, reason=str(error))
         sets: dict[str, Any] = {"error": fault(error)}
         match error:
             case ObjectGone():
                 self._invocation.count("Rejected", 1)
-                return Move(key=row.key, to=Status.REJECTED, sets=sets, sequencer=later)
+                return Move(key=row.key, to=Status.REJECTED, sets=sets, sequencer=known)
             case ObjectOverwritten():
                 self._invocation.count("Superseded", 1)
-                return Move(key=row.key, to=Status.SUPERSEDED, sets=sets, sequencer=later)
+                return Move(key=row.key, to=Status.SUPERSEDED, sets=sets, sequencer=known)
             case ObjectDenied():
                 self._invocation.count("Held", 1)
                 again = self._invocation.later(_HOLD_SECONDS)
