@@ -61,6 +61,8 @@ class Attempt:
         self._platform = invocation.platform
         self._workflow = workflow
         self._rows: list[Row] = []
+        self._bound: dict[RowKey, Row] = {}  # rows that wait here, for a lost answer of theirs may still turn up
+        self._lost: tuple[RowKey, ...] = ()  # those of them that went together the last time
         self._renew_at = invocation.later(_RENEW_SECONDS)
         self._began_with_seconds = invocation.deadline.remaining_seconds()
 
@@ -72,7 +74,7 @@ class Attempt:
         except PlatformError as error:
             return self._set_back(error)
         if late is not None:
-            return self._adopt(late, line)
+            return self._adopt(late)
         active = active_job(jobs)
         if active is not None:
             return self._save(self._workflow.running(active, rows=()))
@@ -92,22 +94,35 @@ class Attempt:
     def _late(self, jobs: Sequence[Job], line: Sequence[Row]) -> Found | None:
         """A job that an earlier attempt on this workflow started after all, later than it was looked for.
 
-        By shown ids each row is looked for since its own loss, however many attempts came between; by anything else
-        only right after the loss, among the jobs that are new since then.
+        By its name each row is looked for since its own loss, however many attempts came between; by anything else
+        only those that were lost last, among the jobs that are new since then.
         """
         workflow = self._workflow
         new = [job for job in jobs if workflow.baseline.is_new(job)]
         self._report_second_runs(new)
-        bound = [row for row in line if row.bound_to == workflow.workflow_id]
-        if not bound:
+        lost = self._ledger.rows(workflow.lost_rows).values() if workflow.lost_rows else []
+        waiting = [*line, *(row for row in lost if row.status is Status.PENDING)]
+        self._bound = {row.key: row for row in waiting if row.bound_to == workflow.workflow_id}
+        self._lost = tuple(key for key in workflow.lost_rows if key in self._bound)
+        if not self._bound:
             return None
-        since = None if any(row.bound_since is None for row in bound) else min(row.bound_since or "" for row in bound)
-        known = frozenset(job_id for row in bound for job_id in row.earlier_job_ids)
-        named = find_named(jobs, Baseline(ids=known, reaches_back_to=since), [row.key for row in bound])
-        if named or not workflow.unsettled:
-            return named
-        lost = [row.key for row in bound if row.key in workflow.rows]
-        return find_ours(new, workflow.baseline, lost, self._platform.documents)
+        rows = self._bound.values()
+        # Not for ever: the rows were last written when they were lost.
+        documents = self._invocation.documents_since(min(row.seen for row in rows))
+        found = find_ours(new, workflow.baseline, self._lost, documents)
+        if found and found.evidence is Evidence.TOKENS:
+            return found
+        since = None if any(row.bound_since is None for row in rows) else min(row.bound_since or "" for row in rows)
+        known = frozenset(job_id for row in rows for job_id in row.earlier_job_ids)
+        baseline = Baseline(ids=known, reaches_back_to=since)
+        named = find_named(jobs, baseline, [*self._bound], documents)
+        if named is None:
+            return found
+        # All rows that the job names are its, wherever in the line they are.
+        for row in self._ledger.bound_rows(workflow.workflow_id):
+            if named.job.id not in row.earlier_job_ids:
+                self._bound.setdefault(row.key, row)
+        return find_named([named.job], Baseline(), [*self._bound], documents)
 
     def _report_second_runs(self, new: Sequence[Job]) -> None:
         """What no client can prevent here, an acceptance later than the next attempt's whole job, is at least told."""
@@ -119,13 +134,14 @@ class Attempt:
                 self._invocation.count("LateAcceptance", 1)
                 logger.error("an object ran twice", object_key=row.key.object, job_id=found.job.id, first=row.job_id)
 
-    def _adopt(self, found: Found, line: Sequence[Row]) -> Workflow:
+    def _adopt(self, found: Found) -> Workflow:
+        """An earlier attempt's job: its rows wait in the line, and those of this attempt go back into it."""
         logger.warning("late acceptance", job_id=found.job.id, evidence=found.evidence.value, rows=len(found.rows))
         self._invocation.count("LateAcceptance", 1)
-        seen = {row.key: row.seen for row in line}
         moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
-        after = self._workflow.running(found.job, rows=found.rows)
-        return self._advance(after, [replace(move, seen=seen[move.key]) for move in moves])
+        moves = [replace(move, seen=self._bound[move.key].seen) for move in moves]
+        back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
+        return self._advance(self._workflow.running(found.job, rows=found.rows), [*moves, *back])
 
     def _attach(self, jobs: list[Job], line: Sequence[Row]) -> None:
         """Take the next batch, workflow and rows in one transaction.
@@ -248,13 +264,19 @@ class Attempt:
         try:
             return self._accepted(job, self._keys())
         except AttemptLost:
-            # A look at the platform may have been noted on the item meanwhile; the attempt is still ours then.
+            # A look at the platform may have been noted on the item meanwhile, or have found the job.
             (current,) = self._ledger.workflows([self._workflow.workflow_id])
-            if (current.attempt_id, current.phase) != (self._workflow.attempt_id, Phase.COMMITTED):
-                logger.warning("settled by another invocation", job_id=job.id)
-                return current
-            self._workflow = current
-            return self._accepted(job, self._keys())
+            ours = current.attempt_id == self._workflow.attempt_id
+            if ours and current.phase is Phase.COMMITTED:
+                self._workflow = current
+                return self._accepted(job, self._keys())
+            if ours and current.job_id == job.id:
+                # What the answer tells of the files may be told by nothing else.
+                self._workflow = current
+                found = replace(job, status=current.job_status or job.status)
+                return self._advance(current, accepted_moves(found, current.rows, inferred=False))
+            logger.warning("settled by another invocation", job_id=job.id)
+            return current
         except LedgerUnavailable as error:
             logger.warning("the next run records this job", job_id=job.id, reason=str(error))
             return self._workflow
@@ -297,13 +319,18 @@ class Attempt:
         again = self._invocation.backoff(workflow.setbacks)
         try:
             jobs = self._platform.jobs(workflow.workflow_id)
-            found = find_ours(jobs, workflow.baseline, self._keys(), self._platform.documents)
+            documents = self._invocation.documents_since(workflow.started_at)
+            found = find_ours(jobs, workflow.baseline, self._keys(), documents)
+            lost = [key for key in self._lost if key not in self._keys()]
+            late = find_ours(jobs, workflow.baseline, lost, documents)
         except PlatformError as failed:
             return self._release(failed, unclear, not_before=again)
         lost_before = all(row.bound_to == workflow.workflow_id for row in self._rows)
         if found and (found.evidence is Evidence.TOKENS or lost_before):
             self._invocation.count("LateAcceptance", 1)
             return self._accepted(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
+        if late is not None:
+            return self._adopt(late)
         active = active_job(jobs)
         if active is not None:
             back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
@@ -350,7 +377,9 @@ class Attempt:
                 self._invocation.count("Held", 1)
                 return self._release(error, moves, not_before=self._invocation.later(error.hold_seconds))
         self._invocation.count("SetBack", 1)
-        blamed = not isinstance(error, Unreachable) and set_back_by_rows(self._workflow, self._rows)
+        blamed = (
+            bool(self._rows) and not isinstance(error, Unreachable) and set_back_by_rows(self._workflow, self._rows)
+        )
         if blamed:
             moves = [self._invocation.put_off(row, sets) for row in self._rows]
         setbacks = self._workflow.setbacks + (not blamed or len(self._rows) > 1)

@@ -27,6 +27,7 @@ ABSENCE_SECONDS = 20.0  # for an output that the platform does not have, right a
 STRIKES = 5
 SLOW_TRIES = 2
 REFUSALS_IN_A_ROW = 3
+_ASKED_JOBS = 20
 _BACKOFF_LIMIT_SECONDS = 900.0
 
 
@@ -80,10 +81,21 @@ class Found:
     evidence: Evidence
 
 
-def find_named(jobs: Iterable[Job], baseline: Baseline, rows: Sequence[RowKey]) -> Found | None:
-    """A job that was not there before and whose file ids carry the tokens of some of these rows."""
-    for job in sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or ""):
-        named = tuple(key for key in rows if any(token_of(key) in file_id for file_id in job.input_file_ids or ()))
+def find_named(
+    jobs: Iterable[Job],
+    baseline: Baseline,
+    rows: Sequence[RowKey],
+    documents: Callable[[str], Sequence[str]] = lambda _job_id: (),
+) -> Found | None:
+    """A job that was not there before and whose files, by id or by document, carry the tokens of some of these rows.
+
+    Documents are asked for of the newest jobs alone: those of a workflow that has had thousands would take an hour.
+    """
+    by_age = sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or "")
+    asked = {job.id for job in by_age[-_ASKED_JOBS:]}
+    for job in by_age:
+        names = job.input_file_ids or (documents(job.id) if job.id in asked else ())
+        named = tuple(key for key in rows if any(token_of(key) in name for name in names))
         if named:
             return Found(job=job, rows=named, evidence=Evidence.TOKENS)
     return None
@@ -152,12 +164,16 @@ def outcomes(job: Job, details: Details, failed: Sequence[FailedFile], rows: Seq
             )
             for key in rows
         }
-    return _by_file(details, failed, rows)
+    return _by_file(job, details, failed, rows)
 
 
-def _by_file(details: Details, failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> dict[RowKey, Outcome]:
+def _by_file(job: Job, details: Details, failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> dict[RowKey, Outcome]:
     reasons = _reasons(failed, rows)
     strays = [each for each in failed if not any(token_of(key) in each.document for key in rows)]
+    ids = job.input_file_ids or ()
+    named = [file_id for file_id in ids if any(token_of(key) in file_id for key in rows)]
+    if named and len(named) < len(ids):
+        strays = []  # of the job's other files, which other rows stand for
     silent = details.processing_status == "COMPLETED_WITH_ERRORS" and not failed
     result: dict[RowKey, Outcome] = {}
     for key in rows:

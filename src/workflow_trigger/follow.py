@@ -31,7 +31,7 @@ from workflow_trigger.model import (
     parse_time,
 )
 from workflow_trigger.moves import job_moves, running_status
-from workflow_trigger.results import Results
+from workflow_trigger.results import Results, is_of_several_files
 
 logger = Logger(child=True)
 
@@ -85,7 +85,7 @@ class Follower:
             kind for entries in stored.values() for entry in entries for kind in ("delayed", "absent") if kind in entry
         }
         patience = DOUBT_SECONDS if "delayed" in waits else ABSENCE_SECONDS
-        if waits and not is_overdue(parse_time(workflow.doubtful_since), self._clock.now(), patience):
+        if waits and not is_overdue(parse_time(workflow.results_since), self._clock.now(), patience):
             return self._keep_results(workflow, job, stored)
         return self._finish(workflow, job, ends, {key: list(map(_given_up, each)) for key, each in stored.items()})
 
@@ -104,15 +104,18 @@ class Follower:
                 input_file_id=known.get("input_file_id") or row.input_file_id,
                 output_node_files=tuple(known.get("output_node_files", row.output_node_files)),
             )
+            if not alone and row_now.input_file_id is None and is_of_several_files(row_now.output_node_files):
+                stored[row.key] = [{"missing": "the platform's ids do not tell which outputs are this file's"}]
+                continue
             stored[row.key] = self._results.store(self._platform, job.id, row_now, self._invocation.has_time)
         return stored
 
     def _keep_results(self, workflow: Workflow, job: Job, stored: Mapping[RowKey, list[dict[str, Any]]]) -> Workflow:
         """Not everything came: what did is not fetched again."""
         self._count("ResultsDelayed", 1)
-        since = workflow.doubtful_since or iso(self._clock.now())
+        since = workflow.results_since or iso(self._clock.now())
         moves = [Move(key=key, to=Status.IN_PROGRESS, sets={"results": entries}) for key, entries in stored.items()]
-        return self._invocation.advance(workflow, replace(workflow, job_status=job.status, doubtful_since=since), moves)
+        return self._invocation.advance(workflow, replace(workflow, job_status=job.status, results_since=since), moves)
 
     def _failed_files(self, job_id: str) -> list[FailedFile]:
         try:

@@ -23,7 +23,7 @@ from workflow_trigger.errors import UnreadableEvent
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.items import plain
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import ObjectVersion, Phase, Row, Status
+from workflow_trigger.model import ObjectVersion, Phase, Row, Status, parse_time
 from workflow_trigger.notifications import Notice
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
@@ -80,12 +80,15 @@ def on_schedule(_event: Any, context: LambdaContext) -> None:
 
 
 def _gauge(invocation: Invocation) -> None:
-    """How long the line has been waiting; and whether it waits although no workflow is at work."""
+    """How long the line has been waiting, and whether it waits although no workflow is at work; how long jobs take."""
     waiting = invocation.ledger.longest_wait_seconds()
-    pool = invocation.ledger.workflows(invocation.settings.workflow_ids) if waiting else []
+    pool = invocation.ledger.workflows(invocation.settings.workflow_ids)
+    started = [moment for each in pool if each.is_at_work and (moment := parse_time(each.started_at))]
+    longest = (invocation.clock.now() - min(started)).total_seconds() if started else 0.0
     idle = all(workflow.phase is Phase.IDLE for workflow in pool)
     metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
     metrics.add_metric(name="IdleWaitingSeconds", unit=MetricUnit.Seconds, value=waiting if idle else 0.0)
+    metrics.add_metric(name="LongestRunSeconds", unit=MetricUnit.Seconds, value=longest)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.decisions import backoff_seconds, pick_batch
+from workflow_trigger.decisions import backoff_seconds, is_overdue, pick_batch
+from workflow_trigger.errors import Throttled, Unavailable
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import Move, Row, Status, Workflow, iso
+from workflow_trigger.model import Move, Row, Status, Workflow, iso, parse_time
 from workflow_trigger.platform_api import ANSWER_SECONDS, Platform
 from workflow_trigger.settings import Settings
 from workflow_trigger.source import Source
@@ -49,18 +51,21 @@ class Invocation:
         return self.deadline.remaining_seconds() > MINIMUM_SECONDS
 
     def line(self, fresh: Sequence[Row]) -> list[Row]:
-        """The rows that may go now, oldest first. Those bound elsewhere are at most a batch per workflow."""
+        """The rows that may go now, oldest first: enough for every workflow."""
         limit = 25 * (len(self.settings.workflow_ids) + 1)
-        rows = {row.key: row for row in [*fresh, *self.ledger.open_rows(Status.PENDING, limit)]}
+        rows = {row.key: row for row in [*fresh, *self.ledger.line(limit)]}
         return sorted(rows.values(), key=lambda row: row.eligible_at or "")
 
     def pick(self, workflow: Workflow, line: Sequence[Row]) -> list[Row]:
-        """The batch that goes next to this workflow."""
+        """The batch that goes next to this workflow.
+
+        One that takes nothing gets a single file to try: the others are not bound to it, and may go elsewhere.
+        """
         return pick_batch(
             line,
             workflow_id=workflow.workflow_id,
             pool=self.settings.workflow_ids,
-            max_files=self.settings.max_files_per_run,
+            max_files=1 if workflow.setbacks > 1 else self.settings.max_files_per_run,
             max_bytes=self.settings.max_bytes_per_run,
         )
 
@@ -80,6 +85,20 @@ class Invocation:
         for key in left_out:
             logger.info("row has moved on", object_key=key.object, version=key.version)
         return written
+
+    def documents_since(self, moment: str | None) -> Callable[[str], Sequence[str]]:
+        """How to ask for a job's documents; a quarter of an hour after `moment`, without an answer, there are none."""
+
+        @cache
+        def documents(job_id: str) -> Sequence[str]:
+            try:
+                return self.platform.documents(job_id)
+            except (Throttled, Unavailable):
+                if not is_overdue(parse_time(moment), self.clock.now()):
+                    raise
+                return []
+
+        return documents
 
     def noted(self, error: Mapping[str, str]) -> dict[str, str]:
         """An error as a workflow keeps it: with its time."""

@@ -133,7 +133,7 @@ def row_from_item(item: Item) -> Row:
 
 def job_attributes(job: Job, key: RowKey, *, alone: bool) -> Item:
     """JobInformation as attributes of one file's row. What the answer left out is left out: it never undoes a value."""
-    own = job.of_file(key, alone=alone)
+    own = job.of_file(key)
     ids = own.input_file_ids
     named = ids is not None and len(ids) == 1 and (alone or token_of(key) in ids[0])
     return present(
@@ -171,17 +171,18 @@ def item_from_workflow(workflow: Workflow) -> Item:
             "phase": workflow.phase,
             "revision": workflow.revision,
             "attempt_id": workflow.attempt_id,
-            "rows": [{"object": key.object, "version": key.version} for key in workflow.rows],
+            "rows": _keys(workflow.rows),
             "baseline": sorted(workflow.baseline.ids),
             "baseline_reaches_back_to": workflow.baseline.reaches_back_to,
             "baseline_newest": workflow.baseline.newest,
             "started_at": workflow.started_at,
             "committed_at": workflow.committed_at,
             "lease_ends_at": workflow.lease_ends_at,
-            "unsettled": workflow.unsettled or None,
+            "lost_rows": _keys(workflow.lost_rows) or None,
             "job_id": workflow.job_id,
             "job_status": workflow.job_status,
             "doubtful_since": workflow.doubtful_since,
+            "results_since": workflow.results_since,
             "not_before": workflow.not_before,
             "accepted_count": workflow.accepted_count,
             "setbacks": workflow.setbacks,
@@ -198,7 +199,7 @@ def workflow_from_item(item: Item) -> Workflow:
         phase=Phase(item.get("phase", Phase.IDLE)),
         revision=item.get("revision"),
         attempt_id=item.get("attempt_id"),
-        rows=tuple(RowKey(key["object"], key["version"]) for key in item.get("rows", [])),
+        rows=_row_keys(item.get("rows", [])),
         baseline=Baseline(
             ids=frozenset(item.get("baseline", [])),
             reaches_back_to=item.get("baseline_reaches_back_to"),
@@ -207,16 +208,26 @@ def workflow_from_item(item: Item) -> Workflow:
         started_at=item.get("started_at"),
         committed_at=item.get("committed_at"),
         lease_ends_at=item.get("lease_ends_at"),
-        unsettled=bool(item.get("unsettled")),
+        # Until 0.2.0 the rows of the last attempt, with a mark.
+        lost_rows=_row_keys(item.get("lost_rows") or (item.get("rows", []) if item.get("unsettled") else [])),
         job_id=item.get("job_id"),
         job_status=item.get("job_status"),
         doubtful_since=item.get("doubtful_since"),
+        results_since=item.get("results_since"),
         not_before=item.get("not_before"),
         accepted_count=_int(item.get("accepted_count")) or 0,
         setbacks=_int(item.get("setbacks")) or 0,
         refusals=_int(item.get("refusals")) or 0,
         last_error=item.get("last_error"),
     )
+
+
+def _keys(rows: Sequence[RowKey]) -> list[Item]:
+    return [{"object": key.object, "version": key.version} for key in rows]
+
+
+def _row_keys(keys: Sequence[Item]) -> tuple[RowKey, ...]:
+    return tuple(RowKey(key["object"], key["version"]) for key in keys)
 
 
 def _int(value: Any) -> int | None:

@@ -12,7 +12,7 @@ attempt that holds it or, while it waits, exactly as it was read.
 
 import random
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -140,15 +140,42 @@ class Ledger:
 
         The index lags: this is a hint, proved by the conditions of whatever is done with it.
         """
-        answer = self._client.query(
-            TableName=self._ledger_table,
-            IndexName=OPEN_ROWS_INDEX,
-            KeyConditionExpression="#status = :status AND #eligible_at <= :now",
-            ExpressionAttributeNames={"#status": "status", "#eligible_at": "eligible_at"},
-            ExpressionAttributeValues=serialize({":status": status, ":now": iso(self._clock.now())}),
-            Limit=limit,
+        return next(self._pages(**self._whose_time_has_come(status), Limit=limit))
+
+    def line(self, limit: int) -> list[Row]:
+        """The rows that wait and whose time has come, oldest first, until so many are bound to no workflow."""
+        rows: list[Row] = []
+        for page in self._pages(**self._whose_time_has_come(Status.PENDING), Limit=limit):
+            rows += page
+            if sum(row.bound_to is None for row in rows) >= limit:
+                break
+        return rows
+
+    def bound_rows(self, workflow_id: str) -> list[Row]:
+        """All rows that wait and are bound to a workflow. Reads the whole line: not for every day."""
+        pages = self._pages(
+            KeyConditionExpression="#status = :status",
+            FilterExpression="#bound_to = :bound_to",
+            ExpressionAttributeNames={"#status": "status", "#bound_to": "bound_to"},
+            ExpressionAttributeValues=serialize({":status": Status.PENDING, ":bound_to": workflow_id}),
         )
-        return [row_from_item(deserialize(item)) for item in answer["Items"]]
+        return [row for page in pages for row in page]
+
+    def _whose_time_has_come(self, status: Status) -> Item:
+        return {
+            "KeyConditionExpression": "#status = :status AND #eligible_at <= :now",
+            "ExpressionAttributeNames": {"#status": "status", "#eligible_at": "eligible_at"},
+            "ExpressionAttributeValues": serialize({":status": status, ":now": iso(self._clock.now())}),
+        }
+
+    def _pages(self, **query: Any) -> Iterator[list[Row]]:
+        """The answers of the index, one after the other as they are wanted."""
+        while True:
+            answer = self._client.query(TableName=self._ledger_table, IndexName=OPEN_ROWS_INDEX, **query)
+            yield [row_from_item(deserialize(item)) for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                return
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def longest_wait_seconds(self) -> float:
         """How long the row that has been waiting longest has been; 0 when none waits.
@@ -160,16 +187,14 @@ class Ledger:
         return (self._clock.now() - min(queued)).total_seconds() if queued else 0.0
 
     def _waiting(self, *, from_the_head: bool) -> list[Row]:
-        answer = self._client.query(
-            TableName=self._ledger_table,
-            IndexName=OPEN_ROWS_INDEX,
+        pages = self._pages(
             KeyConditionExpression="#status = :status",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues=serialize({":status": Status.PENDING}),
             ScanIndexForward=from_the_head,
             Limit=100,
         )
-        return [row_from_item(deserialize(item)) for item in answer["Items"]]
+        return next(pages)
 
     # -- workflows -----------------------------------------------------------------------------------------------------
 

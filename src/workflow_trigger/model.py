@@ -127,12 +127,10 @@ class Job:
         """`created_at` as a time; a value without a zone is UTC."""
         return parse_time(self.created_at)
 
-    def of_file(self, key: RowKey, *, alone: bool) -> Self:
+    def of_file(self, key: RowKey) -> Self:
         """The same job with the list entries of one file, where ids show whose they are."""
         token = token_of(key)
         ids, nodes = self.input_file_ids, self.output_node_files
-        if alone:
-            return self
         if ids is not None and any(token in file_id for file_id in ids):
             ids = tuple(file_id for file_id in ids if token in file_id)
         if nodes is not None and any(token in str(node.get("file_id")) for node in nodes):
@@ -260,15 +258,21 @@ class Workflow:
     started_at: str | None = None
     committed_at: str | None = None
     lease_ends_at: str | None = None
-    unsettled: bool = False  # the last attempt's answer was lost, and its job may still turn up
+    lost_rows: tuple[RowKey, ...] = ()  # of the last attempt whose answer was lost: its job may still turn up
     job_id: str | None = None
     job_status: str | None = None
     doubtful_since: str | None = None  # the job is missing, or its end cannot be confirmed, since then
+    results_since: str | None = None  # the job has ended, and outputs of it are waited for, since then
     not_before: str | None = None
     accepted_count: int = 0  # files, ever
     setbacks: int = 0  # attempts in a row that never came to an answer
     refusals: int = 0  # single files refused in a row, nothing accepted between
     last_error: Mapping[str, str] | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether files of ours are on their way, or in a job."""
+        return self.phase is not Phase.IDLE and bool(self.rows)
 
     def is_free(self, now: datetime) -> bool:
         """Whether an attempt may start."""
@@ -279,7 +283,7 @@ class Workflow:
         return self.lease_ends_at is None or self.lease_ends_at <= iso(now)
 
     def released(self, *, not_before: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
-        """Idle again. The attempt's rows and baseline stay: a lost answer is looked for once more with them."""
+        """Idle again. Lost rows and the baseline stay: their job is looked for once more with them."""
         known = self.baseline.ids | {self.job_id} if self.job_id else self.baseline.ids
         return replace(
             self,
@@ -291,6 +295,7 @@ class Workflow:
             job_id=None,
             job_status=None,
             doubtful_since=None,
+            results_since=None,
             not_before=iso(not_before) if not_before else None,
             last_error=error or self.last_error,
         )
@@ -304,8 +309,9 @@ class Workflow:
             job_id=job.id,
             job_status=job.status,
             lease_ends_at=None,
-            unsettled=self.unsettled and not rows,
+            lost_rows=() if rows else self.lost_rows,
             doubtful_since=None,
+            results_since=None,
             not_before=None,
             accepted_count=self.accepted_count + len(rows),
             setbacks=0,

@@ -22,6 +22,7 @@ from workflow_trigger.model import Job, parse_time
 _THROTTLE_DEFAULT_SECONDS = 30.0
 _THROTTLE_LIMIT_SECONDS = 900.0
 _REFUSALS = {400, 413, 415, 422}
+_GIVEN_UP = {408, 499}  # by something on the way, whatever becomes of the request
 
 
 def parsed(content: bytes) -> Any:
@@ -51,7 +52,7 @@ def refusal_of(status: int, headers: Mapping[str, str], content: bytes) -> Platf
         return Refused(reason)
     if 300 <= status < 400:
         return Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
-    if 400 <= status < 500:
+    if 400 <= status < 500 and status not in _GIVEN_UP:
         return Misconfigured(reason)
     return None
 

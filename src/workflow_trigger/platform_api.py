@@ -5,6 +5,7 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 
 import ssl
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
@@ -74,14 +75,15 @@ class Platform:
 
     def jobs(self, workflow_id: str) -> list[Job]:
         """All jobs of a workflow, in no particular order."""
-        query = urlencode({"workflow_id": workflow_id})
+        asked_for = _canonical(workflow_id)
+        query = urlencode({"workflow_id": asked_for})
         answer = self.ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
         if not isinstance(answer, list):
             raise Unavailable("The list of jobs is no list")
         jobs = [job_from(entry) for entry in answer]
         if None in jobs:
             raise Unavailable("The list of jobs has an entry without an id")
-        return [job for job in jobs if job is not None and job.workflow_id in {None, workflow_id}]
+        return [job for job in jobs if job is not None and _canonical(job.workflow_id or asked_for) == asked_for]
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
@@ -115,6 +117,8 @@ class Platform:
         """The names of a job's files, from the newer file status or from the failed files; [] where neither tells."""
         try:
             answer = self.ask(f"/jobs/{quote(job_id, safe='')}/file-status")
+        except KeyRejected:
+            raise
         except Misconfigured:
             answer = None  # not every deployment has it
         files = answer.get("files") if isinstance(answer, Mapping) else None
@@ -124,6 +128,8 @@ class Platform:
             return names
         try:
             return [failed.document for failed in self.failed_files(job_id) if failed.document]
+        except KeyRejected:
+            raise
         except Misconfigured:
             return []
 
@@ -292,6 +298,14 @@ class Platform:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
+
+
+def _canonical(workflow_id: str) -> str:
+    """A UUID has several spellings, and answers may have another than the setting."""
+    try:
+        return str(uuid.UUID(workflow_id))
+    except ValueError:
+        return workflow_id
 
 
 def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:

@@ -4,7 +4,7 @@ Level-triggered, like a controller: each step looks at a workflow's item and at 
 that follows, whoever began what is there. So an invocation may die at any line, and overlapping ones are harmless.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,8 +12,8 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours, is_overdue
-from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed, Throttled, Unavailable
+from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours
+from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.model import Job, Move, Phase, Row, Status, Workflow, iso, parse_time
@@ -157,7 +157,10 @@ class Reconciler:
         rows = self._attempt_rows(workflow, Status.SUBMITTING)
         jobs = self._platform.jobs(workflow.workflow_id)
         found = find_ours(
-            jobs, workflow.baseline, [row.key for row in rows], self._documents_since(workflow.committed_at)
+            jobs,
+            workflow.baseline,
+            [row.key for row in rows],
+            self._invocation.documents_since(workflow.committed_at),
         )
         waited = workflow.lease_has_ended(self._clock.now())
         if found and (found.evidence is Evidence.TOKENS or waited):
@@ -165,19 +168,6 @@ class Reconciler:
         if not waited:
             return workflow
         return self._nothing_runs(workflow, rows, active_job(jobs))
-
-    def _documents_since(self, committed_at: str | None) -> Callable[[str], Sequence[str]]:
-        """How to ask for a job's documents; after a quarter of an hour without an answer, there are none to be had."""
-
-        def documents(job_id: str) -> Sequence[str]:
-            try:
-                return self._platform.documents(job_id)
-            except (Throttled, Unavailable):
-                if not is_overdue(parse_time(committed_at), self._clock.now()):
-                    raise
-                return []
-
-        return documents
 
     def _found(self, workflow: Workflow, found: Found, rows: Iterable[Row]) -> Workflow:
         logger.info(
@@ -197,7 +187,7 @@ class Reconciler:
         moves = [self._blamed(row, workflow, error, alone=len(rows) == 1) for row in rows]
         went_alone_before = len(rows) == 1 and rows[0].failures > 0
         setbacks = workflow.setbacks + (not went_alone_before)
-        after = replace(workflow, setbacks=setbacks, unsettled=True)
+        after = replace(workflow, setbacks=setbacks, lost_rows=tuple(row.key for row in rows))
         if active is not None:
             after = after.running(active, rows=())
         else:
@@ -266,6 +256,7 @@ class Reconciler:
             workflow,
             phase=Phase.RUNNING,
             attempt_id=f"{job_id}-again",
+            started_at=iso(self._clock.now()),
             rows=tuple(row.key for row in rows),
             job_id=job_id,
             job_status=None,

@@ -1,5 +1,6 @@
 """Outputs of completed jobs, streamed from the platform to a bucket; memory does not depend on their size."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +60,8 @@ class Results:
         return entries or [{"absent": "the platform names no outputs"}]
 
     def _place(self, row: Row, node: Mapping[str, str]) -> Entry:
-        key = self._prefix + result_key(row.key, node, _KEY_LIMIT_BYTES - len(self._prefix))
+        named = node if is_of_several_files(row.output_node_files) else {**node, "file_id": ""}
+        key = self._prefix + result_key(row.key, named, _KEY_LIMIT_BYTES - len(self._prefix))
         return {**_described(node), "bucket": self._bucket, "key": key}
 
     def _copy(
@@ -110,10 +112,23 @@ def metadata(entry: Mapping[str, str]) -> dict[str, str]:
 def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:
     """Where an output of a row belongs, below the prefix. A key that leaves no room is replaced by the row's token."""
     object_key = key.object.removeprefix("s3://").partition("/")[2]
-    name = "-".join(filter(None, (node.get("node_type"), node.get("node_id")))) or "output"
-    file_name = _harmless(name).replace("/", "-").encode()[:_NAME_LIMIT_BYTES].decode("utf-8", "ignore") + ".json"
+    name = "-".join(filter(None, (node.get("node_type"), node.get("node_id"), node.get("file_id")))) or "output"
+    file_name = _within(_harmless(name).replace("/", "-"), _NAME_LIMIT_BYTES) + ".json"
     path = f"{_harmless(object_key)}/{_harmless(key.version)}/{file_name}"
     return path if len(path.encode()) <= limit_bytes else f"{token_of(key)}/{file_name}"
+
+
+def is_of_several_files(nodes: Iterable[Mapping[str, str]]) -> bool:
+    """Whether outputs name more than one file."""
+    return len({node["file_id"] for node in nodes if node.get("file_id")}) > 1
+
+
+def _within(name: str, limit_bytes: int) -> str:
+    """A name, cut where it is too long, and then told from others that begin alike."""
+    if len(name.encode()) <= limit_bytes:
+        return name
+    digest = "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+    return name.encode()[: limit_bytes - len(digest)].decode("utf-8", "ignore") + digest
 
 
 def _harmless(text: str) -> str:

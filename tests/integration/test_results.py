@@ -1,13 +1,16 @@
 """Outputs come home before a row is COMPLETED."""
 
 import json
+import uuid
+from dataclasses import replace
 
 import pytest
 
 from local.platform_state import Fault
 from local.simulated_platform import output_of
+from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from tests.integration.world import World
-from workflow_trigger.model import RowKey
+from workflow_trigger.model import Phase, RowKey
 from workflow_trigger.results import result_key
 
 
@@ -81,6 +84,46 @@ def test_outputs_that_only_the_last_answer_names_are_fetched(results: World) -> 
     results.deliver(document)
     results.settle()
     assert [bool(entry.get("key")) for entry in results.row(document)["results"]] == [True, True]
+
+
+def test_answer_that_comes_after_its_job_was_found_still_tells_the_files(results: World) -> None:
+    """A look at the jobs while the sender waits: they show no files, and the answer alone does."""
+    results.state.behaviour.list_shows_files = False
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document, hook=WhileTheAnswerIsOnItsWay(results.step_all))
+    assert results.workflow().phase is Phase.RUNNING
+    results.settle()
+    row = results.row(document)
+    assert len(row["input_file_ids"]) == 1
+    assert [bool(entry.get("key")) for entry in row["results"]] == [True, True]
+
+
+def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(results: World) -> None:
+    store = results.state.store
+    results.state.store = lambda *file: replace(store(*file), file_id=str(uuid.uuid4()))  # type: ignore[method-assign]
+    together = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
+    results.deliver(*together)
+    results.settle()
+    for document in together:
+        (entry,) = results.row(document)["results"]
+        assert "do not tell" in entry["missing"]
+    alone = results.upload("alone.pdf", b"alone")
+    results.deliver(alone)
+    results.settle()
+    assert all("key" in entry for entry in results.row(alone)["results"])
+
+
+def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: World) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    (job,) = results.state.jobs.values()
+    job.details_lag_seconds = 40
+    results.tick(after_seconds=30)
+    assert results.workflow().doubtful_since
+    results.state.faults.append(Fault("download", "status", status=404, times=2))
+    results.tick(after_seconds=35)
+    results.settle()
+    assert all("key" in entry for entry in results.row(document)["results"])
 
 
 def test_what_came_is_not_fetched_again(results: World) -> None:

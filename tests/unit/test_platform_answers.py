@@ -22,7 +22,6 @@ from workflow_trigger.platform_answers import job_from, refusal_of, retry_after_
         (403, errors.Misconfigured),
         (404, errors.NotFound),
         (405, errors.Misconfigured),
-        (408, errors.Misconfigured),
         (409, errors.Misconfigured),
         (410, errors.Misconfigured),
         (413, errors.Refused),
@@ -36,7 +35,7 @@ def test_status_tells_what_happened(status: int, kind: type[Exception]) -> None:
     assert type(refusal_of(status, {}, b"")) is kind
 
 
-@pytest.mark.parametrize("status", [200, 202, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [200, 202, 408, 499, 500, 502, 503, 504])
 def test_these_statuses_alone_tell_nothing(status: int) -> None:
     assert refusal_of(status, {}, b"") is None
 

@@ -1,0 +1,171 @@
+"""Requests accepted long after their answers were lost, behind a backlog and between other attempts."""
+
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+
+from local.platform_state import Fault
+from local.simulated_platform import output_of
+from tests.integration.hooks import Direct
+from tests.integration.world import World
+from workflow_trigger.model import ObjectVersion, Phase, iso
+
+
+def show(world: World, how: str) -> None:
+    """By what the platform tells the files of a job: `ids` in the list, `documents` of the job, or `nothing`."""
+    world.state.behaviour.list_shows_files = how == "ids"
+    world.state.behaviour.has_file_status = how == "documents"
+
+
+def run_to_the_end(world: World) -> None:
+    for _ in range(3_000):
+        world.tick(after_seconds=10)
+        if all(row["status"] in {"COMPLETED", "FAILED"} for row in world.rows()):
+            return
+    raise AssertionError("some rows never came to an end")
+
+
+def assert_each_ran_once(world: World, documents: list[ObjectVersion]) -> None:
+    assert {world.accepted(each) for each in documents} == {1}
+    assert {world.status(each) for each in documents} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("waiting", [12, 59, 70])
+@pytest.mark.parametrize("shown", ["ids", "documents", "nothing"])
+def test_batch_that_was_put_behind_the_backlog_is_found_whole(world: World, shown: str, waiting: int) -> None:
+    """Lost twice, so that its rows go behind the others, and accepted after that: some of them are out of sight."""
+    show(world, shown)
+    documents = [world.upload(f"{number:03}.pdf", f"{number}".encode()) for number in range(waiting)]
+    world.deliver(*documents, submit=False)
+    world.state.faults += [Fault("run", "drop"), Fault("run", "late", seconds=65)]
+    run_to_the_end(world)
+    assert_each_ran_once(world, documents)
+    (late,) = [job for job in world.state.jobs.values() if job.is_late]
+    assert len(late.files) == 10
+    assert {world.row(each)["job_id"] for each in documents[:10]} == {late.id}
+    assert world.counts["LateAcceptance"] == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_of_a_job_accepted_late_get_their_own_outputs_and_ends(world: World, fails: bool) -> None:
+    world.s3.create_bucket(Bucket=f"results-{world.bucket}")
+    world.configure(results_bucket=f"results-{world.bucket}")
+    documents = [world.upload(f"{number:03}.pdf", f"{number}".encode()) for number in range(59)]
+    world.deliver(*documents, submit=False)
+    world.state.faults += [Fault("run", "drop"), Fault("run", "late", seconds=65)]
+    while not any(job.is_late for job in world.state.jobs.values()):
+        world.tick(after_seconds=10)
+    (late,) = [job for job in world.state.jobs.values() if job.is_late]
+    broken = late.files[-1].filename
+    if fails:
+        late.ending, late.failed = "COMPLETED_WITH_ERRORS", {broken: "broken page"}
+    run_to_the_end(world)
+    for job in world.state.jobs.values():
+        for file in job.files:
+            (row,) = [row for row in world.rows() if row["upload_name"] == file.filename]
+            assert row["status"] == ("FAILED" if fails and file.filename == broken else "COMPLETED")
+            stored = [
+                json.loads(world.s3.get_object(Bucket=entry["bucket"], Key=entry["key"])["Body"].read())
+                for entry in row.get("results", [])
+            ]
+            assert stored == [output_of(file.sha256, entry["node_id"]) for entry in row.get("results", [])]
+
+
+@pytest.mark.parametrize("shown", ["ids", "documents", "nothing"])
+def test_job_of_a_row_that_is_put_off_is_not_taken_for_a_strangers(world: World, shown: str) -> None:
+    """Lost four times, the last one accepted late, while another upload meets the free workflow."""
+    show(world, shown)
+    document = world.upload("a.pdf", b"a")
+    world.state.faults += [Fault("run", "drop", times=3), Fault("run", "late", seconds=61.5)]
+    world.deliver(document)
+    while not world.state.late:
+        world.tick(after_seconds=5)
+    while world.workflow().phase is not Phase.IDLE:
+        world.tick(after_seconds=0.25, seconds=100)
+    while not world.workflow().is_free(world.clock.now()):
+        world.clock.sleep(0.1)
+    world.clock.sleep(1)
+    other = world.upload("b.pdf", b"b")
+    world.deliver(other)
+    world.settle()
+    assert_each_ran_once(world, [document, other])
+
+
+@pytest.mark.parametrize("shown", ["documents", "nothing"])
+def test_late_acceptance_that_makes_an_attempt_with_another_file_busy_is_found(world: World, shown: str) -> None:
+    """Accepted between the look at the jobs and the request, while its own row is put off."""
+    show(world, shown)
+    document, other = world.upload("a.pdf", b"a"), world.upload("b.pdf", b"b")
+    world.state.faults.append(Fault("run", "drop", times=4))
+    world.deliver(document)
+    while int(world.row(document)["failures"]) < 4:
+        world.tick(after_seconds=1, seconds=900 if world.state.faults[0].times else 100)
+    while not world.workflow().is_free(world.clock.now()):
+        world.clock.sleep(0.1)
+    assert world.row(document)["eligible_at"] > iso(world.clock.now())
+
+    class AcceptedNow(Direct):
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            if name == "s3 get_object":
+                files = [world.state.store(world.row(document)["upload_name"], None, io.BytesIO(b"a"))]
+                world.state.start(world.settings.workflow_ids[0], files, is_late=True)
+            return call()
+
+    world.deliver(other, hook=AcceptedNow())
+    assert (world.status(document), world.status(other)) == ("SCHEDULED", "PENDING")
+    world.settle()
+    assert_each_ran_once(world, [document, other])
+
+
+def test_documents_that_are_never_told_do_not_stop_the_workflow(world: World) -> None:
+    show(world, "documents")
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(Fault("run", "late", seconds=65))
+    world.state.faults.append(Fault("file-status", "status", status=500, times=10_000))
+    world.deliver(document)
+    for _ in range(7):
+        world.tick(after_seconds=9)
+    others = [world.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
+    world.deliver(*others, submit=False)
+    for _ in range(60):
+        world.tick(after_seconds=60)
+    assert {world.status(each) for each in others} == {"COMPLETED"}
+    assert world.row(document)["inferred"]
+
+
+@pytest.mark.parametrize("status", [408, 499])
+@pytest.mark.parametrize("shown", ["ids", "documents", "nothing"])
+def test_somebody_on_the_way_who_gives_up_proves_nothing(world: World, shown: str, status: int) -> None:
+    show(world, shown)
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(Fault("run", "answer-after", status=status, body="{}"))
+    world.deliver(document)
+    world.settle()
+    assert_each_ran_once(world, [document])
+
+
+def test_workflow_id_in_another_spelling_is_the_same(world: World) -> None:
+    lower = world.settings.workflow_ids[0]
+    world.configure(workflow_ids=(lower.upper(),))
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(Fault("run", "drop-after"))
+    world.deliver(document)
+    world.settle()
+    assert_each_ran_once(world, [document])
+    assert {job.workflow_id for job in world.state.jobs.values()} == {lower}
+
+
+def test_sick_workflow_does_not_bind_the_backlog_to_itself(world: World) -> None:
+    sick, well = world.grow_pool(2)
+    world.state.behaviour.job_seconds[well] = 600
+    world.state.faults.append(Fault("run", "status", status=500, times=10_000, workflow_id=sick))
+    documents = [world.upload(f"{number:03}.pdf", f"{number}".encode()) for number in range(150)]
+    world.deliver(*documents, submit=False)
+    for minute in range(240):
+        world.tick(after_seconds=60)
+        free = [row for row in world.rows() if row["status"] == "PENDING" and "bound_to" not in row]
+        at_work = next(each for each in world.workflows() if each.workflow_id == well).phase is not Phase.IDLE
+        assert at_work or not free, f"minute {minute}: {len(free)} wait, and a healthy workflow is idle"
+    assert len([row for row in world.rows() if row["status"] != "COMPLETED"]) < 40
