@@ -22,8 +22,9 @@ LOG_BYTES_PER_FILE = 2_500
 LOG_BYTES_PER_MINUTE = 1_200
 ROW_BYTES = 1_800
 SLOWNESS = 6.0  # a function of 256 MB has about a sixth of a processor
-S3_AND_PLATFORM_SECONDS = 1.0  # a batch's transfer, for documents of some megabytes
-METRICS = 14
+S3_AND_PLATFORM_SECONDS = 1.0  # a batch's transfer, for documents of a megabyte or a few
+METRICS = 15
+DOCUMENT_GB = 0.001
 MONTHS_KEPT = 12
 
 
@@ -73,6 +74,7 @@ def bill(files: int, work: dict[str, dict[str, float]]) -> Bill:
         "CloudWatch: logs": (files * LOG_BYTES_PER_FILE + MINUTES * LOG_BYTES_PER_MINUTE) / 1e9 * PRICES["logs_gb"],
         "CloudWatch: metrics": (METRICS if files > 1 else 2) * PRICES["metric_month"],
         "Secrets Manager": PRICES["secret_month"],
+        "Documents out to the internet": files * DOCUMENT_GB * PRICES["internet_out_gb"],
     }
     return Bill(files, items)
 
@@ -92,7 +94,8 @@ def measure() -> Section:
         "time above and the prices of `bench/prices.json`, which tells where each is from (none was read off AWS's own "
         f"list). Assumed: {MEMORY_GB * 1024:.0f} MB a function and a sixth of a processor with it, jobs of "
         f"{JOB_SECONDS:.0f} s, ten files a job but for the single one, a pool of {POOL[1_000_000]} workflows for a "
-        f"million files, {OUTPUTS} outputs a file, rows kept for a year, no VPC, no alarms (0.10 each), the dashboard "
+        f"million files, {OUTPUTS} outputs a file, rows kept for a year, no VPC, no alarms "
+        f"({PRICES['alarm_month']:.2f} each), documents of {DOCUMENT_GB * 1_000:.0f} MB, the dashboard "
         "among the three that are free. Storage of documents and outputs, and the platform itself, are not in it.",
         header=["", *("an idle month" if not each.files else f"{each.files:,} a month" for each in bills)],
         rows=[
@@ -100,7 +103,10 @@ def measure() -> Section:
             ["**in all**", *(f"**{each.total:,.2f}**" for each in bills)],
             [
                 "for 1,000 files",
-                *("" if each.per_thousand is None else f"{each.per_thousand:,.3f}" for each in bills),
+                *(
+                    "" if each.per_thousand is None or each.files < 1_000 else f"{each.per_thousand:,.3f}"
+                    for each in bills
+                ),
             ],
         ],
         data={"bills": [{"files": each.files, "items": each.items, "total": each.total} for each in bills]},

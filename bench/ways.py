@@ -27,7 +27,7 @@ from local.loopback import server
 
 type Relay = Callable[[Sequence[str], int, str], None]
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 4 * 1024 * 1024  # the same as ours
 _URL = "{sink}/api/v1/workflows/00000000-0000-0000-0000-000000000000/run"
 
 
@@ -88,14 +88,16 @@ def read_everything(objects: Sequence[str], size: int, sink: str) -> None:
 
 
 def disk(objects: Sequence[str], size: int, sink: str) -> None:
-    """Download to disk, then post the files."""
-    with tempfile.TemporaryDirectory() as folder:
-        fields = []
+    """Download to disk, then post the files, which httpx reads as it sends them."""
+    import httpx
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as opened:
+        files = []
         for number, url in enumerate(objects):
             path = Path(folder, f"{number}.pdf")
             _s3(url).download_file("bucket", str(size), str(path))
-            fields.append(("input_files", (path.name, path.read_bytes(), "application/pdf")))
-        urllib3.request("POST", _URL.format(sink=sink), fields=fields, headers={"unstructured-api-key": "key"})
+            files.append(("input_files", (path.name, opened.enter_context(path.open("rb")), "application/pdf")))
+        httpx.post(_URL.format(sink=sink), files=files, headers={"unstructured-api-key": "key"}, timeout=None)
 
 
 def sdk(objects: Sequence[str], size: int, sink: str) -> None:

@@ -18,14 +18,16 @@ from local.stack import ROOT, TOOLS, Deployed
 console = Console(highlight=False, soft_wrap=True)
 
 
-def s3_event(bucket: str, key: str, head: dict[str, Any]) -> dict[str, Any]:
-    """The notification that S3 would send for an object, from what HeadObject says of it."""
+def s3_event(bucket: str, key: str, head: dict[str, Any], sequencer: str | None = None) -> dict[str, Any]:
+    """The notification that S3 would send for an object, from what HeadObject says of it.
+
+    With the `sequencer` of the first one it is that one once more; without, it is that of an upload nobody knows of.
+    """
     s3_object = {"key": quote_plus(key, safe="/"), "size": head["ContentLength"], "eTag": head["ETag"].strip('"')}
     if head.get("VersionId", "null") != "null":
         s3_object["versionId"] = head["VersionId"]
-    # The time of the upload, not of today: this event is the upload's once more, not a later one.
-    moment = head["LastModified"].astimezone(UTC)
-    s3_object["sequencer"] = f"{int(moment.timestamp() * 1_000_000):018X}"
+    moment = head["LastModified"].astimezone(UTC)  # the time of the upload, not of today
+    s3_object["sequencer"] = sequencer or f"{int(moment.timestamp() * 1_000_000):018X}"
     record = {
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
@@ -55,7 +57,7 @@ def main(key: Annotated[str, typer.Argument(help="The object's key.")]) -> None:
     except ClientError:
         _fail(f"there is no object {key} in {stack['SourceBucket']}; upload it first")
     event = TOOLS / "event.json"
-    event.write_text(json.dumps(s3_event(stack["SourceBucket"], key, head), indent=2))
+    event.write_text(json.dumps(s3_event(stack["SourceBucket"], key, head, sequencer_of(stack, key, head)), indent=2))
     variables = TOOLS / "env-vars.json"
     variables.write_text(json.dumps({"OnUploadFunction": function_variables(stack, "OnUploadFunction")}, indent=2))
     template = _template_for_docker()
@@ -65,6 +67,13 @@ def main(key: Annotated[str, typer.Argument(help="The object's key.")]) -> None:
         f"--env-vars {_short(variables)} --docker-network host",
         markup=False,
     )
+
+
+def sequencer_of(stack: Deployed, key: str, head: dict[str, Any]) -> str | None:
+    """That of the event which came with the upload, from its row."""
+    version = head["VersionId"] if head.get("VersionId", "null") != "null" else head["ETag"].strip('"')
+    rows = [row for row in stack.rows() if (row["key"], row["version"]) == (key, version)]
+    return str(rows[0]["sequencer"]) if rows and "sequencer" in rows[0] else None
 
 
 def _template_for_docker() -> Path:

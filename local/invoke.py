@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 import urllib3
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from local import leash
@@ -119,6 +120,9 @@ def seed(aws: Aws, event: Any) -> None:
             continue
         with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
             s3.create_bucket(Bucket=version.bucket)
+        with contextlib.suppress(ClientError):
+            if s3.head_object(Bucket=version.bucket, Key=version.key)["ETag"].strip('"') == version.etag:
+                continue  # to put it again would be another upload
         s3.put_object(Bucket=version.bucket, Key=version.key, Body=document.read_bytes())
 
 

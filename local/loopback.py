@@ -37,6 +37,7 @@ def server() -> Iterator[str]:
 def _serve(listener: socket.socket) -> None:
     while True:
         connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a head is not to wait for its answer
         threading.Thread(target=_answer, args=(connection,), daemon=True).start()
 
 

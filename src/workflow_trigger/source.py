@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
-CHUNK_BYTES = 4 * 1024 * 1024  # measured: smaller ones are slower, larger ones not faster
+CHUNK_BYTES = 4 * 1024 * 1024  # measured: below 2 MiB it is slower, above it makes no difference
 _RESUMES = 4  # in a row, without a single byte between them
 
 # Only the table that Python ships: the same answer on every machine.

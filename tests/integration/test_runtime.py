@@ -1,12 +1,13 @@
 """The built function in the real Lambda runtime."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from local.event import function_variables, s3_event
+from local.event import function_variables, s3_event, sequencer_of
 from local.invoke import Runtime, runtime, seed
 from tests.conftest import load_event
 from tests.integration.conftest import DeployedWorld
@@ -57,3 +58,21 @@ def test_true_event_of_an_uploaded_object_answers_with_its_row(function: Runtime
     (row,) = function.invoke(s3_event("for-a-true-event", "a b+c.pdf", head))["rows"]
     assert row["key"] == "a b+c.pdf"
     assert row["status"] in {"PENDING", "SUBMITTING", "SCHEDULED", "IN_PROGRESS", "COMPLETED"}
+
+
+def test_true_event_of_a_document_that_was_taken_in_runs_nothing_again(
+    function: Runtime, deployed: DeployedWorld
+) -> None:
+    stack, key = deployed.stack, "once-more.pdf"
+    s3 = stack.aws.client("s3")
+    s3.put_object(Bucket=stack["SourceBucket"], Key=key, Body=b"taken in")
+    until = time.monotonic() + 120
+    while not (before := [row for row in stack.rows() if row["key"] == key and row["status"] == "COMPLETED"]):
+        assert time.monotonic() < until, "the upload did not come to its end"
+        time.sleep(1)
+    head = s3.head_object(Bucket=stack["SourceBucket"], Key=key)
+    event = s3_event(stack["SourceBucket"], key, head, sequencer_of(stack, key, head))
+    seed(stack.aws, event)
+    (answered,) = function.invoke(event)["rows"]
+    assert answered["status"] == "COMPLETED"
+    assert [row for row in stack.rows() if row["key"] == key] == before

@@ -26,7 +26,7 @@ FAULTS = [
     Fault("run", "late", seconds=100),
     Fault("run-early", "cut"),
     Fault("run-early", "status", status=401, body=ECHO),
-    Fault("run", "job", job={"ending": "FAILED", "failed": {"a.pdf": CANARY[:6]}}),
+    Fault("run", "job", job={"ending": "FAILED", "failed": {"a.pdf": CANARY}}),
     *(
         Fault(call, "status", status=status, body=ECHO, times=3)
         for call in ("jobs", "job", "details", "failed-files", "file-status", "download")
