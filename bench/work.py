@@ -27,11 +27,11 @@ def measure(aws: Aws) -> Section:
     section = Section(
         name="work",
         title="Work for each file",
-        how="Calls by the SDK's own events, the platform's by the simulated platform; from the event to the final "
-        "row, with "
-        "announcements, without polls of a running job and without results. Processor time is that of the thread that "
-        "runs the handler, its waiting left out. Write units: what DynamoDB bills, by the sizes of the items and the "
-        "indexes that a write touches; a transaction counts twice.",
+        how="Calls by the SDK's own events, the platform's by the simulated platform; from the event to the final row, "
+        "with announcements, without polls of a running job and without results. Processor time is that of the thread "
+        "that runs the handler, its waiting left out. Write units are computed by DynamoDB's rules, from the sizes of "
+        "the finished items, two outputs in the last write, and the indexes that a write touches; a transaction counts "
+        "twice.",
         header=["", "S3", "DynamoDB", "platform", "EventBridge", "DynamoDB write units", "processor, ms"],
         rows=[
             [

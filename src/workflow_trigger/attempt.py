@@ -108,7 +108,7 @@ class Attempt:
             return None
         rows = self._bound.values()
         # Not for ever: the rows were last written when they were lost.
-        documents = self._invocation.documents_since(min(row.seen for row in rows))
+        documents = self._invocation.documents_since(max(row.seen for row in rows))
         found = find_ours(new, workflow.baseline, self._lost, documents)
         if found and found.evidence is Evidence.TOKENS:
             return found

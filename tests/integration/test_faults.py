@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from local.platform_state import Fault
 from tests.integration.hooks import Direct, Gate
 from tests.integration.world import World
-from workflow_trigger import platform_api
+from workflow_trigger import handlers, platform_api
 from workflow_trigger.errors import AttemptLost, LedgerUnavailable, ReconcileFailed
 from workflow_trigger.items import row_from_item
 from workflow_trigger.model import ObjectVersion, Phase, Status, iso
@@ -815,6 +815,27 @@ def test_job_that_vanishes_fails_its_rows_after_a_quarter_of_an_hour(world: Worl
     world.tick(after_seconds=200)
     row = world.row(document)
     assert (row["status"], row["error"]["type"]) == ("FAILED", "JobVanished")
+
+
+@pytest.mark.parametrize("silent", ["job", "jobs", None])
+def test_jobs_that_do_not_end_are_told_by_their_age(
+    world: World, monkeypatch: pytest.MonkeyPatch, silent: str | None
+) -> None:
+    """One that hangs, one that nothing is told about, one whose answer was lost and that no list shows."""
+    said: dict[str, float] = {}
+    monkeypatch.setattr(handlers.metrics, "add_metric", lambda *, name, unit, value: said.update({name: value}))
+    handlers._gauge(world.invocation())
+    assert said["LongestRunSeconds"] == 0
+    world.state.behaviour.default_job_seconds = 1e7
+    if silent == "jobs":
+        world.state.faults.append(Fault("run", "drop-after"))
+    world.deliver(world.upload("a.pdf", b"a"))
+    if silent:
+        world.state.faults.append(Fault(silent, "status", status=500, times=10_000))
+    for _ in range(7):
+        world.tick(after_seconds=3_600)
+    handlers._gauge(world.invocation())
+    assert 21_600 < said["LongestRunSeconds"] < 28_800
 
 
 def test_job_that_is_missing_for_a_while_is_followed_on(world: World) -> None:

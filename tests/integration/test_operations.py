@@ -535,10 +535,16 @@ def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: Deployed
         assert alarms.rings(each)
         queue = existing[output].rpartition("/")[2]
         assert alarms.alarm(each)["Dimensions"] == [{"Name": "QueueName", "Value": queue}]
+    # What `test_jobs_that_do_not_end_are_told_by_their_age` shows to be logged.
+    assert not alarms.rings("RunningAlarm")
+    alarms.put("RunningAlarm", 22_000.0)
+    assert alarms.rings("RunningAlarm")
+    assert alarms.alarm("RunningAlarm")["MetricName"] == "LongestRunSeconds"
+    assert alarms.alarm("RunningAlarm")["Dimensions"] == [{"Name": "service", "Value": existing.name}]
     silent = alarms.alarm("ScheduleSilentAlarm")
     assert silent["TreatMissingData"] == "breaching"  # Lambda publishes nothing, not a zero, for a function at rest
     assert (silent["MetricName"], silent["ComparisonOperator"]) == ("Invocations", "LessThanThreshold")
-    assert set(alarms.names) == {*logged, *queue_alarms, "OnScheduleErrorsAlarm", "ScheduleSilentAlarm"}
+    assert set(alarms.names) == {*logged, *queue_alarms, "RunningAlarm", "OnScheduleErrorsAlarm", "ScheduleSilentAlarm"}
     assert all(alarms.alarm(each)["AlarmActions"] for each in alarms.names)
 
 
