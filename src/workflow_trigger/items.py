@@ -208,7 +208,7 @@ def workflow_from_item(item: Item) -> Workflow:
         started_at=item.get("started_at"),
         committed_at=item.get("committed_at"),
         lease_ends_at=item.get("lease_ends_at"),
-        # Until 0.2.0 the rows of the last attempt, with a mark.
+        # 0.1.0 had them among the rows of the last attempt, with a mark.
         lost_rows=_row_keys(item.get("lost_rows") or (item.get("rows", []) if item.get("unsettled") else [])),
         job_id=item.get("job_id"),
         job_status=item.get("job_status"),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_trigger.items import workflow_from_item
 from workflow_trigger.model import (
     FINAL,
     RUNNING,
@@ -121,3 +122,9 @@ def test_baseline_keeps_an_active_job_however_old_it_is() -> None:
     jobs = [job("old", "2020-01-01T00:00:00Z", "IN_PROGRESS")]
     jobs += [job(f"j{number}", f"2026-01-01T00:{number:02}:00Z") for number in range(30)]
     assert "old" in Baseline.of(jobs, limit=5).ids
+
+
+def test_lost_rows_of_an_item_of_the_earlier_release_are_known() -> None:
+    item = {"workflow_id": "w", "rows": [{"object": "s3://b/k", "version": "v"}], "unsettled": True}
+    assert workflow_from_item(item).lost_rows == (RowKey("s3://b/k", "v"),)
+    assert workflow_from_item({**item, "unsettled": False}).lost_rows == ()
