@@ -26,6 +26,7 @@ S3_AND_PLATFORM_SECONDS = 1.0  # a batch's transfer, for documents of a megabyte
 METRICS = 15
 DOCUMENT_GB = 0.001
 MONTHS_KEPT = 12
+_COLOURS = 10  # before they begin again
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,10 @@ def measure() -> Section:
     def draw(axes: Any) -> None:
         labels = ["idle" if not each.files else f"{each.files:,}" for each in bills]
         bottom = [0.0] * len(bills)
-        for name in names:
+        for number, name in enumerate(names):
             heights = [each.items[name] for each in bills]
-            axes.bar(labels, heights, bottom=bottom, label=name)
+            hatch = "//" if number >= _COLOURS else None
+            axes.bar(labels, heights, bottom=bottom, label=name, hatch=hatch)
             bottom = [low + high for low, high in zip(bottom, heights, strict=True)]
         axes.set(ylabel="dollars a month", xlabel="files a month", title="Money")
         axes.legend(frameon=False, fontsize=7)

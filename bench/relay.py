@@ -67,7 +67,7 @@ def measure(repeats: int) -> Section:
     compared: dict[str, list[tuple[float, int]]] = {}
     for label, (size, count) in SIZES.items():
         if label == _COMPARED:
-            compared = by_turns(_FASTER_THAN_DISK, size, count, turns=4 * repeats + 1)
+            compared = by_turns(_FASTER_THAN_DISK, size, count, turns=8 * repeats + 1)
             runs = compared | by_turns(NAMES.keys() - {*_FASTER_THAN_DISK}, size, count, repeats)
         else:
             runs = by_turns(NAMES, size, count, repeats)
@@ -80,7 +80,7 @@ def measure(repeats: int) -> Section:
         title="Memory and throughput",
         how="From a plain HTTP server to one that discards, both in processes of their own on loopback, which copy "
         "nothing: with slower ends all ways are nearer to each other. Each run in a new process, by turns in drawn "
-        f"order; medians of {repeats} runs, at 1 GB of {4 * repeats + 1} (disk: {repeats}). Peak memory is that of the "
+        f"order; medians of {repeats} runs, at 1 GB of {8 * repeats + 1} (disk: {repeats}). Peak memory is that of the "
         "whole process, Python and boto3 included.",
         header=["", *(f"{label}: s · peak MB" for label in SIZES)],
         rows=[
