@@ -27,7 +27,7 @@ NAMES = {
     "disk": "download to disk, then post",
     "raw_socket": "raw sockets (the limit)",
 }
-CHUNKS = tuple(size * 1024 for size in (256, 1024, 2048, 3072, 4096, 8192))
+CHUNKS = tuple(size * 1024 for size in (256, 512, 768, 1024, 2048, 4096))
 _COMPARED = "1 GB"
 _FASTER_THAN_DISK = ("ours", "read_everything", "sdk", "raw_socket")
 _HANG_SECONDS = 300

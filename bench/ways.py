@@ -27,7 +27,7 @@ from local.loopback import server
 
 type Relay = Callable[[Sequence[str], int, str], None]
 
-_CHUNK_BYTES = 4 * 1024 * 1024  # the same as ours
+_CHUNK_BYTES = 768 * 1024  # the same as ours
 _URL = "{sink}/api/v1/workflows/00000000-0000-0000-0000-000000000000/run"
 
 

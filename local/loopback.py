@@ -1,7 +1,7 @@
 """HTTP enough for both ends of a relay, each in a process of its own: a server of files, and a sink that discards.
 
 They cost as little as Linux allows, so that what is measured is the relay between them: the file is sent without a
-copy, and what the sink receives is dropped where it lies.
+copy, what the sink receives is dropped where it lies, and nothing is paced.
 """
 
 import contextlib
@@ -25,6 +25,9 @@ _JOB = (
 def server() -> Iterator[str]:
     """An address: GET .../SIZE answers that many bytes, a range of them if asked; POST reads all and answers a job."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        # BBR, the default of some machines, paces by round trips, which take microseconds here: it sends a segment at a
+        # time, many of them twice, and its timers are what would be measured.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
         process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener,), daemon=True)
         process.start()
         try:
