@@ -27,7 +27,7 @@ NAMES = {
     "disk": "download to disk, then post",
     "raw_socket": "raw sockets (the limit)",
 }
-CHUNKS = tuple(size * 1024 for size in (256, 512, 768, 1024, 2048, 4096))
+CHUNKS = tuple(size * 1024 for size in (256, 512, 1024, 1792, 2560, 4096))
 _COMPARED = "1 GB"
 _FASTER_THAN_DISK = ("ours", "read_everything", "sdk", "raw_socket")
 _HANG_SECONDS = 300
@@ -79,7 +79,7 @@ def measure(repeats: int) -> Section:
         name="relay",
         title="Memory and throughput",
         how="From a plain HTTP server to one that discards, both in processes of their own on loopback, which copy "
-        "nothing: with slower ends all ways are nearer to each other. Each run in a new process, by turns in drawn "
+        "and pace nothing: with slower ends all ways are nearer to each other. Each run in a new process, by turns in drawn "
         f"order; medians of {repeats} runs, at 1 GB of {8 * repeats + 1} (disk: {repeats}). Peak memory is that of the "
         "whole process, Python and boto3 included.",
         header=["", *(f"{label}: s · peak MB" for label in SIZES)],
