@@ -79,9 +79,9 @@ def measure(repeats: int) -> Section:
         name="relay",
         title="Memory and throughput",
         how="From a plain HTTP server to one that discards, both in processes of their own on loopback, which copy "
-        "and pace nothing: with slower ends all ways are nearer to each other. Each run in a new process, by turns in drawn "
-        f"order; medians of {repeats} runs, at 1 GB of {8 * repeats + 1} (disk: {repeats}). Peak memory is that of the "
-        "whole process, Python and boto3 included.",
+        "and pace nothing: with slower ends all ways are nearer to each other. Each run in a new process, by turns in "
+        f"drawn order; medians of {repeats} runs, at 1 GB of {8 * repeats + 1} (disk: {repeats}). Peak memory is that "
+        "of the whole process, Python and boto3 included.",
         header=["", *(f"{label}: s · peak MB" for label in SIZES)],
         rows=[
             [name, *(f"{seconds[way][label]:.3f} · {peaks[way][label]:,.0f}" for label in SIZES)]

@@ -49,8 +49,8 @@ def ours(objects: Sequence[str], size: int, sink: str) -> None:
     """The product's own source, encoder and platform."""
     from workflow_trigger.api_key import ApiKey
     from workflow_trigger.clock import Clock, Deadline
-    from workflow_trigger.model import ObjectVersion
     from workflow_trigger.multipart import Encoder, Part
+    from workflow_trigger.objects import ObjectVersion
     from workflow_trigger.platform_api import Platform, connection_pool
     from workflow_trigger.source import Source
 

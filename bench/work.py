@@ -10,7 +10,7 @@ from bench.report import Check, Section, plot
 from bench.world import CountedWorld, counted_world
 from local.stack import Aws
 from tests.integration.world import TestClock
-from workflow_trigger.model import ObjectVersion
+from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.reconcile import Reconciler
 
 BACKLOGS = (100, 1_000, 10_000)

@@ -14,8 +14,9 @@ from urllib.parse import quote_plus
 
 from ops.errors import OpsError
 from ops.stack import Stack, split_url
+from workflow_trigger.clock import iso
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import ObjectVersion, iso
+from workflow_trigger.objects import ObjectVersion
 
 _KNOWN_AT_ONCE = 100  # of a BatchGetItem
 _RECORDS = 10  # of a message: what one message brings is registered in one piece

@@ -271,7 +271,7 @@ class Doctor:
 
     def _nothing_is_held(self) -> Iterator[Finding]:
         ledger = self._stack.ledger()
-        waiting_seconds = ledger.longest_wait_seconds()
+        waiting_seconds = ledger.line.longest_wait_seconds()
         for workflow in ledger.all_workflows(self._stack.workflow_ids):
             found = held_by(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:

@@ -10,8 +10,9 @@ from typing import Any
 from ops.errors import TypedWrongly
 from ops.find import rows_of
 from ops.stack import Stack, split_url
+from workflow_trigger.clock import iso
 from workflow_trigger.items import Item, deserialize
-from workflow_trigger.model import FINAL, Status, iso
+from workflow_trigger.model import FINAL, Status
 
 UNSUCCESSFUL = (Status.FAILED, Status.STOPPED, Status.REJECTED)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

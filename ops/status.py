@@ -11,8 +11,9 @@ from typing import Any
 from ops import advice
 from ops.advice import Advice
 from ops.stack import Stack
-from workflow_trigger.ledger import OPEN_ROWS_INDEX
-from workflow_trigger.model import FINAL, Phase, Status, Workflow, iso, parse_time
+from workflow_trigger.clock import iso, parse_time
+from workflow_trigger.line import OPEN_ROWS_INDEX
+from workflow_trigger.model import FINAL, Phase, Status, Workflow
 
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without being asked to: a scan costs by size
 _SEGMENTS = 4
@@ -54,7 +55,7 @@ class StackState:
 def look(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
     """Ask DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
-    waiting_seconds = ledger.longest_wait_seconds()
+    waiting_seconds = ledger.line.longest_wait_seconds()
     workflows = [_workflow_state(stack, each, waiting_seconds) for each in ledger.all_workflows(stack.workflow_ids)]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(

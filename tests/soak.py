@@ -24,7 +24,8 @@ from rich.table import Table
 from local.platform_state import Behaviour, Fault, PlatformState
 from local.simulated_platform import serving
 from local.stack import TOOLS, Deployed, build, deploy, ministack
-from workflow_trigger.model import FINAL, RowKey, token_of
+from workflow_trigger.model import FINAL
+from workflow_trigger.objects import RowKey, token_of
 
 UPLOADS = int(os.environ.get("SOAK_UPLOADS", "1000"))
 RATE = 0.2

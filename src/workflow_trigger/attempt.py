@@ -8,6 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from workflow_trigger.clock import iso
 from workflow_trigger.decisions import (
     LEASE_SECONDS,
     REFUSALS_IN_A_ROW,
@@ -16,7 +17,6 @@ from workflow_trigger.decisions import (
     Evidence,
     Found,
     active_job,
-    find_named,
     find_ours,
 )
 from workflow_trigger.errors import (
@@ -37,9 +37,12 @@ from workflow_trigger.errors import (
     Unreachable,
 )
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.model import Baseline, Job, Move, Phase, Row, RowKey, Status, Workflow, iso, upload_name
+from workflow_trigger.job import Baseline, Job
+from workflow_trigger.late import LostRows, report_second_runs
+from workflow_trigger.model import Move, Phase, Row, Status, Workflow
 from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.multipart import Encoder, Part
+from workflow_trigger.objects import RowKey, upload_name
 from workflow_trigger.platform_api import ANSWER_SECONDS
 from workflow_trigger.source import OpenObject
 
@@ -61,8 +64,7 @@ class Attempt:
         self._platform = invocation.platform
         self._workflow = workflow
         self._rows: list[Row] = []
-        self._bound: dict[RowKey, Row] = {}  # rows that wait here, for a lost answer of theirs may still turn up
-        self._lost: tuple[RowKey, ...] = ()  # those of them that went together the last time
+        self._lost = LostRows(invocation, workflow)
         self._renew_at = invocation.later(_RENEW_SECONDS)
         self._began_with_seconds = invocation.deadline.remaining_seconds()
 
@@ -70,7 +72,8 @@ class Attempt:
         """Everything from the look at the platform to the record."""
         try:
             jobs = self._platform.jobs(self._workflow.workflow_id)
-            late = self._late(jobs, line)
+            report_second_runs(self._invocation, self._workflow, jobs)
+            late = self._lost.late_job(jobs, line)
         except PlatformError as error:
             return self._set_back(error)
         if late is not None:
@@ -91,55 +94,12 @@ class Attempt:
 
     # -- before the stream ---------------------------------------------------------------------------------------------
 
-    def _late(self, jobs: Sequence[Job], line: Sequence[Row]) -> Found | None:
-        """A job that an earlier attempt on this workflow started after all, later than it was looked for.
-
-        By its name each row is looked for since its own loss, however many attempts came between; by anything else
-        only those that were lost last, among the jobs that are new since then.
-        """
-        workflow = self._workflow
-        new = [job for job in jobs if workflow.baseline.is_new(job)]
-        self._report_second_runs(new)
-        lost = self._ledger.rows(workflow.lost_rows).values() if workflow.lost_rows else []
-        waiting = [*line, *(row for row in lost if row.status is Status.PENDING)]
-        self._bound = {row.key: row for row in waiting if row.bound_to == workflow.workflow_id}
-        self._lost = tuple(key for key in workflow.lost_rows if key in self._bound)
-        if not self._bound:
-            return None
-        rows = self._bound.values()
-        # Not for ever: the rows were last written when they were lost.
-        documents = self._invocation.documents_since(max(row.seen for row in rows))
-        found = find_ours(new, workflow.baseline, self._lost, documents)
-        if found and found.evidence is Evidence.TOKENS:
-            return found
-        since = None if any(row.bound_since is None for row in rows) else min(row.bound_since or "" for row in rows)
-        known = frozenset(job_id for row in rows for job_id in row.earlier_job_ids)
-        baseline = Baseline(ids=known, reaches_back_to=since)
-        named = find_named(jobs, baseline, [*self._bound], documents)
-        if named is None:
-            return found
-        # All rows that the job names are its, wherever in the line they are.
-        for row in self._ledger.bound_rows(workflow.workflow_id):
-            if named.job.id not in row.earlier_job_ids:
-                self._bound.setdefault(row.key, row)
-        return find_named([named.job], Baseline(), [*self._bound], documents)
-
-    def _report_second_runs(self, new: Sequence[Job]) -> None:
-        """What no client can prevent here, an acceptance later than the next attempt's whole job, is at least told."""
-        found = find_named(new, Baseline(), self._workflow.rows)
-        if found is None:
-            return
-        for row in self._ledger.rows(found.rows).values():
-            if row.job_id not in {None, found.job.id}:
-                self._invocation.count("LateAcceptance", 1)
-                logger.error("an object ran twice", object_key=row.key.object, job_id=found.job.id, first=row.job_id)
-
     def _adopt(self, found: Found) -> Workflow:
         """An earlier attempt's job: its rows wait in the line, and those of this attempt go back into it."""
         logger.warning("late acceptance", job_id=found.job.id, evidence=found.evidence.value, rows=len(found.rows))
         self._invocation.count("LateAcceptance", 1)
         moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
-        moves = [replace(move, seen=self._bound[move.key].seen) for move in moves]
+        moves = [replace(move, seen=self._lost.rows[move.key].seen) for move in moves]
         back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
         return self._advance(self._workflow.running(found.job, rows=found.rows), [*moves, *back])
 
@@ -321,7 +281,7 @@ class Attempt:
             jobs = self._platform.jobs(workflow.workflow_id)
             documents = self._invocation.documents_since(workflow.started_at)
             found = find_ours(jobs, workflow.baseline, self._keys(), documents)
-            lost = [key for key in self._lost if key not in self._keys()]
+            lost = [key for key in self._lost.last if key not in self._keys()]
             late = find_ours(jobs, workflow.baseline, lost, documents)
         except PlatformError as failed:
             return self._release(failed, unclear, not_before=again)

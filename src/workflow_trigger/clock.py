@@ -33,3 +33,20 @@ class Deadline:
     def remaining_seconds(self) -> float:
         """Seconds that are left; negative when it has passed."""
         return (self.at - self.clock.now()).total_seconds()
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An ISO-8601 time, UTC where it names no zone; None where it is none that a computer's clock could have shown."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    # At the ends of the calendar, UTC may be in a year that there is not, or that has other than four digits.
+    if not 1970 < moment.year < 9999:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def iso(moment: datetime) -> str:
+    """UTC with microseconds, so that times sort as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

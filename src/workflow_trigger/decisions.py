@@ -5,19 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from workflow_trigger.model import (
-    JOB_ACTIVE,
-    JOB_ENDED,
-    Baseline,
-    Details,
-    FailedFile,
-    Job,
-    Row,
-    RowKey,
-    Status,
-    Workflow,
-    token_of,
-)
+from workflow_trigger.job import JOB_ACTIVE, JOB_ENDED, Baseline, Details, FailedFile, Job
+from workflow_trigger.model import Row, Status, Workflow
+from workflow_trigger.objects import RowKey, token_of
 
 LEASE_SECONDS = 60.0  # renewed while the stream goes on
 SETTLE_SECONDS = 60.0  # a job that a lost answer started is looked for at least this long

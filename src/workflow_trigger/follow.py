@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from workflow_trigger.clock import iso, parse_time
 from workflow_trigger.decisions import (
     ABSENCE_SECONDS,
     DOUBT_SECONDS,
@@ -18,19 +19,10 @@ from workflow_trigger.decisions import (
 from workflow_trigger.errors import Misconfigured, NotFound, Unavailable
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.items import job_attributes
-from workflow_trigger.model import (
-    JOB_ACTIVE,
-    JOB_ENDED,
-    FailedFile,
-    Job,
-    Move,
-    RowKey,
-    Status,
-    Workflow,
-    iso,
-    parse_time,
-)
+from workflow_trigger.job import JOB_ACTIVE, JOB_ENDED, FailedFile, Job
+from workflow_trigger.model import Move, Status, Workflow
 from workflow_trigger.moves import job_moves, running_status
+from workflow_trigger.objects import RowKey
 from workflow_trigger.results import Results, is_of_several_files
 
 logger = Logger(child=True)

@@ -18,13 +18,14 @@ from botocore.config import Config
 
 from workflow_trigger.announce import Announcer
 from workflow_trigger.api_key import ApiKey
-from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.clock import Clock, Deadline, parse_time
 from workflow_trigger.errors import UnreadableEvent
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.items import plain
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import ObjectVersion, Phase, Row, Status, parse_time
+from workflow_trigger.model import Phase, Row, Status
 from workflow_trigger.notifications import Notice
+from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
 from workflow_trigger.results import Results
@@ -81,7 +82,7 @@ def on_schedule(_event: Any, context: LambdaContext) -> None:
 
 def _gauge(invocation: Invocation) -> None:
     """How long the line has been waiting, and whether it waits although no workflow is at work; how long jobs take."""
-    waiting = invocation.ledger.longest_wait_seconds()
+    waiting = invocation.ledger.line.longest_wait_seconds()
     pool = invocation.ledger.workflows(invocation.settings.workflow_ids)
     started = [moment for each in pool if each.is_at_work and (moment := parse_time(each.started_at))]
     longest = (invocation.clock.now() - min(started)).total_seconds() if started else 0.0

@@ -8,11 +8,11 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.clock import Clock, Deadline
+from workflow_trigger.clock import Clock, Deadline, iso, parse_time
 from workflow_trigger.decisions import backoff_seconds, is_overdue, pick_batch
 from workflow_trigger.errors import Throttled, Unavailable
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import Move, Row, Status, Workflow, iso, parse_time
+from workflow_trigger.model import Move, Row, Status, Workflow
 from workflow_trigger.platform_api import ANSWER_SECONDS, Platform
 from workflow_trigger.settings import Settings
 from workflow_trigger.source import Source
@@ -53,7 +53,7 @@ class Invocation:
     def line(self, fresh: Sequence[Row]) -> list[Row]:
         """The rows that may go now, oldest first: enough for every workflow."""
         limit = 25 * (len(self.settings.workflow_ids) + 1)
-        rows = {row.key: row for row in [*fresh, *self.ledger.line(limit)]}
+        rows = {row.key: row for row in [*fresh, *self.ledger.line.head(limit)]}
         return sorted(rows.values(), key=lambda row: row.eligible_at or "")
 
     def pick(self, workflow: Workflow, line: Sequence[Row]) -> list[Row]:

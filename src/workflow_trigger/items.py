@@ -8,18 +8,9 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from workflow_trigger.model import (
-    Baseline,
-    Job,
-    ObjectVersion,
-    Phase,
-    Row,
-    RowKey,
-    Status,
-    Workflow,
-    token_of,
-    upload_name,
-)
+from workflow_trigger.job import Baseline, Job
+from workflow_trigger.model import Phase, Row, Status, Workflow
+from workflow_trigger.objects import ObjectVersion, RowKey, token_of, upload_name
 
 type Item = dict[str, Any]
 

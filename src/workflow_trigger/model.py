@@ -1,14 +1,14 @@
-"""The words of the product: object versions, rows, jobs, workflows, and how a row's status may change."""
+"""Rows and workflows: what the ledger knows, and how a row's status may change."""
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+from workflow_trigger.clock import iso
+from workflow_trigger.job import Baseline, Job
+from workflow_trigger.objects import ObjectVersion, RowKey
 
 
 class Status(StrEnum):
@@ -43,135 +43,6 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 def sources_of(target: Status) -> frozenset[Status]:
     """The states from which a row may go to `target`."""
     return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
-
-
-class RowKey(NamedTuple):
-    """The ledger's primary key."""
-
-    object: str
-    version: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectVersion:
-    """One object version, as an event names it. `etag` is without quotes; `size_bytes` may be unknown."""
-
-    bucket: str
-    key: str
-    version_id: str | None
-    etag: str | None
-    size_bytes: int | None
-    sequencer: str | None
-    uploaded_at: str | None
-
-    @property
-    def row_key(self) -> RowKey:
-        """`s3://bucket/key`, and the version id, or the etag where the bucket has no versions."""
-        return RowKey(f"s3://{self.bucket}/{self.key}", self.version_id or self.etag or "")
-
-
-def is_later(sequencer: str | None, than: str | None) -> bool:
-    """Whether one event of a key came after another.
-
-    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
-    """
-    if not sequencer or not than:
-        return False
-    width = max(len(sequencer), len(than))
-    return sequencer.upper().ljust(width, "0") > than.upper().ljust(width, "0")
-
-
-def token_of(key: RowKey) -> str:
-    """16 hexadecimal digits that name a row in the names and ids which the platform sends back."""
-    return hashlib.sha256("\n".join(key).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-_STEM_LIMIT = 40  # the platform loses files with long names without an error
-
-
-def upload_name(key: RowKey) -> str:
-    """The file name that is sent: ASCII stem (at most 40), the row's token, the extension."""
-    path = PurePosixPath(key.object)
-    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", ascii_stem)[:_STEM_LIMIT].strip("-") or "document"
-    extension = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", path.suffix) else ""
-    return f"{stem}-{token_of(key)}{extension}"
-
-
-# -- the platform's job ------------------------------------------------------------------------------------------------
-
-JOB_ACTIVE = frozenset({"SCHEDULED", "IN_PROGRESS"})
-JOB_ENDED = frozenset({"COMPLETED", "STOPPED", "FAILED"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """The vendor's JobInformation. The two lists are None where the answer left them out."""
-
-    id: str
-    workflow_id: str | None
-    workflow_name: str | None
-    status: str
-    created_at: str | None  # with a zone, always
-    runtime: str | None
-    job_type: str | None
-    input_file_ids: tuple[str, ...] | None
-    output_node_files: tuple[Mapping[str, Any], ...] | None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the job says that it holds its workflow. Of a status that is not known, a busy answer would tell."""
-        return self.status in JOB_ACTIVE
-
-    def created(self) -> datetime | None:
-        """`created_at` as a time; a value without a zone is UTC."""
-        return parse_time(self.created_at)
-
-    def of_file(self, key: RowKey) -> Self:
-        """The same job with the list entries of one file, where ids show whose they are."""
-        token = token_of(key)
-        ids, nodes = self.input_file_ids, self.output_node_files
-        if ids is not None and any(token in file_id for file_id in ids):
-            ids = tuple(file_id for file_id in ids if token in file_id)
-        if nodes is not None and any(token in str(node.get("file_id")) for node in nodes):
-            nodes = tuple(node for node in nodes if token in str(node.get("file_id")))
-        return replace(self, input_file_ids=ids, output_node_files=nodes)
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """An ISO-8601 time, UTC where it names no zone; None where it is none that a computer's clock could have shown."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    # At the ends of the calendar, UTC may be in a year that there is not, or that has other than four digits.
-    if not 1970 < moment.year < 9999:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def iso(moment: datetime) -> str:
-    """UTC with microseconds, so that times sort as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Details:
-    """How the processing of a job really went."""
-
-    processing_status: str
-    message: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FailedFile:
-    """A file of a job that failed, under a name that resembles the one that was sent."""
-
-    document: str
-    error: str
-
-
-# -- rows and workflows ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,39 +81,6 @@ class Phase(StrEnum):
     SUBMITTING = "submitting"  # an attempt streams; provably nothing runs yet
     COMMITTED = "committed"  # the last bytes may have been sent; the answer is not recorded
     RUNNING = "running"  # a job is active
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Baseline:
-    """The jobs that were there before an attempt: the newest ids, and how far back they reach (None: to the first).
-
-    `newest` is when the youngest of them was created. All times are the platform's own.
-    """
-
-    ids: frozenset[str] = frozenset()
-    reaches_back_to: str | None = None
-    newest: str | None = None
-
-    @classmethod
-    def of(cls, jobs: list[Job], limit: int = 20) -> Self:
-        """The newest `limit` of the listed jobs, and all that are active."""
-        by_age = sorted(jobs, key=lambda job: iso(job.created() or datetime.max.replace(tzinfo=UTC)), reverse=True)
-        kept = by_age[:limit]
-        oldest = kept[-1].created() if len(by_age) > limit else None
-        active = {job.id for job in by_age if job.is_active}
-        created = [moment for job in kept if (moment := job.created())]
-        return cls(
-            ids=frozenset(job.id for job in kept) | active,
-            reaches_back_to=iso(oldest) if oldest else None,
-            newest=iso(max(created)) if created else None,
-        )
-
-    def is_new(self, job: Job) -> bool:
-        """Whether the job was not there before."""
-        if job.id in self.ids:
-            return False
-        created, limit = job.created(), parse_time(self.reaches_back_to)
-        return created is None or limit is None or created >= limit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from workflow_trigger.items import job_attributes
-from workflow_trigger.model import Job, Move, Row, RowKey, Status, Workflow
+from workflow_trigger.job import Job
+from workflow_trigger.model import Move, Row, Status, Workflow
+from workflow_trigger.objects import RowKey
 
 
 def set_back_by_rows(workflow: Workflow, rows: Sequence[Row]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import unquote_plus
 
 from workflow_trigger.errors import UnreadableEvent
-from workflow_trigger.model import ObjectVersion
+from workflow_trigger.objects import ObjectVersion
 
 _ENVELOPES_LIMIT = 4
 _LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from workflow_trigger.clock import parse_time
 from workflow_trigger.errors import (
     KeyRejected,
     Misconfigured,
@@ -17,7 +18,7 @@ from workflow_trigger.errors import (
     harmless,
     shorten,
 )
-from workflow_trigger.model import Job, parse_time
+from workflow_trigger.job import Job
 
 _THROTTLE_DEFAULT_SECONDS = 30.0
 _THROTTLE_LIMIT_SECONDS = 900.0

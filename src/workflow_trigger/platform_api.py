@@ -28,7 +28,7 @@ from workflow_trigger.errors import (
     Unreachable,
     shorten,
 )
-from workflow_trigger.model import Details, FailedFile, Job
+from workflow_trigger.job import Details, FailedFile, Job
 from workflow_trigger.multipart import Encoder
 from workflow_trigger.platform_answers import job_from, parsed, reason_of, refusal_of
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from workflow_trigger.clock import iso, parse_time
 from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours
 from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.model import Job, Move, Phase, Row, Status, Workflow, iso, parse_time
+from workflow_trigger.job import Job
+from workflow_trigger.model import Move, Phase, Row, Status, Workflow
 from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.results import Results
 from workflow_trigger.submit import Submitter
@@ -224,7 +226,7 @@ class Reconciler:
         suspects = [
             row
             for status in (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
-            for row in self._ledger.open_rows(status, limit)
+            for row in self._ledger.line.due(status, limit)
         ]
         if not suspects:
             return

@@ -11,7 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, PlatformError
 from workflow_trigger.items import LEFT_OUT
-from workflow_trigger.model import Row, RowKey, token_of
+from workflow_trigger.model import Row
+from workflow_trigger.objects import RowKey, token_of
 from workflow_trigger.platform_api import Platform
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from workflow_trigger.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable, SourceError
-from workflow_trigger.model import ObjectVersion
 from workflow_trigger.multipart import media_type
+from workflow_trigger.objects import ObjectVersion
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody

@@ -8,10 +8,11 @@ from datetime import timedelta
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.attempt import Attempt
+from workflow_trigger.clock import iso
 from workflow_trigger.decisions import LEASE_SECONDS
 from workflow_trigger.errors import AttemptLost
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.model import Phase, Row, Workflow, iso
+from workflow_trigger.model import Phase, Row, Workflow
 
 logger = Logger(child=True)
 

@@ -26,7 +26,8 @@ from local.platform_state import Fault
 from local.stack import Aws
 from tests.integration.hooks import Gate
 from tests.integration.world import World
-from workflow_trigger.model import FINAL, ObjectVersion, Phase, Status, token_of
+from workflow_trigger.model import FINAL, Phase, Status
+from workflow_trigger.objects import ObjectVersion, token_of
 
 EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "12"))
 KEYS = ("a.pdf", "b.pdf", "c.pdf")

@@ -15,8 +15,9 @@ from botocore.exceptions import ClientError
 from local.stack import Aws, deploy
 from tests.integration.conftest import DeployedWorld
 from tests.releases import RELEASES
-from workflow_trigger.model import FINAL, token_of
+from workflow_trigger.model import FINAL
 from workflow_trigger.notifications import Notice
+from workflow_trigger.objects import token_of
 
 _HANG_SECONDS = 240
 

@@ -13,9 +13,11 @@ from local.platform_state import Fault
 from tests.integration.hooks import Direct, Gate
 from tests.integration.world import World
 from workflow_trigger import handlers, platform_api
+from workflow_trigger.clock import iso
 from workflow_trigger.errors import AttemptLost, LedgerUnavailable, ReconcileFailed
 from workflow_trigger.items import row_from_item
-from workflow_trigger.model import ObjectVersion, Phase, Status, iso
+from workflow_trigger.model import Phase, Status
+from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.reconcile import Reconciler
 from workflow_trigger.source import CHUNK_BYTES
 from workflow_trigger.submit import Submitter
@@ -514,7 +516,7 @@ def test_document_that_is_put_off_again_and_again_is_seen_to_wait(world: World) 
     for _ in range(6):
         world.tick(after_seconds=300)
     assert world.row(document)["eligible_at"] > iso(world.clock.now())
-    assert world.ledger().longest_wait_seconds() > 1_500
+    assert world.ledger().line.longest_wait_seconds() > 1_500
     assert world.counts["Held"] == world.counts["ObjectDenied"] > 3
 
 

@@ -10,7 +10,9 @@ from local.platform_state import Fault
 from local.simulated_platform import output_of
 from tests.integration.hooks import Direct
 from tests.integration.world import World
-from workflow_trigger.model import ObjectVersion, Phase, iso
+from workflow_trigger.clock import iso
+from workflow_trigger.model import Phase
+from workflow_trigger.objects import ObjectVersion
 
 
 def show(world: World, how: str) -> None:

@@ -10,7 +10,8 @@ from local.platform_state import Fault
 from local.simulated_platform import output_of
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from tests.integration.world import World
-from workflow_trigger.model import Phase, RowKey
+from workflow_trigger.model import Phase
+from workflow_trigger.objects import RowKey
 from workflow_trigger.results import result_key
 
 

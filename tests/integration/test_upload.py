@@ -10,8 +10,9 @@ import pytest
 from tests.conftest import load_event
 from tests.integration.world import World
 from workflow_trigger import handlers
+from workflow_trigger.clock import iso
 from workflow_trigger.errors import UnreadableEvent
-from workflow_trigger.model import ObjectVersion, iso
+from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.submit import Submitter
 
 

@@ -23,7 +23,8 @@ from workflow_trigger.errors import ReconcileFailed
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.items import deserialize
 from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import FINAL, ObjectVersion, RowKey, Workflow, token_of
+from workflow_trigger.model import FINAL, Workflow
+from workflow_trigger.objects import ObjectVersion, RowKey, token_of
 from workflow_trigger.platform_api import Platform, connection_pool
 from workflow_trigger.reconcile import Reconciler
 from workflow_trigger.results import Results

@@ -15,18 +15,9 @@ from workflow_trigger.decisions import (
     outcomes,
     pick_batch,
 )
-from workflow_trigger.model import (
-    Baseline,
-    Details,
-    FailedFile,
-    ObjectVersion,
-    Row,
-    RowKey,
-    Status,
-    Workflow,
-    token_of,
-    upload_name,
-)
+from workflow_trigger.job import Baseline, Details, FailedFile
+from workflow_trigger.model import Row, Status, Workflow
+from workflow_trigger.objects import ObjectVersion, RowKey, token_of, upload_name
 
 
 def row(name: str, size: int = 1, **more: Any) -> Row:

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_trigger import handlers
+from workflow_trigger.clock import iso
 from workflow_trigger.errors import REMOTE_TEXT_LIMIT, shorten
 from workflow_trigger.items import job_attributes, serialize
-from workflow_trigger.model import Baseline, RowKey, iso, token_of, upload_name
+from workflow_trigger.job import Baseline
 from workflow_trigger.multipart import Encoder, Part, media_type
 from workflow_trigger.notifications import Notice
+from workflow_trigger.objects import RowKey, token_of, upload_name
 from workflow_trigger.platform_answers import job_from, reason_of, refusal_of, retry_after_seconds
 from workflow_trigger.results import metadata, result_key
 

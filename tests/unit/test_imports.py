@@ -10,10 +10,14 @@ from local.stack import ROOT
 
 LAYERS = [
     {"errors", "clock"},
-    {"model", "multipart", "settings"},
+    {"objects", "multipart", "settings"},
+    {"job"},
+    {"model"},
     {"decisions", "items", "notifications", "api_key", "source", "platform_answers"},
+    {"line", "tables"},
     {"announce", "ledger", "platform_api"},
     {"invocation", "results", "moves"},
+    {"late"},
     {"attempt", "follow"},
     {"submit"},
     {"reconcile"},
@@ -24,8 +28,8 @@ FOLDER = Path(workflow_trigger.__file__).parent
 
 def imported_by(path: Path) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    names = [node.module or "" for node in nodes]
-    return {name.removeprefix("workflow_trigger.") for name in names if name.startswith("workflow_trigger.")}
+    names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("workflow_trigger.")}
 
 
 def test_every_module_has_its_layer_and_imports_only_lower_ones() -> None:

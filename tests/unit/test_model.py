@@ -5,22 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_trigger.clock import iso, parse_time
 from workflow_trigger.items import workflow_from_item
-from workflow_trigger.model import (
-    FINAL,
-    RUNNING,
-    TRANSITIONS,
-    Baseline,
-    Job,
-    RowKey,
-    Status,
-    is_later,
-    iso,
-    parse_time,
-    sources_of,
-    token_of,
-    upload_name,
-)
+from workflow_trigger.job import Baseline, Job
+from workflow_trigger.model import FINAL, RUNNING, TRANSITIONS, Status, sources_of
+from workflow_trigger.objects import RowKey, is_later, token_of, upload_name
 
 FIRST = datetime(1970, 1, 1)  # noqa: DTZ001  hypothesis adds the zone
 

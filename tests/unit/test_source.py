@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from workflow_trigger.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable
-from workflow_trigger.model import ObjectVersion
+from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.source import Source
 
 CONTENT = bytes(range(256)) * 8_192  # two chunks
