@@ -5,7 +5,6 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 
 import ssl
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http import HTTPStatus
@@ -31,6 +30,7 @@ from workflow_trigger.errors import (
 from workflow_trigger.job import Details, FailedFile, Job
 from workflow_trigger.multipart import Encoder
 from workflow_trigger.platform_answers import job_from, parsed, reason_of, refusal_of
+from workflow_trigger.settings import canonical_id
 
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
@@ -75,7 +75,7 @@ class Platform:
 
     def jobs(self, workflow_id: str) -> list[Job]:
         """All jobs of a workflow, in no particular order."""
-        asked_for = _canonical(workflow_id)
+        asked_for = canonical_id(workflow_id)
         query = urlencode({"workflow_id": asked_for})
         answer = self.ask(f"/jobs/?{query}", limit_bytes=_LIST_LIMIT_BYTES, reading=_ONE_LIST_AT_A_TIME)
         if not isinstance(answer, list):
@@ -83,7 +83,7 @@ class Platform:
         jobs = [job_from(entry) for entry in answer]
         if None in jobs:
             raise Unavailable("The list of jobs has an entry without an id")
-        return [job for job in jobs if job is not None and _canonical(job.workflow_id or asked_for) == asked_for]
+        return [job for job in jobs if job is not None and canonical_id(job.workflow_id or asked_for) == asked_for]
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
@@ -298,14 +298,6 @@ class Platform:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
-
-
-def _canonical(workflow_id: str) -> str:
-    """A UUID has several spellings, and answers may have another than the setting."""
-    try:
-        return str(uuid.UUID(workflow_id))
-    except ValueError:
-        return workflow_id
 
 
 def _check(response: urllib3.BaseHTTPResponse, content: bytes) -> None:

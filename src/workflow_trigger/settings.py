@@ -2,6 +2,7 @@
 
 import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -94,12 +95,24 @@ def api_root(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def canonical_id(workflow_id: str) -> str:
+    """A UUID in its usual spelling, for it has several, and answers may have another than the setting."""
+    try:
+        return str(uuid.UUID(workflow_id))
+    except ValueError:
+        return workflow_id
+
+
 def _workflow_ids(text: str) -> tuple[str, ...]:
-    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    ids = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in ids if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", part)]
     if not ids or wrong:
         raise ValueError("must be one or more workflow ids, separated by commas")
-    return ids
+    # As they are spelled, for that is the key of their items; each once, or it would get two attempts at a time.
+    spelled: dict[str, str] = {}
+    for part in ids:
+        spelled.setdefault(canonical_id(part), part)
+    return tuple(spelled.values())
 
 
 def _between(least: int, most: int) -> Callable[[str], int]:

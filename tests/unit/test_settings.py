@@ -19,6 +19,12 @@ def test_good_environment_gives_settings_with_defaults() -> None:
     assert (settings.poll_seconds, settings.retention_days) == (10, 365)
 
 
+def test_a_workflow_in_two_spellings_is_one() -> None:
+    spellings = ["6F0F2A4E-9D0B-4B6E-8F58-8F6F8AD0A1C7", "6f0f2a4e-9d0b-4b6e-8f58-8f6f8ad0a1c7"]
+    settings = Settings.from_environment(GOOD | {"WORKFLOW_IDS": ", ".join([*spellings, "b-2"])})
+    assert settings.workflow_ids == (spellings[0], "b-2")
+
+
 def test_all_faults_are_reported_together() -> None:
     faulty = GOOD | {"WORKFLOW_IDS": "a b", "MAX_FILES_PER_RUN": "26", "UNSTRUCTURED_API_URL": "http://example.com"}
     del faulty["LEDGER_TABLE"]
