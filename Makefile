@@ -31,6 +31,7 @@ help:
 	@echo 'make soak     1,000 uploads while a fifth of all answers is wrong'
 	@echo 'make bench    memory, speed, start, work, draining, burst, money; ONLY="relay start" for some of them'
 	@echo 'make check    format, lint, types, template'
+	@echo 'make format   format, and mend what lint can mend'
 	@echo 'make lock     resolve the pinned requirements anew'
 	@echo 'make clean    remove what the others made'
 

@@ -84,11 +84,17 @@ def _show(row: dict[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name in sorted(row, key=lambda name: (_LEADING.index(name) if name in _LEADING else 99, name)):
-        value = row[name]
-        if isinstance(value, list):
-            value = "\n".join(str(each) for each in value)
-        table.add_row(name, str(value))
+        table.add_row(name, _text(row[name]))
     console.print(table)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case list():
+            return "\n".join(map(_text, value))
+        case dict():
+            return ", ".join(f"{name}: {_text(each)}" for name, each in sorted(value.items()))
+    return str(value)
 
 
 def _compare(run: Running, file: Path) -> None:

@@ -1,5 +1,6 @@
 """`make up`: the local stack in the foreground, and how to talk to it."""
 
+import signal
 import time
 
 import typer
@@ -15,6 +16,7 @@ _DEFAULT_PORT = 4566
 
 def main() -> None:
     """Keep the local stack until it is interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves nothing behind, as Ctrl-C
     try:
         with running(console, port=chosen_port() or _DEFAULT_PORT) as run:
             remember(run)
@@ -36,6 +38,7 @@ def _explain(run: Running) -> None:
     console.print("\nIn another terminal:")
     console.print(f"  export {exports}", markup=False)
     console.print(f"  {stack['UploadCommand'].replace('FILE', 'events/documents/sample.pdf')}", markup=False)
+    console.print(f"  PYTHONPATH=src:. .venv/bin/python -m ops status --stack {stack.name}", markup=False)
     console.print(f"  aws dynamodb scan --table-name {stack['LedgerTable']}", markup=False)
     console.print("  make invoke EVENT=events/s3-put.json", markup=False)
     console.print("  make event KEY=sample.pdf", markup=False)
