@@ -9,15 +9,22 @@ RESOURCES: dict[str, dict[str, Any]] = template()["Resources"]
 SOURCE = "[MakesBucket: SourceBucket, SourceBucketName]"
 RESULTS = "[MakesResultsBucket: ResultsBucket, ResultsBucketName]"
 S3, EC2 = "arn:${AWS::Partition}:s3:::", "arn:${AWS::Partition}:ec2:${AWS::Region}:*"
-OF_ANOTHERS_SECRET = ["kms:EncryptionContext:SecretARN", "kms:ViaService"]
+OWN_BUCKET = f"{S3}uploads-${{AWS::AccountId}}-${{AWS::Region}}-${{Id}}"
+BY_THE_RULE = ["aws:SourceArn ArnEquals ExistingBucketRule.Arn"]
+BY_THE_BUCKET = ["aws:SourceAccount StringEquals AWS::AccountId", f"aws:SourceArn ArnEquals {OWN_BUCKET}"]
+OF_ANOTHERS_SECRET = [
+    "kms:EncryptionContext:SecretARN StringEquals ApiKeySecretArn",
+    "kms:ViaService StringEquals secretsmanager.${AWS::Region}.${AWS::URLSuffix}",
+]
+OWN_EVENTS = ["events:source StringEqualsIfExists unstructured.workflow-trigger"]
 
-# Owner, action → resource, the condition under which the stack has it, the keys of the statement's own condition.
+# Owner, action → resource, the condition under which the stack has it, the statement's own conditions.
 ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str, list[str]]]] = {
     ("UploadQueuePolicy", "sqs:SendMessage"): [
-        ("UploadQueue.Arn", "MakesBucket", ["aws:SourceAccount", "aws:SourceArn"]),
-        ("UploadQueue.Arn", "not MakesBucket", ["aws:SourceArn"]),
+        ("UploadQueue.Arn", "MakesBucket", BY_THE_BUCKET),
+        ("UploadQueue.Arn", "not MakesBucket", BY_THE_RULE),
     ],
-    ("DeadLetterQueuePolicy", "sqs:SendMessage"): ("DeadLetterQueue.Arn", "HasExistingBucket", ["aws:SourceArn"]),
+    ("DeadLetterQueuePolicy", "sqs:SendMessage"): ("DeadLetterQueue.Arn", "HasExistingBucket", BY_THE_RULE),
     ("SharedPolicy", "s3:GetObject"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
     ("SharedPolicy", "s3:GetObjectVersion"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
     ("SharedPolicy", "s3:ListBucket"): (f"{S3}{SOURCE}", "", []),
@@ -45,7 +52,7 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("SharedPolicy", "events:PutEvents"): (
         "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default",
         "",
-        ["events:source"],
+        OWN_EVENTS,
     ),
     ("OnUploadRole", "sqs:ReceiveMessage"): ("UploadQueue.Arn", "", []),
     ("OnUploadRole", "sqs:DeleteMessage"): ("UploadQueue.Arn", "", []),
@@ -78,6 +85,8 @@ def shown(value: Any) -> str:
             return text
         case {"Fn::Sub": [text, {"Bucket": bucket}]}:
             return str(text).replace("${Bucket}", shown(bucket))
+        case {"Fn::Sub": [text, {"Id": _}]}:  # of the stack, so that buckets have names that nobody else has
+            return str(text)
         case {"Fn::If": [condition, yes, no]}:
             return f"[{condition}: {shown(yes)}, {shown(no)}]"
     raise AssertionError(f"a resource of a new form: {value}")
@@ -91,9 +100,10 @@ def allowed(owner: str, value: Any, when: str = "") -> list[tuple[tuple[str, str
         case {"Effect": "Allow", "Action": "sts:AssumeRole"}:
             return []
         case {"Effect": "Allow", "Action": action}:
-            keys = sorted(key for test in value.get("Condition", {}).values() for key in test)
+            tests = value.get("Condition", {})
+            conditions = sorted(f"{key} {test} {shown(tests[test][key])}" for test in tests for key in tests[test])
             actions = [action] if isinstance(action, str) else action
-            return [((owner, each), (shown(value["Resource"]), when, keys)) for each in actions]
+            return [((owner, each), (shown(value["Resource"]), when, conditions)) for each in actions]
         case dict():
             return [found for inner in value.values() for found in allowed(owner, inner, when)]
         case list():
