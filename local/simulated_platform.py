@@ -9,7 +9,7 @@ import json
 import socket
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,14 +23,12 @@ from fastapi import Depends, FastAPI, File, Header, HTTPException, Request, Resp
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
 
+from local.platform_faults import Faults, answer_of, faulty
 from local.platform_state import Behaviour, Fault, PlatformState, SimulatedJob
 
 BUSY = {"detail": "There is a running job in progress. No new job run."}
 
 type Key = Annotated[str | None, Header(alias="unstructured-api-key")]
-type Message = dict[str, Any]
-type Receive = Callable[[], Awaitable[Message]]
-type Send = Callable[[Message], Awaitable[None]]
 
 
 # As in the vendor's contract; a docstring would show in the published one.
@@ -74,73 +72,8 @@ def create_app(state: PlatformState) -> FastAPI:
     _add_runs(app, state)
     _add_jobs(app, state)
     _add_steering(app, state)
-    app.add_middleware(_Faults, state=state)
+    app.add_middleware(Faults, state=state)
     return app
-
-
-# -- faults ------------------------------------------------------------------------------------------------------------
-
-
-class _Faults:
-    """Faults below HTTP's manners: connections that end, answers that come early or in half."""
-
-    def __init__(self, app: Any, state: PlatformState) -> None:
-        self._app = app
-        self._state = state
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
-
-        async def watched(message: Message) -> None:
-            ending = scope.get("ending")
-            if ending == "drop":
-                transport.abort()
-                return
-            if ending == "truncate" and message["type"] == "http.response.body":
-                await send({**message, "body": message["body"][: len(message["body"]) // 2], "more_body": True})
-                transport.close()
-                return
-            if ending == "pause" and message["type"] == "http.response.body":
-                half = len(message["body"]) // 2
-                await send({**message, "body": message["body"][:half], "more_body": True})
-                await asyncio.sleep(scope["pause_seconds"])
-                message = {**message, "body": message["body"][half:]}
-            await send(message)
-
-        if scope["method"] == "POST" and scope["path"].endswith("/run"):
-            early = self._state.take_fault("run-early")
-            if early is not None and early.kind == "cut":
-                await receive()
-                transport.abort()
-                return
-            if early is not None:
-                await _answer(early)(scope, receive, send)  # type: ignore[arg-type]
-                return
-        await self._app(scope, receive, watched)
-
-
-def _answer(fault: Fault) -> Response:
-    return Response(fault.body, fault.status, {"content-type": "application/json", **fault.headers})
-
-
-async def _faulty(state: PlatformState, request: Request, call: str, workflow_id: str | None = None) -> Response | None:
-    """The answer to a question while something is wrong."""
-    fault = state.take_fault(call, workflow_id)
-    if fault is None:
-        return None
-    if fault.kind in {"drop", "truncate"}:
-        request.scope["ending"] = fault.kind
-        return JSONResponse({"detail": "this answer is cut"})
-    if fault.kind == "pause":
-        request.scope.update(ending="pause", pause_seconds=fault.seconds)
-        return None
-    if fault.kind == "slow":
-        await asyncio.sleep(fault.seconds)
-        return None
-    return _answer(fault)
 
 
 # -- the vendor's API --------------------------------------------------------------------------------------------------
@@ -180,7 +113,7 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
         names = [file.filename or "" for file in input_files or []]
         fault = state.take_fault("run", str(workflow_id), names)
         if fault is not None and fault.kind == "status":
-            return _answer(fault)
+            return answer_of(fault)
         if fault is not None and fault.kind == "drop":
             request.scope["ending"] = "drop"
             return JSONResponse({})
@@ -198,7 +131,7 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
         if job is None:
             return JSONResponse(BUSY, 202)
         if fault is not None and fault.kind == "answer-after":
-            return _answer(fault)
+            return answer_of(fault)
         if fault is not None and fault.kind in {"drop-after", "truncate"}:
             request.scope["ending"] = fault.kind.removesuffix("-after")
         return JSONResponse(state.information(job, posted=True, files=True), 202)
@@ -226,7 +159,7 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         check(unstructured_api_key)
         name = request.url.path.rstrip("/").rpartition("/")[2]
         names = {"details", "failed-files", "file-status", "download", "jobs"}
-        fault = await _faulty(state, request, name if name in names else "job")
+        fault = await faulty(state, request, name if name in names else "job")
         if fault is not None:
             raise _Instead(fault)
 

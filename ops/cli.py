@@ -5,14 +5,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from ops import screens
 from ops.backfill import Backfill, Tally
@@ -24,6 +22,7 @@ from ops.redrive import redrive as redrive_letters
 from ops.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, reopen
 from ops.stack import Stack
 from ops.status import RowCounter, StackState, look, messages_in
+from ops.terminal import ask, beside, columns, interruptible, jsonable, print_json, progress, screen, show
 from workflow_trigger.items import plain
 from workflow_trigger.model import Status
 
@@ -38,8 +37,6 @@ app = typer.Typer(
     help="See and steer a deployed workflow trigger.",
     epilog="Exit codes: 0 all is well · 1 something needs you · 2 typed wrongly · 3 not possible · 130 interrupted",
 )
-screen = Console(highlight=False, soft_wrap=True)
-beside = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _Name = Annotated[str, typer.Option("--stack", envvar="WORKFLOW_TRIGGER_STACK", help="Name of the stack.")]
 _Region = Annotated[str | None, typer.Option(help="Region of the stack; else AWS's own configuration says.")]
@@ -83,7 +80,7 @@ def status(
     if watch:
         _watch(found, counter, seconds, as_json=as_json)
     state = look(found, counter.counted())
-    _show(state, screens.status_screen(state), as_json=as_json)
+    show(state, screens.status_screen(state), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if state.attention else Exit.WELL)
 
 
@@ -92,7 +89,7 @@ def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) 
     try:
         if as_json:
             for state in _looks(stack, counter, seconds):
-                sys.stdout.write(json.dumps(_jsonable(state), default=plain) + "\n")
+                sys.stdout.write(json.dumps(jsonable(state), default=plain) + "\n")
                 sys.stdout.flush()
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
             for state in _looks(stack, counter, seconds):
@@ -123,7 +120,7 @@ def find(
 ) -> None:
     """What became of an object: every version, its job, what happened, and what to do."""
     findings = find_object(Stack.find(stack, region=region, profile=profile), url)
-    _show(findings, screens.find_screen(findings), as_json=as_json)
+    show(findings, screens.find_screen(findings), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if findings.needs_attention else Exit.WELL)
 
 
@@ -140,7 +137,7 @@ def doctor(
     """Check every part between the bucket and the ledger; name the command that mends what is wrong."""
     found = Stack.find(stack, region=region, profile=profile)
     if fix:
-        _ask(f"Mend the notifications of {found['SourceBucket']}, the rule and the schedule?", yes=yes, as_json=as_json)
+        ask(f"Mend the notifications of {found['SourceBucket']}, the rule and the schedule?", yes=yes, as_json=as_json)
         for line in fix_stack(found):
             (beside if as_json else screen).print(f"[green]mended[/] {screens.visible(line)}")
     findings: list[Finding] = []
@@ -149,7 +146,7 @@ def doctor(
         if not as_json:
             screen.print(screens.finding_line(finding))
     if as_json:
-        _print_json(findings)
+        print_json(findings)
     is_ill = any(finding.health is Health.ILL for finding in findings)
     raise typer.Exit(Exit.ATTENTION if is_ill else Exit.WELL)
 
@@ -178,17 +175,17 @@ def backfill(
     """
     found = Stack.find(stack, region=region, profile=profile)
     work = Backfill(found, url, all_versions=all_versions, even_forgotten=even_forgotten)
-    with _interruptible("Nothing is lost: type the same command again."):
+    with interruptible("Nothing is lost: type the same command again."):
         planned = None
         if dry_run or not yes:
-            with _progress("counting", None) as bar:
+            with progress("counting", None) as bar:
                 planned = work.run(send=False, progress=bar)
             beside.print(screens.tally_line(planned))
             if dry_run or not planned.new:
                 _print_tally(planned, sent=False, as_json=as_json)
                 raise typer.Exit(Exit.ATTENTION if planned.new else Exit.WELL)
-            _ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
-        with _progress("registering", planned.listed if planned else None) as bar:
+            ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
+        with progress("registering", planned.listed if planned else None) as bar:
             done = work.run(send=True, progress=bar)
     beside.print(screens.tally_line(done))
     _print_tally(done, sent=True, as_json=as_json)
@@ -196,7 +193,7 @@ def backfill(
 
 def _print_tally(tally: Tally, *, sent: bool, as_json: bool) -> None:
     if as_json:
-        _print_json({**dataclasses.asdict(tally), "sent": tally.new if sent else 0})
+        print_json({**dataclasses.asdict(tally), "sent": tally.new if sent else 0})
     elif sent:
         screen.print(f"{tally.new:,} are on their way through the queue; `workflow-trigger status --watch` shows them.")
 
@@ -236,7 +233,7 @@ def retry(
         ended_after=moment_before_now(newer_than) if newer_than else None,
     )
     found = Stack.find(stack, region=region, profile=profile)
-    with _interruptible("The others are as they were: type the same command again."):
+    with interruptible("The others are as they were: type the same command again."):
         counts = counted(chosen(found, choice))
         for (name, kind), number in sorted(counts.items()):
             beside.print(f"{number:>8,}  {name:<10} {screens.visible(kind)}")
@@ -244,12 +241,12 @@ def retry(
         beside.print(f"{total:>8,}  in all")
         reopened = 0
         if total and not dry_run:
-            _ask(f"Run {total:,} again?", yes=yes, as_json=as_json)
-            with Progress(*_columns(total), console=beside, transient=True) as progress:
+            ask(f"Run {total:,} again?", yes=yes, as_json=as_json)
+            with Progress(*columns(total), console=beside, transient=True) as progress:
                 task = progress.add_task("reopening", total=total)
                 reopened = reopen(found, chosen(found, choice), lambda: progress.advance(task))
     if as_json:
-        _print_json({"chosen": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
+        print_json({"chosen": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
     elif reopened:
         screen.print(f"{reopened:,} are back in the line; they go within a minute, as workflows are free.")
 
@@ -271,75 +268,17 @@ def redrive(
     total = messages_in(found, "DeadLetterQueueUrl")
     beside.print(f"{total:,} dead letters")
     if total:
-        _ask(f"Put {total:,} back into the upload queue?", yes=yes, as_json=as_json)
+        ask(f"Put {total:,} back into the upload queue?", yes=yes, as_json=as_json)
     with (
-        _interruptible("Nothing is lost: type the same command again."),
-        Progress(*_columns(total), console=beside, transient=True) as progress,
+        interruptible("Nothing is lost: type the same command again."),
+        Progress(*columns(total), console=beside, transient=True) as progress,
     ):
         task = progress.add_task("moving", total=total)
         done = redrive_letters(found, even_unreadable=even_unreadable, progress=lambda: progress.advance(task))
     for letter in done.kept:
         beside.print(f"[yellow]stays[/] {letter.message_id}: {screens.visible('; '.join(letter.unreadable))}")
     if as_json:
-        _print_json(done)
+        print_json(done)
     else:
         screen.print(f"{done.moved:,} went back, {len(done.kept):,} stay")
     raise typer.Exit(Exit.ATTENTION if done.kept else Exit.WELL)
-
-
-# -- in and out --------------------------------------------------------------------------------------------------------
-
-
-def _show(result: Any, shown: RenderableType, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-    else:
-        screen.print(shown)
-
-
-def _jsonable(result: Any) -> Any:
-    if isinstance(result, list):
-        return [_jsonable(each) for each in result]
-    return dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result  # type: ignore[arg-type]
-
-
-def _print_json(result: Any) -> None:
-    sys.stdout.write(json.dumps(_jsonable(result), default=plain, indent=2) + "\n")
-
-
-def _ask(question: str, *, yes: bool, as_json: bool) -> None:
-    """Go on only if somebody says so; a program says so with --yes."""
-    if yes:
-        return
-    if as_json or not sys.stdin.isatty():
-        raise OpsError("Nobody is there to be asked: --yes goes on without")
-    try:
-        goes_on = typer.confirm(question, err=True)
-    except typer.Abort:
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    if not goes_on:
-        raise typer.Exit(Exit.WELL)
-
-
-def _columns(total: int | None) -> list[Any]:
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    return [*columns, TimeRemainingColumn()] if total else columns
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Any]:
-    """A bar that takes tallies."""
-    with Progress(*_columns(total), console=beside, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda tally: progress.update(
-            task, completed=tally.listed, description=f"{what}: {screens.tally_line(tally)}"
-        )
-
-
-@contextmanager
-def _interruptible(message: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        beside.print(f"Interrupted. {message}")
-        raise typer.Exit(Exit.INTERRUPTED) from None

@@ -209,6 +209,7 @@ LAYERS = [
     {"status", "find", "backfill", "redrive"},
     {"retry", "doctor", "fix"},
     {"screens"},
+    {"terminal"},
     {"cli"},
     {"__main__"},
 ]
