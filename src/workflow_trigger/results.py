@@ -107,7 +107,13 @@ class Results:
 
 def metadata(entry: Mapping[str, str]) -> dict[str, str]:
     """What an output is, for whoever finds it in the bucket: as headers, of which S3 takes 2 KB."""
-    return {name.replace("_", "-"): quote(value)[:_METADATA_LIMIT_BYTES] for name, value in entry.items()}
+    return {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
+
+
+def _quoted(text: str) -> str:
+    while len(quote(text)) > _METADATA_LIMIT_BYTES:
+        text = text[:-1]  # by letters: half of one could not be read again
+    return quote(text)
 
 
 def result_key(key: RowKey, node: Mapping[str, str], limit_bytes: int) -> str:

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from email.parser import BytesHeaderParser
 from typing import Any
+from urllib.parse import unquote
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +118,7 @@ def test_metadata_of_a_result_are_headers_that_s3_takes(entry: dict[str, str]) -
     headers = metadata(entry)
     assert sum(len(name) + len(value) for name, value in headers.items()) <= 2_048
     assert all(value.isascii() and value.isprintable() for value in headers.values())
+    assert all(text.startswith(unquote(headers[name.replace("_", "-")])) for name, text in entry.items())
 
 
 @given(TEXT | LONG)
