@@ -51,7 +51,8 @@ OF_ERROR: Mapping[str, Advice] = {
     ),
     "ObjectDenied": Advice(
         "the function may not read the object, or not use its key; it is tried again every five minutes",
-        "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…",
+        "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…; "
+        "what is encrypted with a key that S3 does not keep (SSE-C), upload without it",
     ),
     "ObjectGone": Advice(
         "deleted or archived before it was read",
