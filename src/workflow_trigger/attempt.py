@@ -64,7 +64,7 @@ class Attempt:
         self._platform = invocation.platform
         self._workflow = workflow
         self._rows: list[Row] = []
-        self._lost = LostRows(invocation, workflow)
+        self._lost = LostRows(invocation, workflow, self._keep_lease)
         self._renew_at = invocation.later(_RENEW_SECONDS)
         self._began_with_seconds = invocation.deadline.remaining_seconds()
 
@@ -99,8 +99,9 @@ class Attempt:
         logger.warning("late acceptance", job_id=found.job.id, evidence=found.evidence.value, rows=len(found.rows))
         self._invocation.count("LateAcceptance", 1)
         moves = accepted_moves(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
-        moves = [replace(move, seen=self._lost.rows[move.key].seen) for move in moves]
-        back = [Move(key=key, to=Status.PENDING) for key in self._keys()]
+        keys = self._keys()
+        moves = [move if move.key in keys else replace(move, seen=self._lost.rows[move.key].seen) for move in moves]
+        back = [Move(key=key, to=Status.PENDING) for key in keys if key not in found.rows]
         return self._advance(self._workflow.running(found.job, rows=found.rows), [*moves, *back])
 
     def _attach(self, jobs: list[Job], line: Sequence[Row]) -> None:
@@ -191,16 +192,16 @@ class Attempt:
             for chunk in opened.chunks():
                 if self._invocation.deadline.remaining_seconds() < _RESERVE_SECONDS:
                     raise OutOfTime(f"{opened.version.row_key.object} cannot be streamed within one invocation")
-                if self._invocation.clock.now() >= self._renew_at:
-                    self._renew()
+                self._keep_lease()
                 yield chunk
         except SourceError as error:
             error.row_key = opened.version.row_key
             raise
 
-    def _renew(self) -> None:
-        self._save(replace(self._workflow, lease_ends_at=iso(self._invocation.later(LEASE_SECONDS))))
-        self._renew_at = self._invocation.later(_RENEW_SECONDS)
+    def _keep_lease(self) -> None:
+        if self._workflow.phase is Phase.SUBMITTING and self._invocation.clock.now() >= self._renew_at:
+            self._save(replace(self._workflow, lease_ends_at=iso(self._invocation.later(LEASE_SECONDS))))
+            self._renew_at = self._invocation.later(_RENEW_SECONDS)
 
     def _commit(self, answer_seconds: float) -> None:
         """The last moment at which nothing can be running. An attempt that was taken away ends here."""
@@ -280,17 +281,17 @@ class Attempt:
         try:
             jobs = self._platform.jobs(workflow.workflow_id)
             documents = self._invocation.documents_since(workflow.started_at)
+            # This request started nothing: a new job is that of rows which were lost before.
+            late = find_ours(jobs, workflow.baseline, self._lost.last, documents)
             found = find_ours(jobs, workflow.baseline, self._keys(), documents)
-            lost = [key for key in self._lost.last if key not in self._keys()]
-            late = find_ours(jobs, workflow.baseline, lost, documents)
         except PlatformError as failed:
             return self._release(failed, unclear, not_before=again)
-        lost_before = all(row.bound_to == workflow.workflow_id for row in self._rows)
-        if found and (found.evidence is Evidence.TOKENS or lost_before):
+        if late and self._lost.is_sure(late):
+            return self._adopt(late)
+        if found and self._lost.is_sure(found):
             self._invocation.count("LateAcceptance", 1)
             return self._accepted(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
-        if late is not None:
-            return self._adopt(late)
+        workflow = replace(workflow, baseline=Baseline.of(jobs))
         active = active_job(jobs)
         if active is not None:
             back = [Move(key=key, to=Status.PENDING) for key in self._keys()]

@@ -1,13 +1,14 @@
 """What to do next, as pure functions of what is known: no calls, no clock, no chance inside."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
 from workflow_trigger.job import JOB_ACTIVE, JOB_ENDED, Baseline, Details, FailedFile, Job
 from workflow_trigger.model import Row, Status, Workflow
-from workflow_trigger.objects import RowKey, token_of
+from workflow_trigger.objects import RowKey, token_of, upload_name
 
 LEASE_SECONDS = 60.0  # renewed while the stream goes on
 SETTLE_SECONDS = 60.0  # a job that a lost answer started is looked for at least this long
@@ -17,7 +18,7 @@ ABSENCE_SECONDS = 20.0  # for an output that the platform does not have, right a
 STRIKES = 5
 SLOW_TRIES = 2
 REFUSALS_IN_A_ROW = 3
-_ASKED_JOBS = 20
+_ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
 _BACKOFF_LIMIT_SECONDS = 900.0
 
 
@@ -27,28 +28,35 @@ def backoff_seconds(times: int, jitter: float) -> float:
 
 
 def pick_batch(
-    line: Sequence[Row], *, workflow_id: str, pool: Iterable[str], max_files: int, max_bytes: int
+    line: Sequence[Row],
+    *,
+    workflow_id: str,
+    pool: Iterable[str],
+    lost: Collection[RowKey],
+    max_files: int,
+    max_bytes: int,
 ) -> list[Row]:
     """The rows that go next, oldest first: at most so many files and bytes, the first always.
 
     A row that failed before travels alone. A row in which a lost answer may still turn up waits for the workflow that
-    was asked: there, the platform's own one-job rule keeps the two from running side by side.
+    was asked: there, the platform's own one-job rule keeps the two from running side by side. It goes with those alone
+    that were lost with it (`lost`, the workflow's last): so a job that has one file of an attempt has them all.
     """
     others = set(pool) - {workflow_id}
     open_to_us = [row for row in line if row.bound_to not in others]
     if not open_to_us:
         return []
     first, *rest = open_to_us
-    if first.failures:
+    if first.failures or (first.bound_to and first.key not in lost):
         return [first]
+    mates = [row for row in rest if not row.failures and (row.key in lost if first.bound_to else row.bound_to is None)]
     batch = [first]
     total = first.source.size_bytes or 0
-    for row in rest:
+    for row in mates:
         total += row.source.size_bytes or 0
         if len(batch) == max_files or total > max_bytes:
             break
-        if not row.failures:
-            batch.append(row)
+        batch.append(row)
     return batch
 
 
@@ -77,14 +85,8 @@ def find_named(
     rows: Sequence[RowKey],
     documents: Callable[[str], Sequence[str]] = lambda _job_id: (),
 ) -> Found | None:
-    """A job that was not there before and whose files, by id or by document, carry the tokens of some of these rows.
-
-    Documents are asked for of the newest jobs alone: those of a workflow that has had thousands would take an hour.
-    """
-    by_age = sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or "")
-    asked = {job.id for job in by_age[-_ASKED_JOBS:]}
-    for job in by_age:
-        names = job.input_file_ids or (documents(job.id) if job.id in asked else ())
+    """A job that was not there before and whose files, by id or by document, carry the tokens of some of these rows."""
+    for job, names in _named(jobs, baseline, documents):
         named = tuple(key for key in rows if any(token_of(key) in name for name in names))
         if named:
             return Found(job=job, rows=named, evidence=Evidence.TOKENS)
@@ -94,17 +96,16 @@ def find_named(
 def find_ours(
     jobs: Iterable[Job], baseline: Baseline, rows: Sequence[RowKey], documents: Callable[[str], Sequence[str]]
 ) -> Found | None:
-    """The job that one attempt with just these rows started, if the list shows one.
+    """The job of rows that only ever went together, if the list shows one.
 
     Only jobs that were not there before the attempt count. Their file ids tell by our tokens; where the ids are
     hidden, `documents(job_id)` may tell; and where nothing tells, a single new job is ours. A request is accepted as a
-    whole: one token of ours, and all of the attempt's files are in the job, whatever part of them is shown.
+    whole: one token of ours, and all of these files are in the job, whatever part of them is shown.
     """
     if not rows:
         return None
     hidden: list[Job] = []
-    for job in sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or ""):
-        names: Sequence[str] = job.input_file_ids or documents(job.id)
+    for job, names in _named(jobs, baseline, documents):
         if any(token_of(key) in name for key in rows for name in names):
             return Found(job=job, rows=tuple(rows), evidence=Evidence.TOKENS)
         if not names:
@@ -112,6 +113,18 @@ def find_ours(
     if len(hidden) == 1:
         return Found(job=hidden[0], rows=tuple(rows), evidence=Evidence.INFERRED)
     return None
+
+
+def _named(
+    jobs: Iterable[Job], baseline: Baseline, documents: Callable[[str], Sequence[str]]
+) -> Iterator[tuple[Job, Sequence[str]]]:
+    """The new jobs, newest first, with the names that their files have.
+
+    Of the newest alone documents are asked for: those of a workflow that has had thousands would take an hour.
+    """
+    by_age = sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or "", reverse=True)
+    for place, job in enumerate(by_age):
+        yield job, job.input_file_ids or (documents(job.id) if place < _ASKED_JOBS else ())
 
 
 def active_job(jobs: Iterable[Job]) -> Job | None:
@@ -130,6 +143,7 @@ class Outcome:
     error: Mapping[str, str] | None = None
 
 
+_TOKEN = re.compile(r"-([0-9a-f]{16})(?![0-9a-f])")
 _DETAILS_ENDED = frozenset({"SUCCESS", "COMPLETED_WITH_ERRORS", "STOPPED", "FAILED"})
 
 
@@ -154,16 +168,12 @@ def outcomes(job: Job, details: Details, failed: Sequence[FailedFile], rows: Seq
             )
             for key in rows
         }
-    return _by_file(job, details, failed, rows)
+    return _by_file(details, failed, rows)
 
 
-def _by_file(job: Job, details: Details, failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> dict[RowKey, Outcome]:
+def _by_file(details: Details, failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> dict[RowKey, Outcome]:
     reasons = _reasons(failed, rows)
-    strays = [each for each in failed if not any(token_of(key) in each.document for key in rows)]
-    ids = job.input_file_ids or ()
-    named = [file_id for file_id in ids if any(token_of(key) in file_id for key in rows)]
-    if named and len(named) < len(ids):
-        strays = []  # of the job's other files, which other rows stand for
+    strays = _strays(failed, rows)
     silent = details.processing_status == "COMPLETED_WITH_ERRORS" and not failed
     result: dict[RowKey, Outcome] = {}
     for key in rows:
@@ -179,6 +189,20 @@ def _by_file(job: Job, details: Details, failed: Sequence[FailedFile], rows: Seq
         else:
             result[key] = Outcome(status=Status.COMPLETED)
     return result
+
+
+def _strays(failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> list[FailedFile]:
+    """The failed files that may be any of these: nothing tells whose they are.
+
+    A token of none of them is that of another row, which was lost with them, ran again, and has its own end.
+    """
+    like_ours = {token for key in rows for token in _TOKEN.findall(upload_name(key))}
+    return [
+        each
+        for each in failed
+        if not any(token_of(key) in each.document for key in rows)
+        and like_ours.issuperset(_TOKEN.findall(each.document))
+    ]
 
 
 def _reasons(failed: Sequence[FailedFile], rows: Sequence[RowKey]) -> dict[RowKey, str]:

@@ -22,8 +22,8 @@ from workflow_trigger.items import job_attributes
 from workflow_trigger.job import JOB_ACTIVE, JOB_ENDED, FailedFile, Job
 from workflow_trigger.model import Move, Status, Workflow
 from workflow_trigger.moves import job_moves, running_status
-from workflow_trigger.objects import RowKey
-from workflow_trigger.results import Results, is_of_several_files
+from workflow_trigger.objects import RowKey, token_of
+from workflow_trigger.results import Results
 
 logger = Logger(child=True)
 
@@ -96,7 +96,9 @@ class Follower:
                 input_file_id=known.get("input_file_id") or row.input_file_id,
                 output_node_files=tuple(known.get("output_node_files", row.output_node_files)),
             )
-            if not alone and row_now.input_file_id is None and is_of_several_files(row_now.output_node_files):
+            nodes = row_now.output_node_files
+            named = row_now.input_file_id or all(token_of(row.key) in str(node.get("file_id")) for node in nodes)
+            if not alone and not named:
                 stored[row.key] = [{"missing": "the platform's ids do not tell which outputs are this file's"}]
                 continue
             stored[row.key] = self._results.store(self._platform, job.id, row_now, self._invocation.has_time)

@@ -84,7 +84,8 @@ def _gauge(invocation: Invocation) -> None:
     """How long the line has been waiting, and whether it waits although no workflow is at work; how long jobs take."""
     waiting = invocation.ledger.line.longest_wait_seconds()
     pool = invocation.ledger.workflows(invocation.settings.workflow_ids)
-    started = [moment for each in pool if each.is_at_work and (moment := parse_time(each.started_at))]
+    everything = invocation.ledger.all_workflows(invocation.settings.workflow_ids)  # those that left the pool too
+    started = [moment for each in everything if each.is_at_work and (moment := parse_time(each.started_at))]
     longest = (invocation.clock.now() - min(started)).total_seconds() if started else 0.0
     idle = all(workflow.phase is Phase.IDLE for workflow in pool)
     metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)

@@ -65,6 +65,7 @@ class Invocation:
             line,
             workflow_id=workflow.workflow_id,
             pool=self.settings.workflow_ids,
+            lost=workflow.lost_rows,
             max_files=1 if workflow.setbacks > 1 else self.settings.max_files_per_run,
             max_bytes=self.settings.max_bytes_per_run,
         )

@@ -1,6 +1,6 @@
 """Jobs of earlier attempts that turn up late: the answer was lost, and as long as it was looked for, there was none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aws_lambda_powertools import Logger
 
@@ -16,9 +16,10 @@ logger = Logger(child=True)
 class LostRows:
     """The rows that wait for one workflow, for a lost answer of theirs may still turn up there."""
 
-    def __init__(self, invocation: Invocation, workflow: Workflow) -> None:
+    def __init__(self, invocation: Invocation, workflow: Workflow, meanwhile: Callable[[], None]) -> None:
         self._invocation = invocation
         self._workflow = workflow
+        self._meanwhile = meanwhile
         self.rows: dict[RowKey, Row] = {}
         self.last: tuple[RowKey, ...] = ()  # those of them that went together the last time
 
@@ -36,8 +37,7 @@ class LostRows:
         if not self.rows:
             return None
         rows = self.rows.values()
-        # Not for ever: the rows were last written when they were lost.
-        documents = self._invocation.documents_since(max(row.seen for row in rows))
+        documents = self._documents(max(row.seen for row in rows))
         new = [job for job in jobs if workflow.baseline.is_new(job)]
         found = find_ours(new, workflow.baseline, self.last, documents)
         if found and found.evidence is Evidence.TOKENS:
@@ -47,12 +47,26 @@ class LostRows:
         baseline = Baseline(ids=known, reaches_back_to=since)
         named = find_named(jobs, baseline, [*self.rows], documents)
         if named is None:
-            return found
+            return found if found and self.is_sure(found) else None
         # All rows that the job names are its, wherever in the line they are.
         for row in self._invocation.ledger.line.bound_to(workflow.workflow_id):
             if named.job.id not in row.earlier_job_ids:
                 self.rows.setdefault(row.key, row)
         return find_named([named.job], Baseline(), [*self.rows], documents)
+
+    def is_sure(self, found: Found) -> bool:
+        """Whether a job can be of no rows but these. What nothing names may be that of any that wait here."""
+        return found.evidence is Evidence.TOKENS or {*found.rows} == {*self.rows}
+
+    def _documents(self, since: str) -> Callable[[str], Sequence[str]]:
+        """How to ask for a job's documents, which may take its time; not for ever since rows were last written."""
+        ask = self._invocation.documents_since(since)
+
+        def documents(job_id: str) -> Sequence[str]:
+            self._meanwhile()
+            return ask(job_id)
+
+        return documents
 
 
 def report_second_runs(invocation: Invocation, workflow: Workflow, jobs: Sequence[Job]) -> None:

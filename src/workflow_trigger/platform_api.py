@@ -18,6 +18,7 @@ from workflow_trigger.api_key import ApiKey
 from workflow_trigger.clock import Deadline
 from workflow_trigger.errors import (
     Busy,
+    KeyNotSet,
     KeyRejected,
     Misconfigured,
     NotSent,
@@ -117,7 +118,7 @@ class Platform:
         """The names of a job's files, from the newer file status or from the failed files; [] where neither tells."""
         try:
             answer = self.ask(f"/jobs/{quote(job_id, safe='')}/file-status")
-        except KeyRejected:
+        except (KeyRejected, KeyNotSet):
             raise
         except Misconfigured:
             answer = None  # not every deployment has it
@@ -128,7 +129,7 @@ class Platform:
             return names
         try:
             return [failed.document for failed in self.failed_files(job_id) if failed.document]
-        except KeyRejected:
+        except (KeyRejected, KeyNotSet):
             raise
         except Misconfigured:
             return []

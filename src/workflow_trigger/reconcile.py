@@ -17,7 +17,7 @@ from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_
 from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.job import Job
+from workflow_trigger.job import Baseline, Job
 from workflow_trigger.model import Move, Phase, Row, Status, Workflow
 from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.results import Results
@@ -157,6 +157,7 @@ class Reconciler:
     def _settle(self, workflow: Workflow) -> Workflow:
         """The answer to a complete request was lost: find the job, or make sure that there is none."""
         rows = self._attempt_rows(workflow, Status.SUBMITTING)
+        waited = workflow.lease_has_ended(self._clock.now())
         jobs = self._platform.jobs(workflow.workflow_id)
         found = find_ours(
             jobs,
@@ -164,12 +165,19 @@ class Reconciler:
             [row.key for row in rows],
             self._invocation.documents_since(workflow.committed_at),
         )
-        waited = workflow.lease_has_ended(self._clock.now())
-        if found and (found.evidence is Evidence.TOKENS or waited):
+        if found and (found.evidence is Evidence.TOKENS or (waited and self._is_nobody_elses(workflow, found))):
             return self._found(workflow, found, rows)
         if not waited:
             return workflow
-        return self._nothing_runs(workflow, rows, active_job(jobs))
+        return self._nothing_runs(workflow, rows, jobs)
+
+    def _is_nobody_elses(self, workflow: Workflow, found: Found) -> bool:
+        """Whether a job that nothing names can be of no rows but these.
+
+        It may be that of rows which were lost here before. To run one of the two sets again is better than neither.
+        """
+        waiting = {row.key for row in self._ledger.line.bound_to(workflow.workflow_id)} - {*found.rows}
+        return not waiting or waiting | {*found.rows} <= {*workflow.lost_rows}
 
     def _found(self, workflow: Workflow, found: Found, rows: Iterable[Row]) -> Workflow:
         logger.info(
@@ -180,8 +188,9 @@ class Reconciler:
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
         return self._invocation.advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
-    def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None) -> Workflow:
+    def _nothing_runs(self, workflow: Workflow, rows: list[Row], jobs: list[Job]) -> Workflow:
         """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run."""
+        active = active_job(jobs)
         logger.warning("settled: nothing runs", workflow_id=workflow.workflow_id, rows=len(rows))
         self._count("Settled", 1)
         error = dict(workflow.last_error or {"type": "OutcomeUnknown", "message": "no answer, and no job was found"})
@@ -189,7 +198,9 @@ class Reconciler:
         moves = [self._blamed(row, workflow, error, alone=len(rows) == 1) for row in rows]
         went_alone_before = len(rows) == 1 and rows[0].failures > 0
         setbacks = workflow.setbacks + (not went_alone_before)
-        after = replace(workflow, setbacks=setbacks, lost_rows=tuple(row.key for row in rows))
+        # What has been looked at, and was not taken for theirs, is not looked at again.
+        lost = tuple(row.key for row in rows)
+        after = replace(workflow, setbacks=setbacks, lost_rows=lost, baseline=Baseline.of(jobs))
         if active is not None:
             after = after.running(active, rows=())
         else:

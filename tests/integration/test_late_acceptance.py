@@ -2,17 +2,19 @@
 
 import io
 import json
+from collections import deque
 from collections.abc import Callable
 
 import pytest
 
-from local.platform_state import Fault
+from local.platform_state import Fault, SimulatedJob
 from local.simulated_platform import output_of
 from tests.integration.hooks import Direct
 from tests.integration.world import World
 from workflow_trigger.clock import iso
 from workflow_trigger.model import Phase
 from workflow_trigger.objects import ObjectVersion
+from workflow_trigger.platform_api import Platform
 
 
 def show(world: World, how: str) -> None:
@@ -32,6 +34,173 @@ def run_to_the_end(world: World) -> None:
 def assert_each_ran_once(world: World, documents: list[ObjectVersion]) -> None:
     assert {world.accepted(each) for each in documents} == {1}
     assert {world.status(each) for each in documents} == {"COMPLETED"}
+
+
+class AcceptedNow(Direct):
+    """The request that was lost with these documents is accepted when the next attempt opens its objects."""
+
+    def __init__(self, world: World, *documents: ObjectVersion) -> None:
+        self._world = world
+        self._documents = documents
+        self.done = False
+
+    def around[T](self, name: str, call: Callable[[], T]) -> T:
+        if name == "s3 get_object" and not self.done:
+            self.done = True
+            accept_late(self._world, *self._documents)
+        return call()
+
+
+def accept_late(world: World, *documents: ObjectVersion) -> SimulatedJob:
+    files = [
+        world.state.store(world.row(each)["upload_name"], None, io.BytesIO(world.versions[each.row_key]))
+        for each in documents
+    ]
+    job = world.state.start(world.settings.workflow_ids[0], files, is_late=True)
+    assert job is not None
+    return job
+
+
+def lose(world: World, *documents: ObjectVersion) -> None:
+    """One attempt with these documents gets no answer, and is given up."""
+    world.state.faults.append(Fault("run", "drop"))
+    world.deliver(*documents)
+    while world.workflow().phase is not Phase.IDLE:
+        world.tick(after_seconds=5, seconds=100)
+    assert {world.status(each) for each in documents} == {"PENDING"}
+
+
+def wait_until_free(world: World) -> None:
+    while not world.workflow().is_free(world.clock.now()):
+        world.clock.sleep(0.3)
+
+
+@pytest.mark.parametrize("answer", ["busy", "lost"])
+@pytest.mark.parametrize("shown", ["ids", "documents", "nothing"])
+def test_fresh_file_is_not_taken_into_the_job_of_lost_ones(world: World, shown: str, answer: str) -> None:
+    show(world, shown)
+    lost, fresh = [world.upload(f"{name}.pdf", name.encode()) for name in "ab"], world.upload("c.pdf", b"c")
+    lose(world, *lost)
+    wait_until_free(world)
+    world.deliver(fresh, submit=False)
+    if answer == "lost":
+        world.state.faults.append(Fault("run", "drop"))
+    world.deliver(hook=AcceptedNow(world, *lost))
+    world.settle()
+    assert_each_ran_once(world, [*lost, fresh])
+
+
+@pytest.mark.parametrize("answer", ["busy", "lost"])
+@pytest.mark.parametrize("shown", ["ids", "documents", "nothing"])
+def test_part_of_the_lost_files_goes_again_while_all_are_accepted(world: World, shown: str, answer: str) -> None:
+    show(world, shown)
+    lost = [world.upload(f"{name}.pdf", name.encode()) for name in "ab"]
+    lose(world, *lost)
+    world.configure(max_files_per_run=1)
+    wait_until_free(world)
+    world.clock.sleep(20)
+    if answer == "lost":
+        world.state.faults.append(Fault("run", "drop"))
+    world.deliver(hook=AcceptedNow(world, *lost))
+    world.settle()
+    if (shown, answer) == ("nothing", "lost"):
+        # Whether the job has both files or one, nothing can tell: rather twice than never.
+        assert [world.accepted(each) for each in lost] == [1, 2]
+        assert {world.status(each) for each in lost} == {"COMPLETED"}
+    else:
+        assert_each_ran_once(world, lost)
+
+
+@pytest.mark.parametrize("lost_again", ["drop", "drop-after"])
+def test_job_that_may_be_of_either_of_two_lost_attempts_is_taken_for_neither(world: World, lost_again: str) -> None:
+    show(world, "nothing")
+    first, second = world.upload("a.pdf", b"a"), world.upload("b.pdf", b"b")
+    lose(world, first)
+    world.deliver(second, submit=False)
+    wait_until_free(world)
+    assert world.row(first)["eligible_at"] > world.row(second)["eligible_at"]
+    world.state.faults.append(Fault("run", lost_again))
+    world.deliver(hook=AcceptedNow(world, first) if lost_again == "drop" else Direct())
+    world.settle()
+    twice = first if lost_again == "drop" else second
+    assert {each.key: world.accepted(each) for each in (first, second)} == {"a.pdf": 1, "b.pdf": 1} | {twice.key: 2}
+    assert {world.status(each) for each in (first, second)} == {"COMPLETED"}
+
+
+def test_failure_of_a_file_that_ran_again_is_not_that_of_the_others(world: World) -> None:
+    show(world, "ids")
+    again, other = [world.upload(f"{name}.pdf", name.encode()) for name in "ab"]
+    lose(world, again, other)
+    world.configure(max_files_per_run=1)
+    wait_until_free(world)
+    world.deliver()
+    assert (world.status(again), world.status(other)) == ("SCHEDULED", "PENDING")
+    world.clock.sleep(25)
+    job = accept_late(world, again, other)
+    job.ending, job.failed = "COMPLETED_WITH_ERRORS", {world.row(again)["upload_name"]: "a broken page"}
+    world.settle()
+    assert (world.status(again), world.status(other)) == ("COMPLETED", "COMPLETED")
+    assert world.accepted(other) == 1
+
+
+def others_meanwhile(world: World, jobs: int) -> None:
+    """So many jobs of somebody else, whose documents have to be asked for."""
+    for number in range(jobs):
+        files = [world.state.store(f"x{number}.pdf", None, io.BytesIO(b"x"))]
+        world.state.start(world.settings.workflow_ids[0], files, ours=False)
+        world.clock.sleep(3)
+    wait_until_free(world)
+
+
+def test_late_job_is_found_among_many_while_few_questions_are_answered(world: World) -> None:
+    """The vendor answers twelve questions a minute for the documents of jobs."""
+    show(world, "documents")
+    world.state.behaviour.default_job_seconds = 2
+    document = world.upload("a.pdf", b"a")
+    lose(world, document)
+    others_meanwhile(world, 16)
+    accept_late(world, document)
+    world.clock.sleep(3)
+    asked: deque[float] = deque()
+
+    def limited(call: str) -> Fault | None:
+        if call != "file-status":
+            return None
+        now = world.state.clock()
+        while asked and now - asked[0] > 60:
+            asked.popleft()
+        if len(asked) >= 12:
+            return Fault("file-status", "status", status=429, headers={"Retry-After": "60"})
+        asked.append(now)
+        return None
+
+    world.state.chance = limited
+    for _ in range(4):
+        world.tick(after_seconds=61)
+    assert_each_ran_once(world, [document])
+
+
+def test_lease_is_kept_while_documents_are_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(world, "documents")
+    world.state.behaviour.default_job_seconds = 2
+    document = world.upload("a.pdf", b"a")
+    lose(world, document)
+    others_meanwhile(world, 22)
+    others = [world.upload(f"{number}.pdf", bytes([number + 1])) for number in range(3)]
+    world.deliver(*others, submit=False)
+    ask = Platform.documents
+
+    def slowly(platform: Platform, job_id: str) -> list[str]:
+        world.clock.sleep(15)
+        workflow = world.workflow()
+        if workflow.phase is Phase.SUBMITTING and workflow.lease_has_ended(world.clock.now()):
+            world.step_all()  # the next minute's run, beside this one
+        return ask(platform, job_id)
+
+    monkeypatch.setattr(Platform, "documents", slowly)
+    for _ in range(12):
+        world.tick(after_seconds=900)
+    assert_each_ran_once(world, [document, *others])
 
 
 @pytest.mark.parametrize("waiting", [12, 59, 70])
@@ -107,15 +276,7 @@ def test_late_acceptance_that_makes_an_attempt_with_another_file_busy_is_found(w
     while not world.workflow().is_free(world.clock.now()):
         world.clock.sleep(0.1)
     assert world.row(document)["eligible_at"] > iso(world.clock.now())
-
-    class AcceptedNow(Direct):
-        def around[T](self, name: str, call: Callable[[], T]) -> T:
-            if name == "s3 get_object":
-                files = [world.state.store(world.row(document)["upload_name"], None, io.BytesIO(b"a"))]
-                world.state.start(world.settings.workflow_ids[0], files, is_late=True)
-            return call()
-
-    world.deliver(other, hook=AcceptedNow())
+    world.deliver(other, hook=AcceptedNow(world, document))
     assert (world.status(document), world.status(other)) == ("SCHEDULED", "PENDING")
     world.settle()
     assert_each_ran_once(world, [document, other])

@@ -28,7 +28,8 @@ def row(name: str, size: int = 1, **more: Any) -> Row:
 
 
 def pick(line: list[Row], **more: Any) -> list[str]:
-    arguments: dict[str, Any] = {"workflow_id": "w1", "pool": ("w1", "w2"), "max_files": 3, "max_bytes": 100} | more
+    usual = {"workflow_id": "w1", "pool": ("w1", "w2"), "lost": (), "max_files": 3, "max_bytes": 100}
+    arguments: dict[str, Any] = usual | more
     return [each.source.key for each in pick_batch(line, **arguments)]
 
 
@@ -56,8 +57,15 @@ def test_row_that_failed_before_travels_alone() -> None:
 def test_row_bound_to_another_workflow_waits_for_it_while_that_is_of_the_pool() -> None:
     line = [row("a", bound_to="w2"), row("b")]
     assert pick(line) == ["b"]
-    assert pick(line, workflow_id="w2") == ["a", "b"]
-    assert pick(line, pool=("w1",)) == ["a", "b"]
+    assert pick(line, workflow_id="w2") == ["a"]
+    assert pick(line, pool=("w1",)) == ["a"]
+
+
+def test_row_in_which_a_lost_answer_may_turn_up_goes_with_those_alone_that_were_lost_with_it() -> None:
+    line = [row("a", bound_to="w1"), row("b"), row("c", bound_to="w1"), row("d", bound_to="w1")]
+    assert pick(line, lost=(A, C)) == ["a", "c"]
+    assert pick(line, lost=(C,)) == ["a"]
+    assert pick(line[1:], lost=(A, C)) == ["b"]
 
 
 def test_nothing_waits_for_this_workflow() -> None:
@@ -161,6 +169,21 @@ def test_failed_file_under_a_strange_name_makes_every_candidate_failed() -> None
         C: ("FAILED", "Unattributed"),
     }
     assert ends("COMPLETED", "COMPLETED_WITH_ERRORS", [strange], A) == {A: ("FAILED", "FileFailed")}
+
+
+def test_failed_file_of_another_row_is_that_rows_own_affair() -> None:
+    others = FailedFile(document=f"c-{token_of(C)}.pdf", error="broken page")
+    assert ends("COMPLETED", "COMPLETED_WITH_ERRORS", [others], A) == {A: ("COMPLETED", "")}
+    assert ends("COMPLETED", "COMPLETED_WITH_ERRORS", [failure(A), others], A, B)[B] == ("COMPLETED", "")
+
+
+def test_name_that_only_looks_like_a_token_is_not_another_rows() -> None:
+    hashed = row("scan-0123456789abcdef.pdf").key
+    cut_short = FailedFile(document="scan-0123456789abcdef", error="broken page")
+    assert ends("COMPLETED", "COMPLETED_WITH_ERRORS", [cut_short], hashed, B) == {
+        hashed: ("FAILED", "Unattributed"),
+        B: ("FAILED", "Unattributed"),
+    }
 
 
 @pytest.mark.parametrize(
