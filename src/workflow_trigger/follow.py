@@ -96,8 +96,8 @@ class Follower:
                 input_file_id=known.get("input_file_id") or row.input_file_id,
                 output_node_files=tuple(known.get("output_node_files", row.output_node_files)),
             )
-            nodes = row_now.output_node_files
-            named = row_now.input_file_id or all(token_of(row.key) in str(node.get("file_id")) for node in nodes)
+            ids = [node["file_id"] for node in row_now.output_node_files if "file_id" in node]
+            named = row_now.input_file_id or all(token_of(row.key) in file_id for file_id in ids)
             if not alone and not named:
                 stored[row.key] = [{"missing": "the platform's ids do not tell which outputs are this file's"}]
                 continue

@@ -838,6 +838,9 @@ def test_jobs_that_do_not_end_are_told_by_their_age(
         world.tick(after_seconds=3_600)
     handlers._gauge(world.invocation())
     assert 21_600 < said["LongestRunSeconds"] < 28_800
+    world.configure(workflow_ids=("another",))
+    handlers._gauge(world.invocation())
+    assert 21_600 < said["LongestRunSeconds"] < 28_800
 
 
 def test_job_that_is_missing_for_a_while_is_followed_on(world: World) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,11 @@ from local.platform_state import Fault
 from local.simulated_platform import output_of
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from tests.integration.world import World
+from workflow_trigger import platform_api
+from workflow_trigger.job import Job
 from workflow_trigger.model import Phase
 from workflow_trigger.objects import RowKey
+from workflow_trigger.platform_answers import job_from
 from workflow_trigger.results import result_key
 
 
@@ -99,7 +104,17 @@ def test_answer_that_comes_after_its_job_was_found_still_tells_the_files(results
     assert [bool(entry.get("key")) for entry in row["results"]] == [True, True]
 
 
-def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(results: World) -> None:
+@pytest.mark.parametrize("outputs_of_one_file_alone", [False, True])
+def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(
+    results: World, monkeypatch: pytest.MonkeyPatch, outputs_of_one_file_alone: bool
+) -> None:
+    if outputs_of_one_file_alone:
+
+        def of_the_first(answer: Mapping[str, Any]) -> Job | None:
+            nodes = answer.get("output_node_files")
+            return job_from({**answer, "output_node_files": nodes and nodes[:1]})
+
+        monkeypatch.setattr(platform_api, "job_from", of_the_first)
     store = results.state.store
     results.state.store = lambda *file: replace(store(*file), file_id=str(uuid.uuid4()))  # type: ignore[method-assign]
     together = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
