@@ -67,7 +67,7 @@ def lose(world: World, *documents: ObjectVersion) -> None:
     world.deliver(*documents)
     while world.workflow().phase is not Phase.IDLE:
         world.tick(after_seconds=5, seconds=100)
-    assert {world.status(each) for each in documents} == {"PENDING"}
+    assert {row["status"] for row in world.rows()} == {"PENDING"}
 
 
 def wait_until_free(world: World) -> None:
@@ -125,6 +125,53 @@ def test_job_that_may_be_of_either_of_two_lost_attempts_is_taken_for_neither(wor
     twice = first if lost_again == "drop" else second
     assert {each.key: world.accepted(each) for each in (first, second)} == {"a.pdf": 1, "b.pdf": 1} | {twice.key: 2}
     assert {world.status(each) for each in (first, second)} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("when", ["before the look", "after it"])
+@pytest.mark.parametrize("late", [0, 1])
+def test_job_that_may_be_of_any_of_the_rows_that_wait_is_nobodys(world: World, late: int, when: str) -> None:
+    show(world, "nothing")
+    documents = [world.upload(f"{name}.pdf", name.encode()) for name in "ab"]
+    lose(world, documents[0])
+    world.deliver(documents[1], submit=False)  # before the first one's turn comes again
+    wait_until_free(world)
+    lose(world)
+    assert all("bound_to" in world.row(each) for each in documents)
+    wait_until_free(world)
+    world.clock.sleep(20)
+    if when == "before the look":
+        accept_late(world, documents[late])
+        world.clock.sleep(25)
+    world.deliver(hook=AcceptedNow(world, documents[late]) if when == "after it" else Direct())
+    world.settle()
+    assert {world.status(each) for each in documents} == {"COMPLETED"}
+    assert [world.accepted(each) for each in documents] == [2 - late, 1 + late]
+
+
+def test_key_that_is_taken_away_while_documents_are_asked_for_proves_nothing(world: World) -> None:
+    show(world, "documents")
+    document, other = world.upload("a.pdf", b"a"), world.upload("b.pdf", b"b")
+    lose(world, document)
+    wait_until_free(world)
+    accept_late(world, document)
+    world.clock.sleep(25)
+
+    class TakenAway(Direct):
+        done = False
+
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            if name == "platform GET file-status" and not self.done:
+                self.done = True
+                world.secrets.put_secret_value(SecretId=world.secret, SecretString="{}")
+                world.state.behaviour.api_key = "another-key"
+            return call()
+
+    world.deliver(other, hook=TakenAway())
+    assert (world.status(document), world.status(other)) == ("PENDING", "PENDING")
+    world.secrets.put_secret_value(SecretId=world.secret, SecretString="another-key")
+    world.settle()
+    assert_each_ran_once(world, [document, other])
+    assert "inferred" not in world.row(document)
 
 
 def test_failure_of_a_file_that_ran_again_is_not_that_of_the_others(world: World) -> None:
