@@ -38,7 +38,7 @@ from workflow_trigger.errors import (
 )
 from workflow_trigger.invocation import Invocation
 from workflow_trigger.job import Baseline, Job
-from workflow_trigger.late import LostRows, report_second_runs
+from workflow_trigger.late import LostRows, is_sure, report_second_runs
 from workflow_trigger.model import Move, Phase, Row, Status, Workflow
 from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.multipart import Encoder, Part
@@ -286,12 +286,14 @@ class Attempt:
             found = find_ours(jobs, workflow.baseline, self._keys(), documents)
         except PlatformError as failed:
             return self._release(failed, unclear, not_before=again)
-        if late and self._lost.is_sure(late):
+        if late and is_sure(self._invocation, workflow, late, held=self._rows):
             return self._adopt(late)
-        if found and self._lost.is_sure(found):
+        lost_before = all(row.bound_to for row in self._rows)
+        if found and (
+            found.evidence is Evidence.TOKENS or (lost_before and is_sure(self._invocation, workflow, found))
+        ):
             self._invocation.count("LateAcceptance", 1)
             return self._accepted(found.job, found.rows, inferred=found.evidence is Evidence.INFERRED)
-        workflow = replace(workflow, baseline=Baseline.of(jobs))
         active = active_job(jobs)
         if active is not None:
             back = [Move(key=key, to=Status.PENDING) for key in self._keys()]

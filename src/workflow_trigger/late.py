@@ -1,6 +1,6 @@
 """Jobs of earlier attempts that turn up late: the answer was lost, and as long as it was looked for, there was none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from aws_lambda_powertools import Logger
 
@@ -47,16 +47,12 @@ class LostRows:
         baseline = Baseline(ids=known, reaches_back_to=since)
         named = find_named(jobs, baseline, [*self.rows], documents)
         if named is None:
-            return found if found and self.is_sure(found) else None
+            return found if found and is_sure(self._invocation, workflow, found) else None
         # All rows that the job names are its, wherever in the line they are.
         for row in self._invocation.ledger.line.bound_to(workflow.workflow_id):
             if named.job.id not in row.earlier_job_ids:
                 self.rows.setdefault(row.key, row)
         return find_named([named.job], Baseline(), [*self.rows], documents)
-
-    def is_sure(self, found: Found) -> bool:
-        """Whether a job can be of no rows but these. What nothing names may be that of any that wait here."""
-        return found.evidence is Evidence.TOKENS or {*found.rows} == {*self.rows}
 
     def _documents(self, since: str) -> Callable[[str], Sequence[str]]:
         """How to ask for a job's documents, which may take its time; not for ever since rows were last written."""
@@ -67,6 +63,19 @@ class LostRows:
             return ask(job_id)
 
         return documents
+
+
+def is_sure(invocation: Invocation, workflow: Workflow, found: Found, held: Iterable[Row] = ()) -> bool:
+    """Whether a job can be of no rows but these.
+
+    What nothing names may be that of any rows that were lost here before, those that an attempt holds by now among
+    them. To run one of two sets again is better than neither.
+    """
+    if found.evidence is Evidence.TOKENS:
+        return True
+    lost_before = {row.key for row in held if row.bound_to}
+    others = lost_before.union(row.key for row in invocation.ledger.line.bound_to(workflow.workflow_id)) - {*found.rows}
+    return not others or others | {*found.rows} <= {*workflow.lost_rows}
 
 
 def report_second_runs(invocation: Invocation, workflow: Workflow, jobs: Sequence[Job]) -> None:

@@ -17,7 +17,8 @@ from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_
 from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
-from workflow_trigger.job import Baseline, Job
+from workflow_trigger.job import Job
+from workflow_trigger.late import is_sure
 from workflow_trigger.model import Move, Phase, Row, Status, Workflow
 from workflow_trigger.moves import accepted_moves, fault, set_back_by_rows
 from workflow_trigger.results import Results
@@ -165,19 +166,11 @@ class Reconciler:
             [row.key for row in rows],
             self._invocation.documents_since(workflow.committed_at),
         )
-        if found and (found.evidence is Evidence.TOKENS or (waited and self._is_nobody_elses(workflow, found))):
+        if found and (found.evidence is Evidence.TOKENS or (waited and is_sure(self._invocation, workflow, found))):
             return self._found(workflow, found, rows)
         if not waited:
             return workflow
-        return self._nothing_runs(workflow, rows, jobs)
-
-    def _is_nobody_elses(self, workflow: Workflow, found: Found) -> bool:
-        """Whether a job that nothing names can be of no rows but these.
-
-        It may be that of rows which were lost here before. To run one of the two sets again is better than neither.
-        """
-        waiting = {row.key for row in self._ledger.line.bound_to(workflow.workflow_id)} - {*found.rows}
-        return not waiting or waiting | {*found.rows} <= {*workflow.lost_rows}
+        return self._nothing_runs(workflow, rows, active_job(jobs))
 
     def _found(self, workflow: Workflow, found: Found, rows: Iterable[Row]) -> Workflow:
         logger.info(
@@ -188,9 +181,8 @@ class Reconciler:
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
         return self._invocation.advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
-    def _nothing_runs(self, workflow: Workflow, rows: list[Row], jobs: list[Job]) -> Workflow:
+    def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None) -> Workflow:
         """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run."""
-        active = active_job(jobs)
         logger.warning("settled: nothing runs", workflow_id=workflow.workflow_id, rows=len(rows))
         self._count("Settled", 1)
         error = dict(workflow.last_error or {"type": "OutcomeUnknown", "message": "no answer, and no job was found"})
@@ -198,9 +190,7 @@ class Reconciler:
         moves = [self._blamed(row, workflow, error, alone=len(rows) == 1) for row in rows]
         went_alone_before = len(rows) == 1 and rows[0].failures > 0
         setbacks = workflow.setbacks + (not went_alone_before)
-        # What has been looked at, and was not taken for theirs, is not looked at again.
-        lost = tuple(row.key for row in rows)
-        after = replace(workflow, setbacks=setbacks, lost_rows=lost, baseline=Baseline.of(jobs))
+        after = replace(workflow, setbacks=setbacks, lost_rows=tuple(row.key for row in rows))
         if active is not None:
             after = after.running(active, rows=())
         else:

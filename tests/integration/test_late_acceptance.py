@@ -4,6 +4,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -12,6 +13,7 @@ from local.simulated_platform import output_of
 from tests.integration.hooks import Direct
 from tests.integration.world import World
 from workflow_trigger.clock import iso
+from workflow_trigger.items import serialize
 from workflow_trigger.model import Phase
 from workflow_trigger.objects import ObjectVersion
 from workflow_trigger.platform_api import Platform
@@ -127,7 +129,7 @@ def test_job_that_may_be_of_either_of_two_lost_attempts_is_taken_for_neither(wor
     assert {world.status(each) for each in (first, second)} == {"COMPLETED"}
 
 
-@pytest.mark.parametrize("when", ["before the look", "after it"])
+@pytest.mark.parametrize("when", ["before the look", "after it", "before it, and one is put off"])
 @pytest.mark.parametrize("late", [0, 1])
 def test_job_that_may_be_of_any_of_the_rows_that_wait_is_nobodys(world: World, late: int, when: str) -> None:
     show(world, "nothing")
@@ -139,7 +141,14 @@ def test_job_that_may_be_of_any_of_the_rows_that_wait_is_nobodys(world: World, l
     assert all("bound_to" in world.row(each) for each in documents)
     wait_until_free(world)
     world.clock.sleep(20)
-    if when == "before the look":
+    if when == "before it, and one is put off":
+        world.dynamodb.update_item(
+            TableName=world.settings.ledger_table,
+            Key=serialize(documents[0].row_key._asdict()),
+            UpdateExpression="SET eligible_at = :later",
+            ExpressionAttributeValues=serialize({":later": iso(world.clock.now() + timedelta(minutes=15))}),
+        )
+    if when != "after it":
         accept_late(world, documents[late])
         world.clock.sleep(25)
     world.deliver(hook=AcceptedNow(world, documents[late]) if when == "after it" else Direct())
