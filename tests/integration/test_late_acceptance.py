@@ -5,6 +5,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -38,18 +39,16 @@ def assert_each_ran_once(world: World, documents: list[ObjectVersion]) -> None:
     assert {world.status(each) for each in documents} == {"COMPLETED"}
 
 
-class AcceptedNow(Direct):
-    """The request that was lost with these documents is accepted when the next attempt opens its objects."""
+class BetweenLookAndRequest(Direct):
+    """Something happens once, when the attempt opens its objects."""
 
-    def __init__(self, world: World, *documents: ObjectVersion) -> None:
-        self._world = world
-        self._documents = documents
-        self.done = False
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self._act: Callable[[], Any] | None = act
 
     def around[T](self, name: str, call: Callable[[], T]) -> T:
-        if name == "s3 get_object" and not self.done:
-            self.done = True
-            accept_late(self._world, *self._documents)
+        if name == "s3 get_object" and self._act is not None:
+            act, self._act = self._act, None
+            act()
         return call()
 
 
@@ -87,7 +86,7 @@ def test_fresh_file_is_not_taken_into_the_job_of_lost_ones(world: World, shown: 
     world.deliver(fresh, submit=False)
     if answer == "lost":
         world.state.faults.append(Fault("run", "drop"))
-    world.deliver(hook=AcceptedNow(world, *lost))
+    world.deliver(hook=BetweenLookAndRequest(lambda: accept_late(world, *lost)))
     world.settle()
     assert_each_ran_once(world, [*lost, fresh])
 
@@ -103,7 +102,7 @@ def test_part_of_the_lost_files_goes_again_while_all_are_accepted(world: World, 
     world.clock.sleep(20)
     if answer == "lost":
         world.state.faults.append(Fault("run", "drop"))
-    world.deliver(hook=AcceptedNow(world, *lost))
+    world.deliver(hook=BetweenLookAndRequest(lambda: accept_late(world, *lost)))
     world.settle()
     if (shown, answer) == ("nothing", "lost"):
         # Whether the job has both files or one, nothing can tell: rather twice than never.
@@ -122,7 +121,7 @@ def test_job_that_may_be_of_either_of_two_lost_attempts_is_taken_for_neither(wor
     wait_until_free(world)
     assert world.row(first)["eligible_at"] > world.row(second)["eligible_at"]
     world.state.faults.append(Fault("run", lost_again))
-    world.deliver(hook=AcceptedNow(world, first) if lost_again == "drop" else Direct())
+    world.deliver(hook=BetweenLookAndRequest(lambda: accept_late(world, first)) if lost_again == "drop" else Direct())
     world.settle()
     twice = first if lost_again == "drop" else second
     assert {each.key: world.accepted(each) for each in (first, second)} == {"a.pdf": 1, "b.pdf": 1} | {twice.key: 2}
@@ -151,7 +150,9 @@ def test_job_that_may_be_of_any_of_the_rows_that_wait_is_nobodys(world: World, l
     if when != "after it":
         accept_late(world, documents[late])
         world.clock.sleep(25)
-    world.deliver(hook=AcceptedNow(world, documents[late]) if when == "after it" else Direct())
+    world.deliver(
+        hook=BetweenLookAndRequest(lambda: accept_late(world, documents[late])) if when == "after it" else Direct()
+    )
     world.settle()
     assert {world.status(each) for each in documents} == {"COMPLETED"}
     assert [world.accepted(each) for each in documents] == [2 - late, 1 + late]
@@ -181,6 +182,23 @@ def test_key_that_is_taken_away_while_documents_are_asked_for_proves_nothing(wor
     world.settle()
     assert_each_ran_once(world, [document, other])
     assert "inferred" not in world.row(document)
+
+
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_strangers_job_that_comes_before_a_fresh_file_is_not_taken_for_its_own(world: World, seconds: float) -> None:
+    show(world, "nothing")
+    world.state.behaviour.default_job_seconds = seconds
+
+    def strangers() -> None:
+        files = [world.state.store("x.pdf", None, io.BytesIO(b"x"))]
+        assert world.state.start(world.settings.workflow_ids[0], files, ours=False)
+
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(Fault("run", "status", status=202, body='{"detail": "There is a running job."}'))
+    world.deliver(document, hook=BetweenLookAndRequest(strangers))
+    assert world.status(document) == "PENDING"
+    world.settle()
+    assert_each_ran_once(world, [document])
 
 
 def test_failure_of_a_file_that_ran_again_is_not_that_of_the_others(world: World) -> None:
@@ -332,7 +350,7 @@ def test_late_acceptance_that_makes_an_attempt_with_another_file_busy_is_found(w
     while not world.workflow().is_free(world.clock.now()):
         world.clock.sleep(0.1)
     assert world.row(document)["eligible_at"] > iso(world.clock.now())
-    world.deliver(other, hook=AcceptedNow(world, document))
+    world.deliver(other, hook=BetweenLookAndRequest(lambda: accept_late(world, document)))
     assert (world.status(document), world.status(other)) == ("SCHEDULED", "PENDING")
     world.settle()
     assert_each_ran_once(world, [document, other])
