@@ -83,10 +83,10 @@ def on_schedule(_event: Any, context: LambdaContext) -> None:
 def _gauge(invocation: Invocation) -> None:
     """How long the line has been waiting, and whether it waits although no workflow is at work; how long jobs take."""
     waiting = invocation.ledger.line.longest_wait_seconds()
-    pool = invocation.ledger.workflows(invocation.settings.workflow_ids)
-    everything = invocation.ledger.all_workflows(invocation.settings.workflow_ids)  # those that left the pool too
-    started = [moment for each in everything if each.is_at_work and (moment := parse_time(each.started_at))]
+    workflows = invocation.ledger.all_workflows(invocation.settings.workflow_ids)  # those that left the pool too
+    started = [moment for each in workflows if each.is_at_work and (moment := parse_time(each.started_at))]
     longest = (invocation.clock.now() - min(started)).total_seconds() if started else 0.0
+    pool = [each for each in workflows if each.workflow_id in invocation.settings.workflow_ids]
     idle = all(workflow.phase is Phase.IDLE for workflow in pool)
     metrics.add_metric(name="OldestWaitingSeconds", unit=MetricUnit.Seconds, value=waiting)
     metrics.add_metric(name="IdleWaitingSeconds", unit=MetricUnit.Seconds, value=waiting if idle else 0.0)

@@ -25,7 +25,7 @@ class Line:
         self._clock = clock
 
     def due(self, status: Status, limit: int) -> list[Row]:
-        """The rows in a state that is not final, oldest first; of those that wait, the ones whose time has come."""
+        """The rows in a state that is not final and whose time has come, oldest first."""
         return next(self._pages(**self._whose_time_has_come(status), Limit=limit))
 
     def head(self, limit: int) -> list[Row]:
