@@ -286,9 +286,10 @@ class Attempt:
             found = find_ours(jobs, workflow.baseline, self._keys(), documents)
         except PlatformError as failed:
             return self._release(failed, unclear, not_before=again)
-        if late and is_sure(self._invocation, workflow, late, held=self._rows):
+        named_alone = found and found.evidence is Evidence.TOKENS and late and late.evidence is Evidence.INFERRED
+        if late and not named_alone and is_sure(self._invocation, workflow, late, held=self._rows):
             return self._adopt(late)
-        lost_before = all(row.bound_to for row in self._rows)
+        lost_before = all(row.bound_to == workflow.workflow_id for row in self._rows)
         if found and (
             found.evidence is Evidence.TOKENS or (lost_before and is_sure(self._invocation, workflow, found))
         ):

@@ -87,7 +87,7 @@ def find_named(
 ) -> Found | None:
     """A job that was not there before and whose files, by id or by document, carry the tokens of some of these rows."""
     for job, names in _named(jobs, baseline, documents):
-        named = tuple(key for key in rows if any(token_of(key) in name for name in names))
+        named = tuple(key for key in rows if any(token_of(key) in name for name in names or ()))
         if named:
             return Found(job=job, rows=named, evidence=Evidence.TOKENS)
     return None
@@ -105,26 +105,28 @@ def find_ours(
     if not rows:
         return None
     hidden: list[Job] = []
+    unasked = False
     for job, names in _named(jobs, baseline, documents):
-        if any(token_of(key) in name for key in rows for name in names):
+        if any(token_of(key) in name for key in rows for name in names or ()):
             return Found(job=job, rows=tuple(rows), evidence=Evidence.TOKENS)
         if not names:
             hidden.append(job)
-    if len(hidden) == 1:
+        unasked = unasked or names is None
+    if len(hidden) == 1 and not unasked:
         return Found(job=hidden[0], rows=tuple(rows), evidence=Evidence.INFERRED)
     return None
 
 
 def _named(
     jobs: Iterable[Job], baseline: Baseline, documents: Callable[[str], Sequence[str]]
-) -> Iterator[tuple[Job, Sequence[str]]]:
-    """The new jobs, newest first, with the names that their files have.
+) -> Iterator[tuple[Job, Sequence[str] | None]]:
+    """The new jobs, newest first, with the names that their files have; None where they were not asked for.
 
     Of the newest alone documents are asked for: those of a workflow that has had thousands would take an hour.
     """
     by_age = sorted(filter(baseline.is_new, jobs), key=lambda job: job.created_at or "", reverse=True)
     for place, job in enumerate(by_age):
-        yield job, job.input_file_ids or (documents(job.id) if place < _ASKED_JOBS else ())
+        yield job, job.input_file_ids or (documents(job.id) if place < _ASKED_JOBS else None)
 
 
 def active_job(jobs: Iterable[Job]) -> Job | None:

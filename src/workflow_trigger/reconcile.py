@@ -13,7 +13,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.clock import iso, parse_time
-from workflow_trigger.decisions import Evidence, Found, active_job, blame, find_ours
+from workflow_trigger.decisions import STRIKES, Evidence, Found, active_job, blame, find_ours
 from workflow_trigger.errors import AttemptLost, Misconfigured, PlatformError, ReconcileFailed
 from workflow_trigger.follow import Follower
 from workflow_trigger.invocation import Invocation
@@ -166,11 +166,15 @@ class Reconciler:
             [row.key for row in rows],
             self._invocation.documents_since(workflow.committed_at),
         )
-        if found and (found.evidence is Evidence.TOKENS or (waited and is_sure(self._invocation, workflow, found))):
+        # A doubt that comes back with every try has to end: by then, one of the jobs was theirs.
+        tried = all(row.failures >= STRIKES for row in rows)
+        if found and (
+            found.evidence is Evidence.TOKENS or (waited and (tried or is_sure(self._invocation, workflow, found)))
+        ):
             return self._found(workflow, found, rows)
         if not waited:
             return workflow
-        return self._nothing_runs(workflow, rows, active_job(jobs))
+        return self._nothing_runs(workflow, rows, active_job(jobs), in_doubt=found is not None)
 
     def _found(self, workflow: Workflow, found: Found, rows: Iterable[Row]) -> Workflow:
         logger.info(
@@ -181,13 +185,16 @@ class Reconciler:
         moves += [Move(key=row.key, to=Status.PENDING) for row in rows if row.key not in found.rows]
         return self._invocation.advance(workflow, workflow.running(found.job, rows=found.rows), moves)
 
-    def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None) -> Workflow:
-        """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run."""
+    def _nothing_runs(self, workflow: Workflow, rows: list[Row], active: Job | None, *, in_doubt: bool) -> Workflow:
+        """Back into the line, bound to this workflow, where a late acceptance and the next attempt cannot both run.
+
+        `in_doubt`: a job was found that may be theirs, or that of others that wait; these go first now.
+        """
         logger.warning("settled: nothing runs", workflow_id=workflow.workflow_id, rows=len(rows))
         self._count("Settled", 1)
         error = dict(workflow.last_error or {"type": "OutcomeUnknown", "message": "no answer, and no job was found"})
         error = {name: error[name] for name in ("type", "message")}
-        moves = [self._blamed(row, workflow, error, alone=len(rows) == 1) for row in rows]
+        moves = [self._blamed(row, workflow, error, alone=len(rows) == 1, in_doubt=in_doubt) for row in rows]
         went_alone_before = len(rows) == 1 and rows[0].failures > 0
         setbacks = workflow.setbacks + (not went_alone_before)
         after = replace(workflow, setbacks=setbacks, lost_rows=tuple(row.key for row in rows))
@@ -199,8 +206,10 @@ class Reconciler:
             )
         return self._invocation.advance(workflow, after, moves)
 
-    def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool) -> Move:
+    def _blamed(self, row: Row, workflow: Workflow, error: dict[str, str], *, alone: bool, in_doubt: bool) -> Move:
         bound = {"bound_to": workflow.workflow_id, "bound_since": row.bound_since or workflow.baseline.newest}
+        if in_doubt:
+            return self._invocation.put_off(row, {"error": error, **bound})
         if not alone and workflow.setbacks == 0:
             # Once is bad luck: the same rows go together again before each has to travel alone.
             return Move(key=row.key, to=Status.PENDING, sets={"error": error, **bound})

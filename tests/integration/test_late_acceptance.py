@@ -14,6 +14,7 @@ from local.simulated_platform import output_of
 from tests.integration.hooks import Direct
 from tests.integration.world import World
 from workflow_trigger.clock import iso
+from workflow_trigger.decisions import STRIKES
 from workflow_trigger.items import serialize
 from workflow_trigger.model import Phase
 from workflow_trigger.objects import ObjectVersion
@@ -69,6 +70,16 @@ def lose(world: World, *documents: ObjectVersion) -> None:
     while world.workflow().phase is not Phase.IDLE:
         world.tick(after_seconds=5, seconds=100)
     assert {row["status"] for row in world.rows()} == {"PENDING"}
+
+
+def change(world: World, document: ObjectVersion, **attribute: str) -> None:
+    ((name, value),) = attribute.items()
+    world.dynamodb.update_item(
+        TableName=world.settings.ledger_table,
+        Key=serialize(document.row_key._asdict()),
+        UpdateExpression=f"SET {name} = :value",
+        ExpressionAttributeValues=serialize({":value": value}),
+    )
 
 
 def wait_until_free(world: World) -> None:
@@ -141,12 +152,7 @@ def test_job_that_may_be_of_any_of_the_rows_that_wait_is_nobodys(world: World, l
     wait_until_free(world)
     world.clock.sleep(20)
     if when == "before it, and one is put off":
-        world.dynamodb.update_item(
-            TableName=world.settings.ledger_table,
-            Key=serialize(documents[0].row_key._asdict()),
-            UpdateExpression="SET eligible_at = :later",
-            ExpressionAttributeValues=serialize({":later": iso(world.clock.now() + timedelta(minutes=15))}),
-        )
+        change(world, documents[0], eligible_at=iso(world.clock.now() + timedelta(minutes=15)))
     if when != "after it":
         accept_late(world, documents[late])
         world.clock.sleep(25)
@@ -184,8 +190,11 @@ def test_key_that_is_taken_away_while_documents_are_asked_for_proves_nothing(wor
     assert "inferred" not in world.row(document)
 
 
+@pytest.mark.parametrize("lost_elsewhere", [False, True])
 @pytest.mark.parametrize("seconds", [0, 30])
-def test_strangers_job_that_comes_before_a_fresh_file_is_not_taken_for_its_own(world: World, seconds: float) -> None:
+def test_strangers_job_that_comes_before_a_fresh_file_is_not_taken_for_its_own(
+    world: World, seconds: float, lost_elsewhere: bool
+) -> None:
     show(world, "nothing")
     world.state.behaviour.default_job_seconds = seconds
 
@@ -194,6 +203,9 @@ def test_strangers_job_that_comes_before_a_fresh_file_is_not_taken_for_its_own(w
         assert world.state.start(world.settings.workflow_ids[0], files, ours=False)
 
     document = world.upload("a.pdf", b"a")
+    world.deliver(document, submit=False)
+    if lost_elsewhere:
+        change(world, document, bound_to="a workflow that has left the pool")
     world.state.faults.append(Fault("run", "status", status=202, body='{"detail": "There is a running job."}'))
     world.deliver(document, hook=BetweenLookAndRequest(strangers))
     assert world.status(document) == "PENDING"
@@ -224,6 +236,32 @@ def others_meanwhile(world: World, jobs: int) -> None:
         world.state.start(world.settings.workflow_ids[0], files, ours=False)
         world.clock.sleep(3)
     wait_until_free(world)
+
+
+@pytest.mark.parametrize("jobs", [10, 11, 12])
+def test_job_whose_documents_were_not_asked_for_is_not_taken_for_one_that_hides_them(world: World, jobs: int) -> None:
+    show(world, "documents")
+    world.state.behaviour.default_job_seconds = 2
+    document = world.upload("a.pdf", b"a")
+    lose(world, document)
+    others_meanwhile(world, jobs)
+    world.settle()
+    assert_each_ran_once(world, [document])
+
+
+def test_doubt_that_comes_back_with_every_try_has_an_end(world: World) -> None:
+    """No answer ever comes, and nothing tells whose a job is, while another row waits here that was lost before."""
+    show(world, "nothing")
+    before = world.upload("a.pdf", b"a")
+    lose(world, before)
+    change(world, before, eligible_at=iso(world.clock.now() + timedelta(days=1)))
+    documents = [world.upload(f"{name}.pdf", name.encode()) for name in "bc"]
+    world.deliver(*documents, submit=False)
+    world.state.faults.append(Fault("run", "drop-after", times=10_000))
+    for _ in range(120):
+        world.tick(after_seconds=60)
+    assert {world.status(each) for each in documents} == {"COMPLETED"}
+    assert all(world.row(each)["inferred"] and world.accepted(each) <= STRIKES + 1 for each in documents)
 
 
 def test_late_job_is_found_among_many_while_few_questions_are_answered(world: World) -> None:
