@@ -249,16 +249,21 @@ def test_job_whose_documents_were_not_asked_for_is_not_taken_for_one_that_hides_
     assert_each_ran_once(world, [document])
 
 
-def test_doubt_that_comes_back_with_every_try_has_an_end(world: World) -> None:
+@pytest.mark.parametrize("job_seconds", [5, 600])
+def test_doubt_that_comes_back_with_every_try_has_an_end(world: World, job_seconds: float) -> None:
     """No answer ever comes, and nothing tells whose a job is, while another row waits here that was lost before."""
     show(world, "nothing")
+    world.state.behaviour.default_job_seconds = job_seconds
     before = world.upload("a.pdf", b"a")
     lose(world, before)
     change(world, before, eligible_at=iso(world.clock.now() + timedelta(days=1)))
+    answered = world.upload("z.pdf", b"z")
+    world.deliver(answered, submit=False)
+    world.settle(until=lambda: world.status(answered) == "COMPLETED")
     documents = [world.upload(f"{name}.pdf", name.encode()) for name in "bc"]
     world.deliver(*documents, submit=False)
     world.state.faults.append(Fault("run", "drop-after", times=10_000))
-    for _ in range(120):
+    for _ in range(240):
         world.tick(after_seconds=60)
     assert {world.status(each) for each in documents} == {"COMPLETED"}
     assert all(world.row(each)["inferred"] and world.accepted(each) <= STRIKES + 1 for each in documents)
