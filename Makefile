@@ -83,6 +83,7 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@PYTHONPATH=src $(BIN)/lint-imports --no-logo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(TOOLS)/sam/bin/sam validate --lint
 	@BC_SKIP_MAPPING=TRUE LOG_LEVEL=CRITICAL $(TOOLS)/audit/bin/checkov --file template.yaml --framework cloudformation \
 		--compact --quiet && echo 'checkov: nothing that has no reason beside it'

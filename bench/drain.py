@@ -15,7 +15,7 @@ from bench.world import JOB_SECONDS, SimulatedClock, counted_world
 from local.platform_state import Behaviour, Fault, PlatformState
 from local.simulated_platform import serving
 from local.stack import Aws
-from workflow_trigger.model import FINAL
+from workflow_trigger.domain.model import FINAL
 
 FILES = 1_000
 PER_RUN = 10

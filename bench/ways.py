@@ -47,16 +47,18 @@ def _s3(url: str) -> Any:
 
 def ours(objects: Sequence[str], size: int, sink: str) -> None:
     """The product's own source, encoder and platform."""
-    from workflow_trigger.api_key import ApiKey
-    from workflow_trigger.clock import Clock, Deadline
-    from workflow_trigger.multipart import Encoder, Part
-    from workflow_trigger.objects import ObjectVersion
-    from workflow_trigger.platform_api import Platform, connection_pool
-    from workflow_trigger.source import Source
+    from workflow_trigger.adapters.s3_reader import ObjectReader
+    from workflow_trigger.adapters.unstructured.api_key import ApiKey
+    from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+    from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
+    from workflow_trigger.domain.clock import Clock, Deadline
+    from workflow_trigger.domain.document import ObjectVersion
 
     secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
-    platform = Platform(api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline)
+    platform = PlatformClient(
+        api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline
+    )
     parts = []
     for number, url in enumerate(objects):
         version = ObjectVersion(
@@ -68,7 +70,7 @@ def ours(objects: Sequence[str], size: int, sink: str) -> None:
             sequencer=None,
             uploaded_at=None,
         )
-        opened = Source(_s3(url)).open(version)
+        opened = ObjectReader(_s3(url)).open(version)
         part = Part(
             field="input_files",
             filename=f"{number}.pdf",

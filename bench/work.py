@@ -10,8 +10,8 @@ from bench.report import Check, Section, plot
 from bench.world import CountedWorld, counted_world
 from local.stack import Aws
 from tests.integration.world import TestClock
-from workflow_trigger.objects import ObjectVersion
-from workflow_trigger.reconcile import Reconciler
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.services.reconcile import Reconciler
 
 BACKLOGS = (100, 1_000, 10_000)
 _BATCHES = 8  # measured, after two that are not

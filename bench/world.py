@@ -15,9 +15,9 @@ from local.simulated_platform import serving
 from local.stack import Aws
 from tests.integration.world import World
 from workflow_trigger import reconcile
-from workflow_trigger.announce import Announcer
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.ledger import Ledger
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.domain.clock import Clock, Deadline
 
 JOB_SECONDS = (60.0, 180.0)
 
@@ -125,7 +125,7 @@ class CountedWorld(World):
             retention_days=self.settings.retention_days,
             clock=self.clock,
             deadline=deadline or Deadline.in_seconds(self.clock, 900),
-            announce=Announcer(self.events, stack="bench").put,
+            announce=EventPublisher(self.events, stack="bench").put,
         )
 
 

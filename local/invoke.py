@@ -22,7 +22,7 @@ from local import leash
 from local.event import function_variables
 from local.running import recall, running
 from local.stack import REGION, ROOT, TOOLS, Aws, Deployed, LocalStackError, chosen_port, free_port
-from workflow_trigger.notifications import Notice
+from workflow_trigger.adapters.s3_events import ParsedEvent
 
 DOCUMENTS = ROOT / "events/documents"
 _START_SECONDS = 30
@@ -129,8 +129,8 @@ def seed(aws: Aws, event: Any) -> None:
 def _versions(event: Any) -> list[Any]:
     records = event.get("Records", []) if isinstance(event, dict) else []
     if any(isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records):
-        return [version for record in records for version in Notice.of_message(record.get("body")).versions]
-    return Notice.of(event).versions
+        return [version for record in records for version in ParsedEvent.of_message(record.get("body")).versions]
+    return ParsedEvent.of(event).versions
 
 
 def main(event: Annotated[Path, typer.Argument(help="A file with an event.")]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Any
 
 from fastapi import Request, Response
@@ -29,6 +30,9 @@ class Faults:
         transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
 
         async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                now = formatdate(self._state.clock(), usegmt=True).encode()
+                message = {**message, "headers": [*message["headers"], (b"date", now)]}
             ending = scope.get("ending")
             if ending == "drop":
                 transport.abort()

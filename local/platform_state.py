@@ -1,12 +1,13 @@
 """What the simulated platform knows: workflows, jobs, the bytes it accepted, and the faults it is to show."""
 
 import hashlib
+import json
 import re
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -40,7 +41,10 @@ class SimulatedJob:
     scheduled_seconds: float
     ending: str = "SUCCESS"  # a processing_status of the details
     status: str | None = None  # what the job calls that; None: the usual name
-    failed: dict[str, str] = field(default_factory=dict)  # document → error
+    failed: dict[str, str] = field(default_factory=dict)  # document → error; with the ending FAILED: only these failed
+    summary: dict[str, int] | None = None  # of the details: total_docs, total_docs_succeeded, total_docs_failed
+    has_no_outputs: bool = False  # none of its files can be downloaded
+    names_hidden_until: float = 0  # the failed files are not told before
     ours: bool = True  # False: a stranger's
     is_late: bool = False  # accepted after its request had been dropped
     details_lag_seconds: float = 0
@@ -74,9 +78,9 @@ class SimulatedJob:
         """What really became of a file, in the words of the ledger."""
         if self.stopped_at is not None or self.ending == "STOPPED":
             return "STOPPED"
-        if self.ending == "FAILED" or file.filename in self.failed or file.file_id in self.failed:
+        if file.filename in self.failed or file.file_id in self.failed:
             return "FAILED"
-        return "COMPLETED"
+        return "FAILED" if self.ending == "FAILED" and not self.failed else "COMPLETED"
 
 
 @dataclass(slots=True)
@@ -115,6 +119,10 @@ class Behaviour:
     get_shows_files: bool = False
     list_shows_files: bool = True
     has_file_status: bool = True
+    is_another_workspace: bool = False  # the key shows nothing of ours
+    ignores_filter: bool = False  # the list of jobs has every status, whatever was asked for
+    earlier_jobs: int = 0  # in every workflow's list, of ten files and five nodes each
+    output_bytes: int = 0  # of every output, at least
 
 
 class PlatformState:
@@ -156,7 +164,8 @@ class PlatformState:
 
     def knows(self, workflow_id: str) -> bool:
         """Whether there is such a workflow."""
-        return self.behaviour.known_workflows is None or workflow_id in self.behaviour.known_workflows
+        known = self.behaviour.known_workflows
+        return not self.behaviour.is_another_workspace and (known is None or workflow_id in known)
 
     def store(self, filename: str, content_type: str | None, stream: BinaryIO) -> StoredFile:
         """Keep a file's bytes."""
@@ -231,6 +240,10 @@ class PlatformState:
             "job_type": "ephemeral",
         }
 
+    def knows_file(self, job: SimulatedJob, file: StoredFile) -> bool:
+        """Whether an output of a file can be had."""
+        return job.truth(file) == "COMPLETED" and not job.has_no_outputs
+
     def outputs(self, job: SimulatedJob) -> list[dict[str, str]]:
         """One entry for each file and node."""
         return [
@@ -243,6 +256,28 @@ class PlatformState:
             for file in job.files
             for kind, subtype in (("partition", "vlm"), ("chunk", "chunk_by_title"))
         ]
+
+    def earlier_jobs(self, workflow_id: str) -> Iterator[str]:
+        """Entries of the list for jobs of long ago, as JSON."""
+        for number in range(self.behaviour.earlier_jobs):
+            files = [f"earlier-{number}-{each}-0a1b2c3d.pdf" for each in range(10)]
+            kinds = ("partition", "prompter", "chunk", "embed", "enrich")
+            nodes = [
+                {"node_id": str(uuid.UUID(int=place)), "file_id": file, "node_type": kind, "node_subtype": "x"}
+                for file in files
+                for place, kind in enumerate(kinds)
+            ]
+            entry = {
+                "id": str(uuid.uuid5(NAMESPACE, f"{workflow_id}{number}")),
+                "workflow_id": workflow_id,
+                "workflow_name": "earlier",
+                "status": "COMPLETED",
+                "created_at": "2020-01-01T00:00:00.000000",
+                "input_file_ids": files,
+                "output_node_files": nodes,
+                "job_type": "ephemeral",
+            }
+            yield json.dumps(entry)
 
     def accepted(self) -> list[tuple[str, str, str]]:
         """What was accepted for us: job id, name and SHA-256 of every file."""

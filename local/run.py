@@ -10,7 +10,7 @@ from rich.table import Table
 
 from local.running import Running, running
 from local.stack import LocalStackError, chosen_port
-from workflow_trigger.model import FINAL, Status
+from workflow_trigger.domain.model import FINAL, Status
 
 _SAYS = {
     Status.PENDING: "registered in the ledger",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import batched, chain
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from uuid import UUID
 import typer
 import uvicorn
 from fastapi import Depends, FastAPI, File, Header, HTTPException, Request, Response, UploadFile
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from local.platform_faults import Faults, answer_of, faulty
@@ -151,7 +152,7 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
     def find(job_id: str) -> SimulatedJob:
         state.accept_late()
         job = state.jobs.get(job_id)
-        if job is None or job.vanished:
+        if job is None or job.vanished or state.behaviour.is_another_workspace:
             raise HTTPException(404, "Not Found")
         return job
 
@@ -170,17 +171,22 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
     guarded = [Depends(allowed)]
 
     @app.get("/api/v1/jobs/", dependencies=guarded)
-    async def list_jobs(workflow_id: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
+    async def list_jobs(workflow_id: str | None = None, status: str | None = None) -> Response:
         state.accept_late()
         now = state.clock()
-        return [
-            state.information(job, posted=False, files=state.behaviour.list_shows_files)
+        behaviour = state.behaviour
+        asked_for = None if behaviour.ignores_filter else status
+        shown = [
+            state.information(job, posted=False, files=behaviour.list_shows_files)
             for job in list(state.jobs.values())
             if workflow_id in {None, job.workflow_id}
-            and status in {None, job.job_status(now)}
+            and asked_for in {None, job.job_status(now)}
             and job.listed_from <= now
             and not job.vanished
+            and not behaviour.is_another_workspace
         ]
+        earlier = state.earlier_jobs(workflow_id or "") if asked_for in {None, "COMPLETED"} else iter(())
+        return StreamingResponse(_json_array(shown, earlier), media_type="application/json")
 
     @app.get("/api/v1/jobs/{job_id}", dependencies=guarded)
     async def get_job(job_id: str) -> dict[str, Any]:
@@ -192,11 +198,13 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         status = job.processing_status(state.clock())
         stats = {"ready": 0, "in_progress": 0, "success": len(job.files) - len(job.failed), "failure": len(job.failed)}
         node = {"node_name": "Partitioner", "node_type": "partition", "node_subtype": "vlm", **stats}
-        return {"id": job.id, "processing_status": status, "node_stats": [node], "message": None}
+        summary = job.summary if status == job.ending else None
+        return {"id": job.id, "processing_status": status, "node_stats": [node], "summary": summary, "message": None}
 
     @app.get("/api/v1/jobs/{job_id}/failed-files", dependencies=guarded)
     async def get_failed_files(job_id: str) -> dict[str, Any]:
-        failed = find(job_id).failed
+        job = find(job_id)
+        failed = job.failed if job.names_hidden_until <= state.clock() else {}
         return {"failed_files": [{"document": name, "error": error} for name, error in failed.items()]}
 
     @app.get("/api/v1/jobs/{job_id}/file-status", dependencies=guarded)
@@ -204,8 +212,18 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         job = find(job_id)
         if not state.behaviour.has_file_status:
             raise HTTPException(404, "Not Found")
-        status = "IN_PROGRESS" if job.is_active(state.clock()) else "SUCCESS"
-        return {"files": [{"document": file.filename, "status": status, "error": None} for file in job.files]}
+        told = {"COMPLETED": "SUCCESS", "FAILED": "FAILURE", "STOPPED": "READY"}
+        is_known = not job.is_active(state.clock()) and job.names_hidden_until <= state.clock()
+        files = [
+            {
+                "record_id": file.file_id,
+                "document": file.filename,
+                "status": told[job.truth(file)] if is_known else "IN_PROGRESS",
+                "error": job.failed.get(file.filename) if is_known else None,
+            }
+            for file in job.files
+        ]
+        return {"files": files, "truncated": False, "index_finished": True}
 
     @app.post("/api/v1/jobs/{job_id}/cancel", dependencies=guarded)
     async def cancel(job_id: str) -> dict[str, Any]:
@@ -217,9 +235,20 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
     async def download(job_id: str, file_id: str, node_id: str | None = None) -> Response:
         job = find(job_id)
         file = next((each for each in job.files if each.file_id == file_id), None)
-        if file is None or node_id is None:
+        if file is None or node_id is None or not state.knows_file(job, file):
             raise HTTPException(404, "Not Found")
-        return Response(json.dumps(output_of(file.sha256, node_id)), media_type="application/json")
+        content = json.dumps(output_of(file.sha256, node_id))
+        return Response(content + " " * (state.behaviour.output_bytes - len(content)), media_type="application/json")
+
+
+def _json_array(first: list[dict[str, Any]], rest: Iterator[str]) -> Iterator[bytes]:
+    """A list of any length, a piece at a time."""
+    entries = chain(map(json.dumps, first), rest)
+    separator = "["
+    for few in batched(entries, 50, strict=False):
+        yield (separator + ",".join(few)).encode()
+        separator = ","
+    yield b"[]" if separator == "[" else b"]"
 
 
 class _Instead(Exception):
@@ -262,7 +291,9 @@ def _add_steering(app: FastAPI, state: PlatformState) -> None:
 def serving(state: PlatformState, *, port: int = 0) -> Iterator[str]:
     """Serve a state from a thread of this process; gives the address, `http://127.0.0.1:PORT`."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
-    config = uvicorn.Config(create_app(state), log_level="critical", access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        create_app(state), log_level="critical", access_log=False, lifespan="off", date_header=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

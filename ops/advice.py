@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from workflow_trigger.model import Status
+from workflow_trigger.domain.model import Status
+from workflow_trigger.domain.retry import SICK_AFTER
 
 
 class Advice(NamedTuple):
@@ -59,10 +60,19 @@ OF_ERROR: Mapping[str, Advice] = {
         "upload it again; when it was archived, restore it, then",
         _RETRY,
     ),
-    "OutOfTime": Advice(
+    "TooSlow": Advice(
         "too large to be streamed within one invocation",
         "deploy with a larger MemorySize, which streams faster, then",
         _RETRY,
+    ),
+    "OutsidePrefix": Advice(
+        "not under the stack's KeyPrefix, which was changed after its upload",
+        "deploy with a KeyPrefix that it is under, then",
+        _RETRY,
+    ),
+    "ResultsRefused": Advice(
+        "the bucket for the results does not take them; it is tried again for an hour, then they are missing",
+        "look at its policy, its object lock and its key (ResultsKmsKeyArn)",
     ),
     "Refused": Advice("the platform does not take this file, as the message says", "mend or convert it, then", _RETRY),
     "JobVanished": Advice(
@@ -82,8 +92,19 @@ OF_ERROR: Mapping[str, Advice] = {
     "LeaseEnded": Advice("an invocation ended in the middle; it goes on by itself"),
 }
 
+SICK = Advice(
+    "the workflow has not answered several attempts in a row; other workflows of the pool take its documents",
+    "see at the platform what is wrong with it, or take it out of the pool",
+    "sam deploy --stack-name {stack} --parameter-overrides WorkflowIds=…",
+)
+
+# As earlier releases named them.
+_RENAMED = {"OutOfTime": "TooSlow"}
+
 # Errors for which a workflow waits until somebody mends something.
 HOLDING = frozenset({"KeyNotSet", "KeyRejected", "NotFound", "Misconfigured"})
+
+_TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.REJECTED}
 
 NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
 RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --state COMPLETED")
@@ -93,10 +114,11 @@ def for_row(item: Mapping[str, Any]) -> Advice:
     """What a row's state means."""
     status = Status(item["status"])
     error = item.get("error") or {}
+    kind = _RENAMED.get(error.get("type", ""), error.get("type"))
     if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):
         return RESULT_MISSING
-    if status in {Status.PENDING, Status.FAILED, Status.REJECTED} and error.get("type") in OF_ERROR:
-        return OF_ERROR[error["type"]]
+    if status in _TOLD_BY_ERROR and kind in OF_ERROR:
+        return OF_ERROR[kind]
     return OF_STATUS[status]
 
 
@@ -106,6 +128,8 @@ def filled(advice: Advice, *, stack: str, set_key: str = "", object_url: str = "
     return advice._replace(type=advice.type.format(stack=stack, set_key=set_key, **names))
 
 
-def for_workflow(error: Mapping[str, Any] | None) -> Advice | None:
+def for_workflow(error: Mapping[str, Any] | None, consecutive_failures: int = 0) -> Advice | None:
     """What a workflow waits for, if it is for somebody."""
-    return OF_ERROR[error["type"]] if error and error.get("type") in HOLDING else None
+    if error and error.get("type") in HOLDING:
+        return OF_ERROR[error["type"]]
+    return SICK if error and consecutive_failures >= SICK_AFTER else None

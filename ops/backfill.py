@@ -14,9 +14,9 @@ from urllib.parse import quote_plus
 
 from ops.errors import OpsError
 from ops.stack import Stack, split_url
-from workflow_trigger.clock import iso
-from workflow_trigger.ledger import Ledger
-from workflow_trigger.objects import ObjectVersion
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import ObjectVersion
 
 _KNOWN_AT_ONCE = 100  # of a BatchGetItem
 _RECORDS = 10  # of a message: what one message brings is registered in one piece
@@ -79,8 +79,8 @@ class Backfill:
         tally = Tally()
         for few in batched(self._versions(), _KNOWN_AT_ONCE, strict=False):
             wanted = [each for each in few if self._is_wanted(each)]
-            known = self._ledger.rows([each.row_key for each in wanted])
-            unknown = [each for each in wanted if each.row_key not in known]
+            known = self._ledger.documents([each.document_key for each in wanted])
+            unknown = [each for each in wanted if each.document_key not in known]
             new = [each for each in unknown if (each.uploaded_at or "") >= self._remembers_since]
             if send:
                 self._send(new)

@@ -23,8 +23,7 @@ from ops.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, 
 from ops.stack import Stack
 from ops.status import RowCounter, StackState, look, messages_in
 from ops.terminal import ask, beside, columns, interruptible, jsonable, print_json, progress, screen, show
-from workflow_trigger.items import plain
-from workflow_trigger.model import Status
+from workflow_trigger.domain.model import Status
 
 DEFAULT_STACK = "unstructured-workflow-trigger"
 
@@ -89,7 +88,7 @@ def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) 
     try:
         if as_json:
             for state in _looks(stack, counter, seconds):
-                sys.stdout.write(json.dumps(jsonable(state), default=plain) + "\n")
+                sys.stdout.write(json.dumps(jsonable(state), default=str) + "\n")
                 sys.stdout.flush()
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
             for state in _looks(stack, counter, seconds):

@@ -10,10 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
 from ops.status import held_by, messages_in
-from workflow_trigger.api_key import ApiKey
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
-from workflow_trigger.platform_api import Platform, connection_pool
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
 from workflow_trigger.settings import api_root
 
 _ANSWER_SECONDS = 60.0
@@ -191,10 +191,10 @@ class Doctor:
         url = api_root(self._stack.parameters["UnstructuredApiUrl"])
         clock = Clock()
         deadline = Deadline.in_seconds(clock, _ANSWER_SECONDS)
-        platform = Platform(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        platform = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
         name = f"workflow {workflow_id}"
         try:
-            answer = platform.ask(f"/workflows/{workflow_id}")
+            answer = platform.workflow(workflow_id)
         except KeyRejected as error:
             return Finding(check="API key", health=Health.ILL, says=str(error), mend=self._stack["SetApiKeyCommand"])
         except NotFound:
@@ -271,8 +271,8 @@ class Doctor:
 
     def _nothing_is_held(self) -> Iterator[Finding]:
         ledger = self._stack.ledger()
-        waiting_seconds = ledger.line.longest_wait_seconds()
-        for workflow in ledger.all_workflows(self._stack.workflow_ids):
+        waiting_seconds = ledger.longest_wait_seconds()
+        for workflow in ledger.snapshot(self._stack.workflow_ids).workflows:
             found = held_by(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:
                 says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"

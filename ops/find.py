@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from ops import advice
 from ops.errors import TypedWrongly
 from ops.stack import Stack, split_url
-from workflow_trigger.items import Item, deserialize
+from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

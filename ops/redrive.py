@@ -10,7 +10,7 @@ from typing import Any
 
 from ops.errors import OpsError
 from ops.stack import Stack
-from workflow_trigger.notifications import Notice
+from workflow_trigger.adapters.s3_events import ParsedEvent
 
 _AT_ONCE = 10
 _HIDDEN_SECONDS = 600
@@ -77,10 +77,10 @@ def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
 
 
 def _opened(message: dict[str, Any]) -> DeadLetter:
-    notice = Notice.of_message(message["Body"])
+    notice = ParsedEvent.of_message(message["Body"])
     return DeadLetter(
         message_id=message["MessageId"],
-        objects=[version.row_key.object for version in notice.versions],
+        objects=[version.document_key.object for version in notice.versions],
         unreadable=notice.unreadable,
         body=message["Body"][:_SHOWN_TEXT],
     )

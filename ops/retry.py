@@ -10,9 +10,9 @@ from typing import Any
 from ops.errors import TypedWrongly
 from ops.find import rows_of
 from ops.stack import Stack, split_url
-from workflow_trigger.clock import iso
-from workflow_trigger.items import Item, deserialize
-from workflow_trigger.model import FINAL, Status
+from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.model import FINAL, Status
 
 UNSUCCESSFUL = (Status.FAILED, Status.STOPPED, Status.REJECTED)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -13,8 +13,8 @@ from ops.backfill import Tally
 from ops.doctor import Finding, Health
 from ops.find import Findings, Version
 from ops.status import StackState, WorkflowState
-from workflow_trigger.clock import parse_time
-from workflow_trigger.model import Status
+from workflow_trigger.domain.clock import parse_time
+from workflow_trigger.domain.model import Status
 
 _COLOURS: Mapping[str, str] = {
     Status.PENDING: "yellow",

@@ -10,8 +10,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.errors import OpsError, TypedWrongly
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.ledger import Ledger
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.domain.clock import Clock, Deadline
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
 _PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes

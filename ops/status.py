@@ -11,9 +11,9 @@ from typing import Any
 from ops import advice
 from ops.advice import Advice
 from ops.stack import Stack
-from workflow_trigger.clock import iso, parse_time
-from workflow_trigger.line import OPEN_ROWS_INDEX
-from workflow_trigger.model import FINAL, Phase, Status, Workflow
+from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
+from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.model import FINAL, Phase, Status, Workflow
 
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without being asked to: a scan costs by size
 _SEGMENTS = 4
@@ -55,8 +55,10 @@ class StackState:
 def look(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
     """Ask DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
-    waiting_seconds = ledger.line.longest_wait_seconds()
-    workflows = [_workflow_state(stack, each, waiting_seconds) for each in ledger.all_workflows(stack.workflow_ids)]
+    waiting_seconds = ledger.longest_wait_seconds()
+    workflows = [
+        _workflow_state(stack, each, waiting_seconds) for each in ledger.snapshot(stack.workflow_ids).workflows
+    ]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(
         stack=stack.name,
@@ -87,7 +89,7 @@ def _attention(stack: Stack, workflows: list[WorkflowState], dead_letters: int) 
 
 def held_by(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:
     """What keeps a workflow of the pool from working right now, if somebody has to mend it."""
-    found = advice.for_workflow(workflow.last_error)
+    found = advice.for_workflow(workflow.last_error, workflow.consecutive_failures)
     # The error stays until the next attempt; where nothing waits, there is none, and it may be mended already.
     is_now = waiting_seconds > 0 or workflow.phase is not Phase.IDLE
     if found is None or not is_now or workflow.workflow_id not in stack.workflow_ids:
@@ -97,17 +99,16 @@ def held_by(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice 
 
 def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) -> WorkflowState:
     found = held_by(stack, workflow, waiting_seconds)
-    not_before = parse_time(workflow.not_before)
-    is_idle = workflow.phase is Phase.IDLE
+    not_before = parse_time(workflow.paused_until)
     return WorkflowState(
         workflow_id=workflow.workflow_id,
         is_in_pool=workflow.workflow_id in stack.workflow_ids,
         phase=workflow.phase,
-        files=0 if is_idle else len(workflow.rows),
+        files=len(workflow.attempt.documents) if workflow.attempt else 0,
         job_id=workflow.job_id,
         job_status=workflow.job_status,
-        since=None if is_idle else workflow.started_at,
-        not_before=workflow.not_before if not_before and not_before > datetime.now(UTC) else None,
+        since=workflow.attempt.started_at if workflow.attempt else None,
+        not_before=workflow.paused_until if not_before and not_before > datetime.now(UTC) else None,
         accepted_count=workflow.accepted_count,
         error=workflow.last_error,
         meaning=found.meaning if found else None,

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from ops import screens
 from ops.errors import Exit, OpsError
-from workflow_trigger.items import plain
 
 screen = Console(highlight=False, soft_wrap=True)
 beside = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,7 +35,7 @@ def jsonable(result: Any) -> Any:
 
 def print_json(result: Any) -> None:
     """A result for programs."""
-    sys.stdout.write(json.dumps(jsonable(result), default=plain, indent=2) + "\n")
+    sys.stdout.write(json.dumps(jsonable(result), default=str, indent=2) + "\n")
 
 
 def ask(question: str, *, yes: bool, as_json: bool) -> None:

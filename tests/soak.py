@@ -24,8 +24,8 @@ from rich.table import Table
 from local.platform_state import Behaviour, Fault, PlatformState
 from local.simulated_platform import serving
 from local.stack import TOOLS, Deployed, build, deploy, ministack
-from workflow_trigger.model import FINAL
-from workflow_trigger.objects import RowKey, token_of
+from workflow_trigger.domain.document import DocumentKey, token_of
+from workflow_trigger.domain.model import FINAL
 
 UPLOADS = int(os.environ.get("SOAK_UPLOADS", "1000"))
 RATE = 0.2
@@ -149,7 +149,7 @@ def _kill_schedule(stack: Deployed) -> int:
 
 def _judge(stack: Deployed, state: PlatformState, kills: int) -> int:
     rows = stack.rows()
-    by_token = {token_of(RowKey(row["object"], row["version"])): row for row in rows}
+    by_token = {token_of(DocumentKey(row["object"], row["version"])): row for row in rows}
     runs: Counter[str] = Counter()
     truths: dict[str, set[str]] = {}
     late = 0

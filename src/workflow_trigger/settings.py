@@ -2,13 +2,13 @@
 
 import os
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.errors import SettingsError
+from workflow_trigger.domain.document import canonical_id
+from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -29,6 +29,10 @@ class Settings:
     stack_name: str = ""
     results_bucket: str | None = None
     results_prefix: str = "results/"
+    results_kms_key_arn: str | None = None
+    source_bucket: str = ""
+    key_prefix: str = ""
+    on_schedule_function: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -63,8 +67,12 @@ class Settings:
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "results_bucket": environment.get("RESULTS_BUCKET") or None,
             "results_prefix": environment.get("RESULTS_PREFIX", "results/"),
+            "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
+            "source_bucket": environment.get("SOURCE_BUCKET", ""),
+            "key_prefix": environment.get("KEY_PREFIX", ""),
+            "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }
-        source_bucket, key_prefix = environment.get("SOURCE_BUCKET", ""), environment.get("KEY_PREFIX", "")
+        source_bucket, key_prefix = str(values["source_bucket"]), str(values["key_prefix"])
         results_prefix = str(values["results_prefix"])
         if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
             faults.append(
@@ -93,14 +101,6 @@ def api_root(url: str) -> str:
     path = re.sub(r"/workflows/[^/]+/run$", "", path)
     path = re.sub(r"/api/v1$", "", path)
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def canonical_id(workflow_id: str) -> str:
-    """A UUID in its usual spelling, for it has several, and answers may have another than the setting."""
-    try:
-        return str(uuid.UUID(workflow_id))
-    except ValueError:
-        return workflow_id
 
 
 def _workflow_ids(text: str) -> tuple[str, ...]:

@@ -13,15 +13,15 @@ import boto3
 from botocore.config import Config
 
 from local.loopback import server
-from workflow_trigger.api_key import ApiKey
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.multipart import Encoder, Part
-from workflow_trigger.objects import ObjectVersion
-from workflow_trigger.platform_api import Platform, connection_pool
-from workflow_trigger.source import Source
+from workflow_trigger.adapters.s3_reader import ObjectReader
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.document import ObjectVersion
 
 
-def _part(source: Source, number: int, size: int) -> Part:
+def _part(source: ObjectReader, number: int, size: int) -> Part:
     version = ObjectVersion(
         bucket="bucket", key=str(size), version_id=None, etag="e", size_bytes=size, sequencer=None, uploaded_at=None
     )
@@ -49,7 +49,9 @@ def main(sizes: list[int]) -> None:
 def _relay(sizes: list[int], objects: list[str], sink: str) -> None:
     secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
-    platform = Platform(api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline)
+    platform = PlatformClient(
+        api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline
+    )
     parts = []
     for number, (size, url) in enumerate(zip(sizes, objects, strict=True)):
         config = Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")
@@ -61,7 +63,7 @@ def _relay(sizes: list[int], objects: list[str], sink: str) -> None:
             aws_secret_access_key="test",
             config=config,
         )
-        parts.append(_part(Source(client), number, size))
+        parts.append(_part(ObjectReader(client), number, size))
     job = platform.run("workflow", Encoder(parts, boundary="boundary"), lambda _seconds: None)
     assert job.id
 

@@ -26,8 +26,8 @@ from local.platform_state import Fault
 from local.stack import Aws
 from tests.integration.hooks import Gate
 from tests.integration.world import World
-from workflow_trigger.model import FINAL, Phase, Status
-from workflow_trigger.objects import ObjectVersion, token_of
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.model import FINAL, Phase, Status
 
 EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "12"))
 KEYS = ("a.pdf", "b.pdf", "c.pdf")
@@ -153,7 +153,7 @@ class AnyOrder(RuleBasedStateMachine):
     def rows_and_workflows_agree_with_the_platform(self) -> None:
         rows = self.world.rows()
         jobs = self.world.state.jobs
-        attempts = {each.attempt_id: each for each in self.world.workflows() if each.phase is not Phase.IDLE}
+        attempts = {each.holder: each for each in self.world.workflows() if each.phase is not Phase.IDLE}
         for row in rows:
             final = row["status"] in FINAL
             assert ("expires_at" in row) is final
@@ -165,20 +165,20 @@ class AnyOrder(RuleBasedStateMachine):
                 if final:
                     assert row["status"] == job.truth(file)
             if not final and row["status"] != Status.PENDING:
-                attempt = attempts[row["attempt_id"]]
-                assert (row["object"], row["version"]) in attempt.rows
+                attempt = attempts[row["attempt_id"]].attempt
+                assert attempt is not None
+                assert (row["object"], row["version"]) in attempt.keys
         for workflow in attempts.values():
-            assert workflow.lease_ends_at or workflow.job_id
+            assert workflow.attempt is not None
+            assert workflow.attempt.lease_ends_at or workflow.attempt.settle_after or workflow.job_id
 
     @invariant()
     def accepted_at_most_once_for_each_opening(self) -> None:
         for row in self.world.rows():
             openings = 1 + len(row.get("runs", []))
-            runs = [
-                job
-                for job in self.world.state.jobs.values()
-                if any(f.filename == row["upload_name"] for f in job.files)
-            ]
+            stem = row["key"].removesuffix(".pdf") + "-"
+            version = next(each for each in self.delivered if each.document_key == (row["object"], row["version"]))
+            runs = [job for job in self.world.jobs_of(version) if any(f.filename.startswith(stem) for f in job.files)]
             assert len([job for job in runs if not job.is_late]) <= openings
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -200,17 +200,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.rows_and_workflows_agree_with_the_platform()
         self.no_complete_body_without_a_committed_attempt()
         self.accepted_at_most_once_for_each_opening()
-        rows = {row["upload_name"]: row for row in self.world.rows()}
+        rows = self.world.rows()
         for version in self.delivered:
             row = self.world.row(version)
-            token = token_of(version.row_key)
-            accepted = sum(token in name for _, name, _ in self.world.state.accepted())
+            accepted = self.world.accepted(version)
             if row["status"] in {Status.REJECTED, Status.SUPERSEDED}:
                 assert row["error"]["message"]
             else:
                 assert accepted >= 1
                 assert self.world.state.jobs[row["job_id"]]
-        assert len(rows) == len({version.row_key for version in self.delivered})
+        assert len(rows) == len({version.document_key for version in self.delivered})
 
 
 @pytest.mark.usefixtures("aws")

@@ -6,8 +6,8 @@ import pytest
 
 from tests.integration.hooks import KillAt, ended_by_kill
 from tests.integration.world import World
-from workflow_trigger.model import FINAL
-from workflow_trigger.objects import ObjectVersion
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.model import FINAL
 
 
 def live(world: World, hook: KillAt, documents: list[ObjectVersion]) -> None:

@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from local.stack import Aws, deploy
 from tests.integration.conftest import DeployedWorld
 from tests.releases import RELEASES
-from workflow_trigger.model import FINAL
-from workflow_trigger.notifications import Notice
-from workflow_trigger.objects import token_of
+from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.domain.document import token_of
+from workflow_trigger.domain.model import FINAL
 
 _HANG_SECONDS = 240
 
@@ -83,7 +83,7 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
     accepted = state.accepted()
     assert len(accepted) == 50
     for key, content in contents.items():
-        token = token_of(Notice.of(_event(rows[key])).versions[0].row_key)
+        token = token_of(ParsedEvent.of(_event(rows[key])).versions[0].document_key)
         (received,) = [entry for entry in accepted if token in entry[1]]
         assert received[0] == rows[key]["job_id"]
         assert received[2] == hashlib.sha256(content).hexdigest()

@@ -17,7 +17,7 @@ from local.platform_state import Behaviour, PlatformState
 from local.simulated_platform import serving
 from local.stack import Deployed, deploy, ministack
 from tests.integration.workers import kill_workers
-from workflow_trigger.model import FINAL
+from workflow_trigger.domain.model import FINAL
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
 
@@ -195,7 +195,7 @@ def without(document: dict[str, Any], number: int, action: str) -> dict[str, Any
     """The policy, one action short."""
     statements = json.loads(json.dumps(document["Statement"]))
     named = statements[number]["Action"]
-    # Something harmless stays, so that the statement is still one.
+    # Something printable stays, so that the statement is still one.
     statements[number]["Action"] = [each for each in ([named] if isinstance(named, str) else named) if each != action]
     statements[number]["Action"] += ["sts:GetCallerIdentity"]
     return {**document, "Statement": statements}

@@ -20,7 +20,7 @@ from ops.stack import Stack
 from tests.integration.commands import command, started
 from tests.integration.conftest import DeployedWorld
 from tests.integration.workers import kill_workers
-from workflow_trigger.model import FINAL
+from workflow_trigger.domain.model import FINAL
 
 _HANG_SECONDS = 120
 

@@ -1,7 +1,9 @@
-"""Outputs come home before a row is COMPLETED."""
+"""Outputs come home before a row is COMPLETED, while its workflow goes on."""
 
+import base64
 import json
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,14 +12,15 @@ import pytest
 
 from local.platform_state import Fault
 from local.simulated_platform import output_of
+from tests.integration.hooks import Direct
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from tests.integration.world import World
-from workflow_trigger import platform_api
-from workflow_trigger.job import Job
-from workflow_trigger.model import Phase
-from workflow_trigger.objects import RowKey
-from workflow_trigger.platform_answers import job_from
-from workflow_trigger.results import result_key
+from workflow_trigger.adapters.s3_results import result_key
+from workflow_trigger.adapters.unstructured import client as platform_client
+from workflow_trigger.adapters.unstructured.responses import job_from
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.job import Job
+from workflow_trigger.domain.model import Phase
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: World) -> 
             file for job in results.state.jobs.values() for file in job.files if file.file_id == row["input_file_id"]
         ]
         for entry in row["results"]:
-            assert entry["key"].startswith(f"out/{document.key}/{document.row_key.version}/")
+            assert entry["key"].startswith(f"out/{document.key}/{document.document_key.version}/{row['job_id']}/")
             stored = results.s3.get_object(Bucket=entry["bucket"], Key=entry["key"])
             assert json.loads(stored["Body"].read()) == output_of(file.sha256, entry["node_id"])
             assert stored["ContentType"] == "application/json"
@@ -114,7 +117,7 @@ def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(
             nodes = answer.get("output_node_files")
             return job_from({**answer, "output_node_files": nodes and nodes[:1]})
 
-        monkeypatch.setattr(platform_api, "job_from", of_the_first)
+        monkeypatch.setattr(platform_client, "job_from", of_the_first)
     store = results.state.store
     results.state.store = lambda *file: replace(store(*file), file_id=str(uuid.uuid4()))  # type: ignore[method-assign]
     together = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
@@ -135,7 +138,7 @@ def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: Worl
     (job,) = results.state.jobs.values()
     job.details_lag_seconds = 40
     results.tick(after_seconds=30)
-    assert results.workflow().doubtful_since
+    assert results.workflow().doubt
     results.state.faults.append(Fault("download", "status", status=404, times=2))
     results.tick(after_seconds=35)
     results.settle()
@@ -176,10 +179,11 @@ def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(resu
     results.s3.delete_bucket(Bucket=bucket)
     for _ in range(30):
         results.tick(after_seconds=60)
-    assert results.status(document) == "SCHEDULED"
-    error = results.workflow().last_error
-    assert error is not None
-    assert "cannot be stored" in error["message"]
+    row = results.row(document)
+    assert (row["status"], row["error"]["type"]) == ("IN_PROGRESS", "ResultsRefused")
+    assert "cannot be stored" in row["error"]["message"]
+    assert results.workflow().phase is Phase.IDLE, "the workflow goes on meanwhile"
+    assert results.counts["ResultsMissing"] > 0, "the alarm rings"
     results.s3.create_bucket(Bucket=bucket)
     results.settle()
     assert "key" in results.row(document)["results"][0]
@@ -213,16 +217,138 @@ def test_more_outputs_than_a_row_has_room_for_are_said_to_be_missing(
 @pytest.mark.parametrize(
     ("key", "path"),
     [
-        ("a/b.pdf", "a/b.pdf/v/partition-n.json"),
-        ("../../x", "%2E%2E/%2E%2E/x/v/partition-n.json"),
-        ("a\r\nb", "a%0D%0Ab/v/partition-n.json"),
-        ("\u202efdp.exe", "%E2%80%AEfdp.exe/v/partition-n.json"),
+        ("a/b.pdf", "a/b.pdf/v/j/partition-n.json"),
+        ("../../x", "%2E%2E/%2E%2E/x/v/j/partition-n.json"),
+        ("a\r\nb", "a%0D%0Ab/v/j/partition-n.json"),
+        ("\u202efdp.exe", "%E2%80%AEfdp.exe/v/j/partition-n.json"),
     ],
 )
 def test_hostile_keys_give_harmless_paths(key: str, path: str) -> None:
-    assert result_key(RowKey(f"s3://b/{key}", "v"), {"node_id": "n", "node_type": "partition"}, 1000) == path
+    assert result_key(DocumentKey(f"s3://b/{key}", "v"), "j", {"node_id": "n", "node_type": "partition"}, 1000) == path
 
 
 def test_key_that_leaves_no_room_is_replaced_by_its_token() -> None:
-    path = result_key(RowKey(f"s3://b/{'x' * 1024}", "v"), {"node_id": "n"}, 1000)
+    path = result_key(DocumentKey(f"s3://b/{'x' * 1024}", "v"), "j", {"node_id": "n"}, 1000)
     assert len(path) < 50
+
+
+# -- a step of its own -------------------------------------------------------------------------------------------------
+
+
+def test_workflow_takes_the_next_batch_while_outputs_are_waited_for(results: World) -> None:
+    first, second = results.upload("1.pdf", b"1"), results.upload("2.pdf", b"2")
+    results.state.faults.append(Fault("download", "status", status=503, times=4))
+    results.deliver(first)
+    results.tick(after_seconds=30)
+    assert (results.status(first), results.workflow().phase) == ("IN_PROGRESS", Phase.IDLE)
+    results.deliver(second)
+    assert results.status(second) == "SCHEDULED"
+    results.settle()
+    assert all("key" in entry for each in (first, second) for entry in results.row(each)["results"])
+
+
+def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing_with_the_reason(results: World) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.s3.delete_bucket(Bucket=results.settings.results_bucket)
+    assert 58 <= results.settle(minutes=80) <= 65
+    row = results.row(document)
+    assert row["status"] == "COMPLETED"
+    assert "cannot be stored" in row["results"][0]["missing"]
+    assert "error" not in row
+
+
+@pytest.mark.parametrize("status", [301, 400, 403, 405, 410, 422])
+def test_download_that_never_will_work_completes_at_once_with_the_reason(results: World, status: int) -> None:
+    """Case 41: a remote destination."""
+    results.state.faults += [Fault("download", "status", status=status, times=1_000)]
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
+    results.deliver(*documents)
+    results.tick(after_seconds=30)
+    assert {results.status(each) for each in documents} == {"COMPLETED"}
+    assert str(status) in results.row(documents[0])["results"][0]["missing"]
+
+
+def test_silence_and_absence_have_beginnings_of_their_own(results: World) -> None:
+    """Case 5: downloads 503 for a minute, then one 404, then right."""
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    outage = Fault("download", "status", status=503, times=1_000)
+    results.state.faults.append(outage)
+    results.tick(after_seconds=30)
+    results.tick(after_seconds=60)
+    outage.times = 0
+    results.state.faults.append(Fault("download", "status", status=404, times=2))
+    results.tick(after_seconds=10)
+    assert results.status(document) == "IN_PROGRESS"
+    results.tick(after_seconds=11)
+    assert results.status(document) == "COMPLETED"
+    assert all("key" in entry for entry in results.row(document)["results"])
+
+
+def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: World) -> None:
+    """Case 23."""
+    document = results.upload("a.pdf", b"same")
+    results.deliver(document)
+    results.settle()
+    first = results.row(document)["results"]
+    results.deliver(results.upload("a.pdf", b"same"))
+    results.settle()
+    row = results.row(document)
+    assert {entry["key"] for entry in row["results"]}.isdisjoint(entry["key"] for entry in first)
+    for entry in row["results"]:
+        stored = results.s3.head_object(Bucket=entry["bucket"], Key=entry["key"])
+        assert stored["Metadata"]["job-id"] == row["job_id"]
+
+
+def test_output_is_fetched_once_although_runs_of_the_schedule_overlap_a_slow_copy(results: World) -> None:
+    """Case 22: a copy that lasts three minutes, on_schedule every minute."""
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
+    results.deliver(*documents)
+    results.clock.sleep(30)
+    put = results.s3.put_object
+
+    class Slow(Direct):
+        calls = 0
+
+        def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
+            if name == "s3 put_object" and self.calls < 3:
+                self.calls += 1
+                results.clock.sleep(60)
+                results.step_all()  # the next minute's run
+            answer: T = call()
+            return answer
+
+    assert put
+    results.step_all(hook=Slow())
+    results.settle()
+    assert results.state.requests["download"] == 5 * 2
+    assert all("key" in entry for each in documents for entry in results.row(each)["results"])
+
+
+@pytest.mark.parametrize(("size", "puts"), [(10, "put_object"), (12_000_000, "upload_part")])
+def test_outputs_are_stored_with_checksum_and_encryption(results: World, size: int, puts: str) -> None:
+    """Cases 39 and 40: object lock demands a checksum, policies demand the header of an encryption."""
+    key = results.aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    results.configure(results_kms_key_arn=key)
+    results.state.behaviour.output_bytes = size
+    seen: dict[str, dict[str, Any]] = {}
+    for name in ("PutObject", "UploadPart", "CreateMultipartUpload"):
+        results.s3.meta.events.register(
+            f"provide-client-params.s3.{name}", lambda params, model, **_: seen.update({model.name: params})
+        )
+    document = results.upload("a.pdf", b"a")
+    seen.clear()
+    results.deliver(document)
+    results.settle()
+    assert all("key" in entry for entry in results.row(document)["results"])
+    with_content = seen["PutObject" if puts == "put_object" else "UploadPart"]
+    body = with_content["Body"]
+    content = body if isinstance(body, bytes) else body.getvalue()
+    assert with_content["ChecksumCRC32"] == base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
+    begun = seen["PutObject" if puts == "put_object" else "CreateMultipartUpload"]
+    assert (begun["ServerSideEncryption"], begun["SSEKMSKeyId"]) == ("aws:kms", key)
+    stored = results.s3.get_object(
+        Bucket=results.settings.results_bucket, Key=results.row(document)["results"][0]["key"]
+    )
+    assert len(stored["Body"].read()) >= size

@@ -11,8 +11,8 @@ import pytest
 
 from local.platform_state import Fault
 from tests.integration.world import World, template
-from workflow_trigger import handlers
-from workflow_trigger.announce import detail_of
+from workflow_trigger import bootstrap
+from workflow_trigger.adapters.eventbridge import detail_of
 
 CANARY = "canary-4f9c1d7e-never-shown"
 ECHO = json.dumps({"detail": f"the key {CANARY} is not good"})
@@ -111,9 +111,9 @@ def test_debug_lines_of_the_sdk_which_would_show_the_secret_are_off(
     logging.getLogger().setLevel(logging.DEBUG)
     monkeypatch.setattr(logging.getLogger("botocore"), "level", logging.getLogger("botocore").level)
     with all_output() as output:
-        watched.api_key.forget()
+        watched.api_key.invalidate()
         assert watched.api_key.value() == CANARY
-    assert handlers.logger is not None
+    assert bootstrap.logger is not None
     assert logging.getLogger("botocore").level == logging.INFO
     assert CANARY not in output.getvalue() + capsys.readouterr().out
 

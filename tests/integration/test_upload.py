@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import load_event
 from tests.integration.world import World
 from workflow_trigger import handlers
-from workflow_trigger.clock import iso
-from workflow_trigger.errors import UnreadableEvent
-from workflow_trigger.objects import ObjectVersion
-from workflow_trigger.submit import Submitter
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.errors import UnreadableEvent
+from workflow_trigger.domain.job import Look
+from workflow_trigger.services.submit import submit_now
 
 
 class Context:
@@ -31,7 +32,7 @@ class Context:
 @pytest.fixture
 def handler(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     """on_upload over the world's adapters."""
-    monkeypatch.setattr(handlers, "_invocation", lambda _context: world.invocation())
+    monkeypatch.setattr(handlers, "context_of", lambda _invocation: world.context())
     return lambda event: handlers.on_upload(event, Context())
 
 
@@ -117,18 +118,17 @@ def test_busy_is_a_202_and_the_rows_wait(world: World) -> None:
 
 def test_stranger_that_comes_between_look_and_post_drops_nothing(world: World) -> None:
     document = world.upload("a.pdf", b"a")
-    invocation = world.invocation()
-    looked = invocation.platform.jobs
+    context = world.context()
+    looked = context.client.look
 
-    def look_then_lose(workflow_id: str) -> Any:
-        jobs = looked(workflow_id)
+    def look_then_lose(workflow_id: str) -> Look:
+        look = looked(workflow_id)
         if not world.state.jobs:
             world.stranger()
-        return jobs
+        return look
 
-    invocation.platform.jobs = look_then_lose  # type: ignore[method-assign]
-    rows = [invocation.ledger.register(document)[0]]
-    Submitter(invocation).fill(rows)
+    context.client.look = look_then_lose  # type: ignore[method-assign]
+    submit_now(context, [context.ledger.register(document)[0]])
     assert world.status(document) == "PENDING"
     assert "failures" not in world.row(document) or world.row(document)["failures"] == 0
     world.settle()
@@ -211,7 +211,7 @@ def test_no_key_yet_keeps_files_waiting_until_it_is_set(world: World) -> None:
     [
         ({"ending": "FAILED"}, "FAILED", "JobFailed"),
         ({"ending": "STOPPED"}, "STOPPED", "JobStopped"),
-        ({"ending": "COMPLETED_WITH_ERRORS"}, "FAILED", "Unattributed"),
+        ({"ending": "COMPLETED_WITH_ERRORS", "has_no_outputs": True}, "FAILED", "Unattributed"),
     ],
 )
 def test_job_that_calls_itself_completed_is_not_believed(

@@ -14,11 +14,18 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
-from workflow_trigger.api_key import ApiKey
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.errors import Misconfigured, NotSent, OutcomeUnknown, PlatformError, Unavailable, Unreachable
-from workflow_trigger.multipart import Encoder, Part
-from workflow_trigger.platform_api import Platform, connection_pool
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.errors import (
+    Misconfigured,
+    NotSent,
+    OutcomeUnknown,
+    PlatformError,
+    Unavailable,
+    Unreachable,
+)
 
 
 class Received:
@@ -99,12 +106,12 @@ def key_of(*secrets: str) -> ApiKey:
     return ApiKey(Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in secrets])), "arn")
 
 
-def platform(url: str, seconds: float = 900) -> Platform:
+def platform(url: str, seconds: float = 900) -> PlatformClient:
     deadline = Deadline.in_seconds(Clock(), seconds)
-    return Platform(api_url=url, api_key=key_of("key"), pool=connection_pool(url), deadline=deadline)
+    return PlatformClient(api_url=url, api_key=key_of("key"), pool=connection_pool(url), deadline=deadline)
 
 
-def downloaded(asking: Platform) -> bytes:
+def downloaded(asking: PlatformClient) -> bytes:
     with asking.download("job", "file", "node") as chunks:
         return b"".join(chunks)
 
@@ -213,7 +220,7 @@ def test_key_that_is_forgotten_while_a_request_is_on_its_way_does_not_cost_the_a
     with server(received) as port:
         url = f"http://127.0.0.1:{port}"
         deadline = Deadline.in_seconds(Clock(), 900)
-        asking = Platform(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        asking = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
         part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
-        assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.forget()).id == "job-1"
-    assert key.hidden_in(b"of a-key-of-some-length") == b"of ***"
+        assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.invalidate()).id == "job-1"
+    assert key.redact(b"of a-key-of-some-length") == b"of ***"

@@ -5,7 +5,8 @@ import hashlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,24 +14,27 @@ from typing import Any
 
 import yaml
 
-from local.platform_state import Behaviour, PlatformState, StoredFile
+from local.platform_state import Behaviour, PlatformState, SimulatedJob, StoredFile
 from local.simulated_platform import serving
 from local.stack import ROOT, Aws
 from tests.integration.hooks import Direct, Hook, HookedClient, HookedPool
-from workflow_trigger.api_key import ApiKey
-from workflow_trigger.clock import Clock, Deadline
-from workflow_trigger.errors import ReconcileFailed
-from workflow_trigger.invocation import Invocation
-from workflow_trigger.items import deserialize
-from workflow_trigger.ledger import Ledger
-from workflow_trigger.model import FINAL, Workflow
-from workflow_trigger.objects import ObjectVersion, RowKey, token_of
-from workflow_trigger.platform_api import Platform, connection_pool
-from workflow_trigger.reconcile import Reconciler
-from workflow_trigger.results import Results
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.dynamodb.mapping import deserialize
+from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.adapters.s3_reader import ObjectReader
+from workflow_trigger.adapters.s3_results import ResultsBucket
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient, Throttle, connection_pool
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion, canonical_id, upload_name
+from workflow_trigger.domain.errors import ConflictError, ReconcileFailed
+from workflow_trigger.domain.model import FINAL, EndedJob, Workflow, names_of
+from workflow_trigger.services import recover
+from workflow_trigger.services.context import Context, Counts
+from workflow_trigger.services.reconcile import Reconciler, step
+from workflow_trigger.services.results import collect
+from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings
-from workflow_trigger.source import Source
-from workflow_trigger.submit import Submitter
 
 
 class _CloudFormation(yaml.SafeLoader):
@@ -70,8 +74,35 @@ class TestClock(Clock):
     def sleep(self, seconds: float) -> None:
         self.offset += timedelta(seconds=seconds)
 
+    def wait_for(self, futures: Collection[Future[Any]], seconds: float) -> None:
+        """Time passes only while nobody works."""
+        if futures:
+            wait(futures, timeout=60, return_when=FIRST_COMPLETED)
+        else:
+            self.sleep(seconds)
+
     def epoch_seconds(self) -> float:
         return time.time() + self.offset.total_seconds()
+
+
+def step_everything(context: Context) -> None:
+    """One step of everything, in one thread."""
+    snapshot = context.snapshot()
+    queue = Queue(context)
+    claimed = recover.claim_bound(context, queue, {each.workflow_id: each for each in snapshot.workflows})
+    for before in snapshot.workflows:
+        workflow = step(context, claimed.get(before.workflow_id, before))
+        is_free = workflow.workflow_id in context.settings.workflow_ids and workflow.is_free(context.clock.now())
+        if is_free and context.has_time():
+            with contextlib.suppress(ConflictError):
+                submit(context, workflow, queue)
+            queue.refresh()
+    for ended in context.snapshot().ended_jobs:
+        if ended.is_due(context.clock.now()):
+            with contextlib.suppress(ConflictError):
+                collect(context, ended)
+    recover.recover_orphans(context, snapshot)
+    recover.publish_late_events(context)
 
 
 class World:
@@ -81,7 +112,7 @@ class World:
         self.aws = aws
         self.state = state
         self.clock = clock
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         name = uuid.uuid4().hex[:12]
         self.bucket = f"uploads-{name}"
         self.s3 = aws.client("s3")
@@ -102,10 +133,16 @@ class World:
             workflows_table=f"Workflows-{name}",
             max_files_per_run=10,
         )
+        self.pool_ever = {canonical_id(each) for each in self.settings.workflow_ids}
         self.api_key = ApiKey(self._hooked(self.secrets, "secrets"), self.secret)
         self.pool = connection_pool(url)
+        self.throttle = Throttle()
+        self.events = aws.client("events")
+        self.publishes = True
+        self.counted = Counts()
+        self.woken = 0
         self.sequence = 0
-        self.versions: dict[RowKey, bytes] = {}
+        self.versions: dict[DocumentKey, bytes] = {}
 
     def another(self) -> "World":
         """A world beside this one: tables, bucket and workflow of its own, the same platform."""
@@ -120,10 +157,10 @@ class World:
         def watched(workflow_id: str, files: list[StoredFile], **attributes: Any) -> Any:
             job = start(workflow_id, files, **attributes)
             if job is not None and job.ours and workflow_id in self.settings.workflow_ids:
-                (workflow,) = self.ledger().workflows([workflow_id])
-                tokens = sorted(token_of(key) for key in workflow.rows)
-                sent = sorted(token for token in tokens for file in files if token in file.filename)
-                if not job.is_late and (workflow.phase != "committed" or tokens != sent or len(files) != len(tokens)):
+                workflow = self.ledger().workflow(workflow_id)
+                names = sorted(names_of(workflow.attempt))
+                sent = sorted(file.filename for file in files)
+                if not job.is_late and (workflow.phase != "committed" or names != sent):
                     self.violations.append(f"accepted {[file.filename for file in files]} while {workflow}")
             return job
 
@@ -144,25 +181,46 @@ class World:
 
     # -- the product ---------------------------------------------------------------------------------------------------
 
-    def invocation(self, *, seconds: float = 900, hook: Hook | None = None) -> Invocation:
+    def context(self, *, seconds: float = 900, hook: Hook | None = None) -> Context:
         """What one invocation composes."""
         deadline = Deadline.in_seconds(self.clock, seconds)
-        platform = Platform(
+        client = PlatformClient(
             api_url=self.settings.api_url,
             api_key=self.api_key,
             pool=self._hooked_pool(self.pool, hook),
             deadline=deadline,
+            throttle=self.throttle,
             fresh_pool=lambda url: self._hooked_pool(connection_pool(url), hook),
         )
-        return Invocation(
+        results = None
+        if self.settings.results_bucket:
+            results = ResultsBucket(
+                self._hooked(self.s3, "s3", hook),
+                bucket=self.settings.results_bucket,
+                prefix=self.settings.results_prefix,
+                kms_key_arn=self.settings.results_kms_key_arn,
+            )
+        return Context(
             ledger=self.ledger(deadline, self._hooked(self.dynamodb, "dynamodb", hook)),
-            source=Source(self._hooked(self.s3, "s3", hook)),
-            platform=platform,
+            reader=ObjectReader(self._hooked(self.s3, "s3", hook)),
+            client=client,
+            results=results,
+            events=EventPublisher(self._hooked(self.events, "events", hook), stack="test") if self.publishes else None,
             settings=self.settings,
             clock=self.clock,
             deadline=deadline,
-            count=self._count,
+            wake_poller=self._wake,
+            counts=self.counted,
         )
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What the product has counted so far."""
+        self._counts.update(self.counted.taken())
+        return self._counts
 
     def _hooked(self, client: Any, name: str, hook: Hook | None = None) -> Any:
         return HookedClient(client, lambda: hook or self.hook, name)
@@ -181,11 +239,9 @@ class World:
             deadline=deadline or Deadline.in_seconds(self.clock, 900),
         )
 
-    def _count(self, name: str, value: int) -> None:
-        self.counts[name] += value
-
     def configure(self, **changes: Any) -> None:
         self.settings = replace(self.settings, **changes)
+        self.pool_ever |= {canonical_id(each) for each in self.settings.workflow_ids}
 
     # -- what happens to it --------------------------------------------------------------------------------------------
 
@@ -202,35 +258,29 @@ class World:
             sequencer=f"{self.sequence:016X}",
             uploaded_at=None,
         )
-        self.versions[version.row_key] = content
+        self.versions[version.document_key] = content
         return version
 
     def deliver(
         self, *versions: ObjectVersion, submit: bool = True, seconds: float = 900, hook: Hook | None = None
     ) -> None:
         """One invocation of on_upload."""
-        invocation = self.invocation(seconds=seconds, hook=hook)
-        rows = [invocation.ledger.register(version)[0] for version in versions]
+        context = self.context(seconds=seconds, hook=hook)
+        documents = [context.ledger.register(version)[0] for version in versions]
         if submit:
-            Submitter(invocation).fill([row for row in rows if row.status == "PENDING"])
+            submit_now(context, [each for each in documents if each.status == "PENDING"])
 
     def tick(self, *, after_seconds: float = 0, window_seconds: float = 0, seconds: float = 900) -> None:
         """One invocation of on_schedule."""
         self.clock.sleep(after_seconds)
-        results = None
-        if self.settings.results_bucket:
-            results = Results(
-                self._hooked(self.s3, "s3"), bucket=self.settings.results_bucket, prefix=self.settings.results_prefix
-            )
         with contextlib.suppress(*([ReconcileFailed] if self.has_a_defect else [])):
-            Reconciler(self.invocation(seconds=seconds), results).run(window_seconds)
+            Reconciler(self.context(seconds=seconds)).run(window_seconds)
 
     def step_all(self, *, hook: Hook | None = None) -> None:
-        """on_schedule without its threads and its polling: each workflow one step, then the sweep."""
-        reconciler = Reconciler(self.invocation(hook=hook or Direct()))
-        for workflow in reconciler.workflows():
-            reconciler.step_or_reload(workflow)
-        reconciler.sweep(len(self.settings.workflow_ids))
+        """on_schedule without its threads and its polling: each workflow one step, then what lost its owner."""
+        context = self.context(hook=hook or Direct())
+        with contextlib.suppress(ConflictError):
+            step_everything(context)
 
     def grow_pool(self, size: int) -> list[str]:
         """So many workflows from now on."""
@@ -253,7 +303,7 @@ class World:
         return [deserialize(item) for page in pages for item in page["Items"]]
 
     def row(self, version: ObjectVersion) -> dict[str, Any]:
-        item = self.ledger().item(version.row_key)
+        item = self.ledger().item(version.document_key)
         assert item is not None
         return item
 
@@ -261,20 +311,32 @@ class World:
         return str(self.row(version)["status"])
 
     def status_or_none(self, version: ObjectVersion) -> str | None:
-        item = self.ledger().item(version.row_key)
+        item = self.ledger().item(version.document_key)
         return str(item["status"]) if item else None
 
     def workflow(self) -> Workflow:
         return self.workflows()[0]
 
-    def workflows(self) -> list[Workflow]:
-        return self.ledger().all_workflows(self.settings.workflow_ids)
+    def workflows(self) -> tuple[Workflow, ...]:
+        return self.ledger().snapshot(self.settings.workflow_ids).workflows
+
+    def ended_jobs(self) -> tuple[EndedJob, ...]:
+        return self.ledger().snapshot(self.settings.workflow_ids).ended_jobs
+
+    def jobs_of(self, version: ObjectVersion) -> list[SimulatedJob]:
+        """The jobs of ours that hold exactly these bytes under a name of this document."""
+        digest = hashlib.sha256(self.versions[version.document_key]).hexdigest()
+        stem = upload_name(version.document_key, "").rpartition("-")[0]
+        jobs = (job for job in self.state.jobs.values() if job.ours and job.workflow_id in self.pool_ever)
+        return [
+            job
+            for job in jobs
+            if any(file.sha256 == digest and file.filename.rpartition("-")[0] == stem for file in job.files)
+        ]
 
     def accepted(self, version: ObjectVersion) -> int:
-        """How often the platform accepted exactly these bytes under this version's token."""
-        token = token_of(version.row_key)
-        digest = hashlib.sha256(self.versions[version.row_key]).hexdigest()
-        return sum(token in name and sha256 == digest for _, name, sha256 in self.state.accepted())
+        """How often the platform accepted these bytes for us."""
+        return len(self.jobs_of(version))
 
     def stranger(self, names: Sequence[str] = ("invoice.pdf",), **attributes: Any) -> str:
         """Somebody else's job on the first workflow."""

@@ -1,6 +1,6 @@
 import pytest
 
-from workflow_trigger.api_key import key_in
+from workflow_trigger.adapters.unstructured.api_key import key_in
 
 
 @pytest.mark.parametrize(

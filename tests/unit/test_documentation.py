@@ -11,6 +11,7 @@ from bench.report import README, RESULTS, measured, results_page, with_figures
 from local.stack import ROOT
 from ops import advice
 from ops.advice import Advice
+from workflow_trigger.domain.retry import POLICIES
 
 OPERATIONS = ROOT / "docs/operations.md"
 
@@ -44,6 +45,20 @@ def with_tables(text: str) -> str:
 
 def test_tables_of_the_operators_page_are_the_advice_that_the_commands_give() -> None:
     assert OPERATIONS.read_text() == with_tables(OPERATIONS.read_text())
+
+
+def failures_table() -> str:
+    """The retry policies, as the page has them."""
+    rows = [
+        f"| `{kind.__name__}` | {each.came_back} | {each.documents} | {each.workflow} | {each.ends} |"
+        for kind, each in POLICIES.items()
+    ]
+    return "\n".join(["| class | what came back | documents | workflow | end |", "|---|---|---|---|---|", *rows])
+
+
+def test_page_of_failures_is_the_table_of_the_retry_policies() -> None:
+    page = (ROOT / "docs/failures.md").read_text()
+    assert page.partition("<!-- policies -->\n")[2].partition("\n<!-- end -->")[0] == failures_table()
 
 
 def test_figures_in_the_readme_are_those_that_were_measured() -> None:

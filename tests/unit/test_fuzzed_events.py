@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import EVENT_FILES, load_event
-from workflow_trigger.notifications import Notice
+from workflow_trigger.adapters.s3_events import ParsedEvent
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -41,17 +41,17 @@ def mutations(draw: st.DrawFn) -> Any:
 @given(JSON | mutations())
 @settings(max_examples=400, deadline=None)
 def test_any_event_is_read_without_an_exception(event: Any) -> None:
-    notice = Notice.of(event)
+    notice = ParsedEvent.of(event)
     for version in notice.versions:
         assert version.bucket
         assert version.key
-        assert version.row_key.version
+        assert version.document_key.version
 
 
 @given(st.text() | JSON.map(json.dumps) | mutations().map(json.dumps))
 @settings(max_examples=200, deadline=None)
 def test_any_message_body_is_read_without_an_exception(body: str) -> None:
-    notice = Notice.of_message(body)
+    notice = ParsedEvent.of_message(body)
     assert isinstance(notice.unreadable, list)
 
 
@@ -60,6 +60,6 @@ def test_any_message_body_is_read_without_an_exception(body: str) -> None:
 def test_a_bad_record_never_costs_its_neighbours(bad: Any) -> None:
     event = load_event("s3-several-records")
     event["Records"].insert(1, bad)
-    notice = Notice.of(event)
+    notice = ParsedEvent.of(event)
     assert [version.key for version in notice.versions] == ["several/one.pdf", "several/two.pdf", "several/three.pdf"]
     assert len(notice.unreadable) + len(notice.skipped) == 1

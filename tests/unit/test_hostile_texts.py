@@ -12,16 +12,26 @@ from urllib.parse import unquote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_trigger import handlers
-from workflow_trigger.clock import iso
-from workflow_trigger.errors import REMOTE_TEXT_LIMIT, shorten
-from workflow_trigger.items import job_attributes, serialize
-from workflow_trigger.job import Baseline
-from workflow_trigger.multipart import Encoder, Part, media_type
-from workflow_trigger.notifications import Notice
-from workflow_trigger.objects import RowKey, token_of, upload_name
-from workflow_trigger.platform_answers import job_from, reason_of, refusal_of, retry_after_seconds
-from workflow_trigger.results import metadata, result_key
+from workflow_trigger import bootstrap
+from workflow_trigger.adapters.dynamodb.mapping import present, serialize, update_attributes
+from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.adapters.s3_results import metadata, result_key
+from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
+from workflow_trigger.adapters.unstructured.responses import (
+    error_for_status,
+    error_message,
+    job_from,
+    retry_after_seconds,
+)
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey, upload_name
+from workflow_trigger.domain.errors import REMOTE_TEXT_LIMIT, truncate
+from workflow_trigger.domain.job import FileStatus, Job
+from workflow_trigger.domain.matching import candidates, match, token_of
+from workflow_trigger.domain.media_types import media_type
+from workflow_trigger.domain.model import Attempt, DocumentUpdate, SentDocument, Status
+
+FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
 # Half of it what somebody would try, half of it anything that Python calls a letter, lone surrogates included.
 PIECES = [
@@ -45,7 +55,7 @@ PIECES = [
 LETTERS = st.sampled_from(PIECES) | st.characters(exclude_categories=())
 TEXT = st.lists(LETTERS, max_size=60).map("".join)
 LONG = st.builds(str.__mul__, TEXT | st.sampled_from("ä報📄"), st.integers(1, 1_100))
-KEY = st.builds(RowKey, (TEXT | LONG).map("s3://bucket/{}".format), TEXT)
+KEY = st.builds(DocumentKey, (TEXT | LONG).map("s3://bucket/{}".format), TEXT)
 IN_UNICODE = (TEXT | LONG).map(lambda text: text.encode("utf-8", "ignore").decode())
 
 JSON = st.recursive(
@@ -76,37 +86,37 @@ def head_of(filename: str, content_type: str) -> bytes:
     return b"".join(Encoder([part], boundary="b").body_without_closing())
 
 
-@given(KEY, TEXT | st.none(), TEXT | st.none())
-def test_header_of_a_part_has_its_two_lines_whatever_key_and_type_are(
-    key: RowKey, declared: str | None, guessed: str | None
-) -> None:
-    first, _, rest = head_of(upload_name(key), media_type(declared, guessed)).partition(b"\r\n")
+@given(KEY, TEXT | st.none())
+def test_header_of_a_part_has_its_two_lines_whatever_key_and_type_are(key: DocumentKey, declared: str | None) -> None:
+    name = upload_name(key, "attempt")
+    first, _, rest = head_of(name, media_type(declared, key.object)).partition(b"\r\n")
     assert first == b"--b"
     assert rest.isascii()
     assert rest.count(b"\n") == rest.count(b"\r") == 3
     headers = BytesHeaderParser().parsebytes(rest)
     assert headers.keys() == ["Content-Disposition", "Content-Type"]
-    assert headers.get_param("filename", header="Content-Disposition") == upload_name(key)
+    assert headers.get_param("filename", header="Content-Disposition") == name
     assert headers["Content-Type"].count("/") == 1
 
 
 @given(KEY)
-def test_name_that_is_sent_is_short_and_carries_its_token(key: RowKey) -> None:
-    name = upload_name(key)
+def test_name_that_is_sent_is_short_and_carries_a_token(key: DocumentKey) -> None:
+    name = upload_name(key, "attempt")
     assert len(name) <= 40 + 1 + 16 + 11
-    assert token_of(key) in name
+    assert (token_of(name) or "-") in name
 
 
 @given(
     IN_UNICODE,
     IN_UNICODE,
+    IN_UNICODE,
     st.dictionaries(st.sampled_from(["node_id", "node_type"]), IN_UNICODE),
-    st.integers(300, 1024),
+    st.integers(400, 1024),
 )
 def test_results_stay_in_their_folder_under_a_key_that_can_be_shown(
-    object_key: str, version: str, node: dict[str, str], limit_bytes: int
+    object_key: str, version: str, job_id: str, node: dict[str, str], limit_bytes: int
 ) -> None:
-    path = result_key(RowKey(f"s3://bucket/{object_key}", version), node, limit_bytes)
+    path = result_key(DocumentKey(f"s3://bucket/{object_key}", version), job_id, node, limit_bytes)
     assert len(path.encode()) <= limit_bytes
     assert path.isprintable()
     assert not {".", ".."} & set(path.split("/"))
@@ -123,17 +133,19 @@ def test_metadata_of_a_result_are_headers_that_s3_takes(entry: dict[str, str]) -
 
 @given(TEXT | LONG)
 def test_remote_text_is_short_on_one_line_and_can_be_shown(text: str) -> None:
-    assert len(shorten(text)) <= REMOTE_TEXT_LIMIT
-    assert shorten(text).isprintable()
+    assert len(truncate(text)) <= REMOTE_TEXT_LIMIT
+    assert truncate(text).isprintable()
 
 
-@given(st.lists(JOB, max_size=4), st.sampled_from(TIMES) | TEXT)
-def test_list_of_any_jobs_is_a_baseline(answers: list[Any], created_at: str) -> None:
+@given(st.lists(JOB, max_size=4), st.sampled_from(TIMES) | TEXT, st.sampled_from(TIMES) | TEXT)
+def test_any_list_of_jobs_can_be_searched(answers: list[Any], created_at: str, first_look_at: str) -> None:
     jobs = [job for each in answers if (job := job_from({**each, "created_at": created_at}))]
-    baseline = Baseline.of(jobs, limit=1)
-    for job in jobs:
-        assert baseline.is_new(job) in {True, False}
-        assert job.created() is None or re.fullmatch(r"\d{4}-.{21}Z", iso(job.created() or datetime.now(UTC)))
+    sent = SentDocument(DocumentKey("s3://b/k", "v"), "a-0123456789abcdef.pdf")
+    attempt = Attempt(id="a", documents=(sent,), started_at="", first_look_at=first_look_at)
+    found = candidates(jobs, attempt, ())
+    assert len(found) <= len(jobs)
+    assert match(found, attempt, lambda _: FileStatus(), may_infer=False) is None
+    assert all(job.created() is None or re.fullmatch(r"\d{4}-.{21}Z", iso(job.created() or FIRST)) for job in jobs)
 
 
 @given(
@@ -146,8 +158,14 @@ def test_wait_is_a_second_to_a_quarter_of_an_hour_whatever_is_asked_for(headers:
 
 @given(st.integers(300, 499), JSON.map(json.dumps).map(str.encode) | st.binary(max_size=300))
 def test_reason_of_a_refusal_can_be_shown_whatever_the_answer_is(status: int, content: bytes) -> None:
-    assert reason_of(content).isprintable()
-    assert str(refusal_of(status, {}, content)).isprintable()
+    assert error_message(content).isprintable()
+    assert str(error_for_status(status, {}, content)).isprintable()
+
+
+def attributes_of(job: Job) -> dict[str, Any]:
+    key = DocumentKey("s3://bucket/key", "1")
+    update = DocumentUpdate(key=key, to=Status.SCHEDULED, job=job)
+    return present(update_attributes(update, attempt_id="a", workflow_id="w", now="2026"))
 
 
 @given(JOB | JSON)
@@ -155,7 +173,7 @@ def test_any_job_can_be_written_down_or_is_none(answer: Any) -> None:
     job = job_from(json.loads(json.dumps(answer)))
     if job is None:
         return
-    item = job_attributes(job, RowKey("s3://bucket/key", "1"), alone=True)
+    item = attributes_of(job)
     written = json.dumps(serialize(item), ensure_ascii=False)
     assert json.loads(written)
     assert len(written.encode()) < 100_000
@@ -166,7 +184,7 @@ def test_list_that_no_item_has_room_for_is_cut() -> None:
     nodes = [{"file_id": "x" * 1_000, "node_id": str(number)} for number in range(900)]
     job = job_from({"id": "1", "input_file_ids": ["x" * 1_000] * 900, "output_node_files": nodes})
     assert job is not None
-    item = job_attributes(job, RowKey("s3://bucket/key", "1"), alone=True)
+    item = attributes_of(job)
     assert 30 < len(item["output_node_files"]) < 40
     assert item["output_node_files"][0] == nodes[0]
     assert 30 < len(item["input_file_ids"]) < 40
@@ -176,11 +194,11 @@ def test_list_that_no_item_has_room_for_is_cut() -> None:
 def test_event_names_nothing_that_the_ledger_could_not_hold(key: str, version: str, size: Any) -> None:
     s3_object = {"key": key, "version-id": version, "etag": version[:40], "size": size, "sequencer": version[:9]}
     event = {"source": "aws.s3", "detail-type": "Object Created"}
-    notice = Notice.of({**event, "detail": {"bucket": {"name": "bucket"}, "object": s3_object}})
+    notice = ParsedEvent.of({**event, "detail": {"bucket": {"name": "bucket"}, "object": s3_object}})
     assert len(notice.versions) + len(notice.skipped) + len(notice.unreadable) == 1
     for each in notice.versions:
-        assert len(each.row_key.object.encode()) <= 2_048
-        assert 0 < len(each.row_key.version.encode()) <= 1_024
+        assert len(each.document_key.object.encode()) <= 2_048
+        assert 0 < len(each.document_key.version.encode()) <= 1_024
     assert all(text.isprintable() for text in notice.skipped + notice.unreadable)
 
 
@@ -188,7 +206,7 @@ def test_event_names_nothing_that_the_ledger_could_not_hold(key: str, version: s
 def test_log_has_one_line_of_plain_letters_for_each_message(key: str, reason: str) -> None:
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.setFormatter(handlers.logger.registered_formatter)
+    handler.setFormatter(bootstrap.logger.registered_formatter)
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "registered", None, None)
     record.__dict__.update(object_key=key, reason=reason)
     handler.emit(record)

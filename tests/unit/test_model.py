@@ -1,31 +1,32 @@
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_trigger.clock import iso, parse_time
-from workflow_trigger.items import workflow_from_item
-from workflow_trigger.job import Baseline, Job
-from workflow_trigger.model import FINAL, RUNNING, TRANSITIONS, Status, sources_of
-from workflow_trigger.objects import RowKey, is_later, token_of, upload_name
+from workflow_trigger.adapters.dynamodb.mapping import deserialize, item_from_record, record_from_item, serialize
+from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.document import DocumentKey, is_later, upload_name
+from workflow_trigger.domain.matching import token_of
+from workflow_trigger.domain.model import (
+    FINAL,
+    RUNNING,
+    TRANSITIONS,
+    Attempt,
+    Doubt,
+    EndedDocument,
+    EndedJob,
+    Phase,
+    Poller,
+    SentDocument,
+    Status,
+    Workflow,
+    sources_of,
+)
 
 FIRST = datetime(1970, 1, 1)  # noqa: DTZ001  hypothesis adds the zone
-
-
-def job(job_id: str, created_at: str | None = None, status: str = "COMPLETED") -> Job:
-    return Job(
-        id=job_id,
-        workflow_id="w",
-        workflow_name=None,
-        status=status,
-        created_at=created_at,
-        runtime=None,
-        job_type=None,
-        input_file_ids=None,
-        output_node_files=None,
-    )
 
 
 @pytest.mark.parametrize(
@@ -59,18 +60,19 @@ def test_sequencers_are_compared_padded_on_the_right(sequencer: str | None, than
     ],
 )
 def test_upload_name_is_a_short_ascii_name_with_a_token(key: str, pattern: str) -> None:
-    assert re.fullmatch(pattern, upload_name(RowKey(f"s3://bucket/{key}", "v1")))
+    assert re.fullmatch(pattern, upload_name(DocumentKey(f"s3://bucket/{key}", "v1"), "attempt"))
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=40))
 def test_any_key_gives_a_name_that_is_fit_for_a_header(key: str, version: str) -> None:
-    name = upload_name(RowKey(f"s3://bucket/{key}", version))
+    name = upload_name(DocumentKey(f"s3://bucket/{key}", version), "attempt")
     assert re.fullmatch(r"[A-Za-z0-9-]{1,57}(\.[A-Za-z0-9]{1,10})?", name)
-    assert token_of(RowKey(f"s3://bucket/{key}", version)) in name
+    assert token_of(name)
 
 
-def test_versions_of_one_key_have_different_tokens() -> None:
-    assert token_of(RowKey("s3://b/k", "1")) != token_of(RowKey("s3://b/k", "2"))
+def test_versions_and_attempts_have_names_of_their_own() -> None:
+    names = {upload_name(DocumentKey("s3://b/k", version), attempt) for version in "12" for attempt in "ab"}
+    assert len({token_of(name) for name in names}) == 4
 
 
 def test_every_status_has_transitions_and_only_reopening_leaves_a_final_one() -> None:
@@ -99,21 +101,96 @@ def test_times_sort_as_text(moments: list[datetime]) -> None:
     assert (iso(moments[0]) < iso(moments[1])) == (moments[0] < moments[1])
 
 
-def test_job_that_is_older_than_what_the_baseline_kept_is_not_new() -> None:
-    jobs = [job(f"j{number:02}", f"2026-01-01T00:{number:02}:00Z") for number in range(40)]
-    baseline = Baseline.of(jobs, limit=20)
-    assert not any(baseline.is_new(each) for each in jobs)
-    assert baseline.is_new(job("j99", "2026-01-01T01:00:00"))
-    assert baseline.is_new(job("unknown age", None))
+# -- items of the earlier release --------------------------------------------------------------------------------------
+
+COMMITTED = {
+    "workflow_id": "w",
+    "phase": "committed",
+    "revision": "r",
+    "attempt_id": "a",
+    "rows": [{"object": "s3://b/k", "version": "v"}],
+    "baseline": ["j1", "j2"],
+    "baseline_newest": "2026-01-01T00:00:00.000000Z",
+    "started_at": "2026-01-01T00:10:00.000000Z",
+    "committed_at": "2026-01-01T00:10:01.000000Z",
+    "lease_ends_at": "2026-01-01T00:11:01.000000Z",
+    "lost_rows": [{"object": "s3://b/lost", "version": "v"}],
+    "not_before": "2026-01-01T00:20:00.000000Z",
+    "accepted_count": 7,
+    "setbacks": 2,
+    "refusals": 1,
+    "last_error": {"type": "OutcomeUnknown", "message": "HTTP 500", "at": "2026"},
+}
 
 
-def test_baseline_keeps_an_active_job_however_old_it_is() -> None:
-    jobs = [job("old", "2020-01-01T00:00:00Z", "IN_PROGRESS")]
-    jobs += [job(f"j{number}", f"2026-01-01T00:{number:02}:00Z") for number in range(30)]
-    assert "old" in Baseline.of(jobs, limit=5).ids
+def test_committed_workflow_of_the_earlier_release_is_an_unsettled_attempt() -> None:
+    workflow = record_from_item(COMMITTED)
+    assert isinstance(workflow, Workflow)
+    assert workflow.attempt is not None
+    assert workflow.attempt.documents == (SentDocument(DocumentKey("s3://b/k", "v"), None),)
+    assert workflow.attempt.first_look_at == COMMITTED["baseline_newest"]
+    assert workflow.attempt.settle_after == COMMITTED["lease_ends_at"]
+    assert workflow.known_job_ids == ("j1", "j2")
+    assert (workflow.paused_until, workflow.consecutive_failures) == (COMMITTED["not_before"], 2)
+    assert (workflow.accepted_count, workflow.consecutive_refusals) == (7, 1)
 
 
-def test_lost_rows_of_an_item_of_the_earlier_release_are_known() -> None:
-    item = {"workflow_id": "w", "rows": [{"object": "s3://b/k", "version": "v"}], "unsettled": True}
-    assert workflow_from_item(item).lost_rows == (RowKey("s3://b/k", "v"),)
-    assert workflow_from_item({**item, "unsettled": False}).lost_rows == ()
+def test_foreign_job_that_the_earlier_release_followed_leaves_the_workflow_idle() -> None:
+    workflow = record_from_item({"workflow_id": "w", "phase": "running", "rows": [], "job_id": "foreign"})
+    assert workflow == Workflow(workflow_id="w")
+
+
+def test_idle_workflow_of_the_earlier_release_holds_nothing_of_its_last_attempt() -> None:
+    workflow = record_from_item({**COMMITTED, "phase": "idle", "job_id": None})
+    assert isinstance(workflow, Workflow)
+    assert workflow.attempt is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Workflow(workflow_id="w"),
+        Workflow(
+            workflow_id="w",
+            phase=Phase.RUNNING,
+            revision="r",
+            attempt=Attempt(
+                id="a",
+                documents=(SentDocument(DocumentKey("s3://b/k", "v"), "k-0123456789abcdef.pdf"),),
+                started_at="2026",
+                first_look_at="2026",
+                rounds=2,
+            ),
+            job_id="j",
+            job_status="SCHEDULED",
+            doubt=Doubt("JobVanished", "2026"),
+            known_job_ids=("j0",),
+            unanswered=("k-0123456789abcdef.pdf",),
+            let_go_at="2026",
+        ),
+        EndedJob(
+            job_id="j",
+            workflow_id="w",
+            attempt_id="a",
+            documents=(EndedDocument(DocumentKey("s3://b/k", "v"), {"type": "JobFailed", "message": "m"}),),
+            ended_at="2026",
+            is_solo=False,
+            retry_at="2026",
+        ),
+        Poller(owner="o", began_at="2026", lease_ends_at="2026", paused_until="2026"),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_records_survive_the_way_to_their_items_and_back(record: Any) -> None:
+    assert record_from_item(deserialize(serialize(item_from_record(record)))) == record
+
+
+@given(
+    st.recursive(
+        st.text() | st.booleans() | st.integers(-(10**15), 10**15) | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1), inner, max_size=3),
+        max_leaves=10,
+    )
+)
+def test_values_survive_the_way_to_dynamodb_and_back(value: Any) -> None:
+    assert deserialize(serialize({"value": value})) == {"value": value}

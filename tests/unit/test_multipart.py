@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from python_multipart.multipart import MultipartParser
 
-from workflow_trigger.multipart import Encoder, Part, media_type
+from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 
 
 def part(name: str, content: bytes, content_type: str = "application/pdf", chunk: int = 3) -> Part:
@@ -63,20 +63,3 @@ def test_a_name_that_could_break_a_header_is_refused(name: str) -> None:
 def test_a_type_that_could_break_a_header_is_refused() -> None:
     with pytest.raises(ValueError, match="media type"):
         part("a", b"", "text/plain\r\nX: 1")
-
-
-@pytest.mark.parametrize(
-    ("declared", "guessed", "chosen"),
-    [
-        ("application/pdf", "text/plain", "application/pdf"),
-        ("text/html; charset=utf-8", None, "text/html"),
-        ("binary/octet-stream", "application/pdf", "application/pdf"),
-        ("text/plain\r\nX: 1", "application/pdf", "application/pdf"),
-        ("nonsense", None, "application/octet-stream"),
-        (None, None, "application/octet-stream"),
-    ],
-)
-def test_the_declared_type_counts_unless_it_says_nothing(
-    declared: str | None, guessed: str | None, chosen: str
-) -> None:
-    assert media_type(declared, guessed) == chosen

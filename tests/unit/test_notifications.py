@@ -4,19 +4,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import load_event
-from workflow_trigger.notifications import Notice
+from workflow_trigger.adapters.s3_events import ParsedEvent
 
 
-def notice_of(name: str) -> Notice:
+def notice_of(name: str) -> ParsedEvent:
     event = load_event(name)
     if name.startswith("sqs"):
-        notices = [Notice.of_message(record["body"]) for record in event["Records"]]
-        return Notice(
+        notices = [ParsedEvent.of_message(record["body"]) for record in event["Records"]]
+        return ParsedEvent(
             versions=[version for notice in notices for version in notice.versions],
             skipped=[reason for notice in notices for reason in notice.skipped],
             unreadable=[reason for notice in notices for reason in notice.unreadable],
         )
-    return Notice.of(event)
+    return ParsedEvent.of(event)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,6 @@ def test_key_is_decoded_as_its_envelope_needs(name: str, keys: list[str]) -> Non
     ("name", "reason"),
     [
         ("s3-test-event", "test event"),
-        ("s3-folder", "a folder"),
         ("s3-removed", "not a creation"),
         ("eventbridge-deleted", "not a creation"),
         ("sqs-test-event", "test event"),
@@ -94,33 +93,33 @@ def test_s3_record_gives_every_field() -> None:
     assert version.size_bytes == 2553
     assert version.sequencer
     assert version.uploaded_at == "2026-02-03T09:14:27.315Z"
-    assert version.row_key == ("s3://example-uploads/versioned/sample.pdf", "3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY")
+    assert version.document_key == ("s3://example-uploads/versioned/sample.pdf", "3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY")
 
 
 @pytest.mark.parametrize("version_id", [None, "", "null"])
 def test_without_a_version_id_the_etag_is_the_version(version_id: str | None) -> None:
     event = load_event("s3-put")
     event["Records"][0]["s3"]["object"]["versionId"] = version_id
-    (version,) = Notice.of(event).versions
-    assert version.row_key.version == "09e8a31852e1dfb9a780d0ccf1ab79b4"
+    (version,) = ParsedEvent.of(event).versions
+    assert version.document_key.version == "09e8a31852e1dfb9a780d0ccf1ab79b4"
 
 
 def test_key_that_ends_in_a_slash_but_has_bytes_is_an_object() -> None:
     event = load_event("s3-folder")
     event["Records"][0]["s3"]["object"]["size"] = 1
-    assert [version.key for version in Notice.of(event).versions] == ["folder/"]
+    assert [version.key for version in ParsedEvent.of(event).versions] == ["folder/"]
 
 
 def test_envelopes_have_a_limit() -> None:
     body: Any = load_event("s3-put")
     for _ in range(10):
         body = {"Type": "Notification", "Message": json.dumps(body)}
-    assert Notice.of(body).unreadable == ["too many envelopes"]
+    assert ParsedEvent.of(body).unreadable == ["too many envelopes"]
 
 
 def test_key_of_1024_bytes_is_read_and_a_longer_one_is_named() -> None:
     event = load_event("eventbridge-put")
     event["detail"]["object"]["key"] = "é" * 512
-    assert Notice.of(event).versions[0].key == "é" * 512
+    assert ParsedEvent.of(event).versions[0].key == "é" * 512
     event["detail"]["object"]["key"] = "é" * 513
-    assert Notice.of(event).unreadable == ["the object key is longer than 1,024 bytes"]
+    assert ParsedEvent.of(event).unreadable == ["the object key is longer than 1,024 bytes"]

@@ -18,8 +18,8 @@ from ops.find import Findings, Version
 from ops.retry import Choice, moment_before_now
 from ops.stack import split_url
 from ops.status import StackState, WorkflowState
-from workflow_trigger import errors
-from workflow_trigger.model import FINAL, Status
+from workflow_trigger.domain import errors
+from workflow_trigger.domain.model import FINAL, Status
 
 NOW = "2026-05-05T12:00:00.000000Z"
 
@@ -34,9 +34,15 @@ def stored_types() -> set[str]:
         if inspect.isclass(value) and issubclass(value, errors.SourceError | errors.PlatformError)
     }
     named: set[str] = set()
-    for path in Path(workflow_trigger.__file__).parent.glob("*.py"):
-        named |= set(re.findall(r'"type": "(\w+)"', path.read_text()))
-        named |= set(re.findall(r'_(?:error|doubt)\((?:workflow, \w+, )?"(\w+)"', path.read_text()))
+    for path in Path(workflow_trigger.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        named |= set(re.findall(r'"type": "(\w+)"', text))
+        named |= set(re.findall(r'_ended\(Status\.\w+, "(\w+)"', text))
+        named |= (
+            set(re.findall(r'"type": kind if kind == "(\w+)" else "(\w+)"', text)[0])
+            if "kind if kind" in text
+            else set()
+        )
     return (classes - NEVER_STORED) | named
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from workflow_trigger import errors
-from workflow_trigger.platform_answers import job_from, refusal_of, retry_after_seconds
+from workflow_trigger.adapters.unstructured.responses import error_for_status, job_from, retry_after_seconds
+from workflow_trigger.domain import errors
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ from workflow_trigger.platform_answers import job_from, refusal_of, retry_after_
     ],
 )
 def test_status_tells_what_happened(status: int, kind: type[Exception]) -> None:
-    assert type(refusal_of(status, {}, b"")) is kind
+    assert type(error_for_status(status, {}, b"")) is kind
 
 
 @pytest.mark.parametrize("status", [200, 202, 408, 499, 500, 502, 503, 504])
 def test_these_statuses_alone_tell_nothing(status: int) -> None:
-    assert refusal_of(status, {}, b"") is None
+    assert error_for_status(status, {}, b"") is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_these_statuses_alone_tell_nothing(status: int) -> None:
     ],
 )
 def test_reason_is_short_and_for_people(body: bytes, text: str) -> None:
-    assert str(refusal_of(413, {}, body)) == text
+    assert str(error_for_status(413, {}, body)) == text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from workflow_trigger.errors import SettingsError
+from workflow_trigger.domain.errors import SettingsError
 from workflow_trigger.settings import Settings, api_root
 
 GOOD = {

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from workflow_trigger.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable
-from workflow_trigger.objects import ObjectVersion
-from workflow_trigger.source import Source
+from workflow_trigger.adapters.s3_reader import ObjectReader
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable
 
 CONTENT = bytes(range(256)) * 8_192  # two chunks
 
@@ -58,7 +58,7 @@ def version(version_id: str | None = None) -> ObjectVersion:
 
 
 def read(s3: S3, version_id: str | None = None) -> bytes:
-    opened = Source(s3).open(version(version_id))  # type: ignore[arg-type]
+    opened = ObjectReader(s3).open(version(version_id))  # type: ignore[arg-type]
     assert opened.length_bytes == len(CONTENT)
     assert opened.content_type == "application/pdf"
     return b"".join(opened.chunks())
@@ -109,4 +109,4 @@ def test_what_s3_says_is_told_apart(code: str, error: type[Exception]) -> None:
             raise ClientError({"Error": {"Code": code, "Message": ""}}, "GetObject")
 
     with pytest.raises(error):
-        Source(Refusing()).open(version())  # type: ignore[arg-type]
+        ObjectReader(Refusing()).open(version())  # type: ignore[arg-type]

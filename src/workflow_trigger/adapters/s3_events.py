@@ -1,0 +1,183 @@
+"""S3 notifications, EventBridge events, and either inside SQS, or inside SNS inside SQS, as object versions.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import unquote_plus
+
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.errors import UnreadableEvent
+
+_ENVELOPES_LIMIT = 4
+_LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
+
+
+@dataclass(slots=True)
+class ParsedEvent:
+    """What an event says: object versions to register, what needs no work, and why something could not be read.
+
+    Each list is in the order of the event, so that one bad record never costs its neighbours.
+    """
+
+    versions: list[ObjectVersion] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, event: object) -> Self:
+        """Read an event, through whatever envelopes it is in (but SQS, whose messages fail one by one)."""
+        event_read = cls()
+        event_read._read(event, depth=0)
+        return event_read
+
+    @classmethod
+    def of_message(cls, body: object) -> Self:
+        """Read the body of an SQS message."""
+        event_read = cls()
+        event_read._read_text(body, depth=0)
+        return event_read
+
+    def _read_text(self, text: object, depth: int) -> None:
+        try:
+            if not isinstance(text, str):
+                raise ValueError("no text")
+            event = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self.unreadable.append(f"the body is not JSON: {_safe_for_log(error)}")
+            return
+        self._read(event, depth + 1)
+
+    def _read(self, event: object, depth: int) -> None:
+        match event:
+            case _ if depth > _ENVELOPES_LIMIT:
+                self.unreadable.append("too many envelopes")
+            case {"Event": "s3:TestEvent"}:
+                self.skipped.append("S3's test event")
+            case {"Records": list(records)}:
+                for record in records:
+                    self._parse_record(_from_s3_record, record)
+            case {"detail-type": str(kind), "source": "aws.s3", "detail": detail}:
+                if kind == "Object Created":
+                    self._parse_record(_from_eventbridge, {"detail": detail, "time": event.get("time")})  # type: ignore[attr-defined]
+                else:
+                    self.skipped.append(f"not a creation: {_safe_for_log(kind)}")
+            case {"Type": "Notification", "Message": message}:
+                self._read_text(message, depth)
+            case _:
+                self.unreadable.append("neither an S3 notification nor an EventBridge event of S3")
+
+    def _parse_record(self, read: Any, record: object) -> None:
+        try:
+            found = read(record)
+        except UnreadableEvent as error:
+            self.unreadable.append(str(error))
+            return
+        if isinstance(found, ObjectVersion):
+            self.versions.append(found)
+        else:
+            self.skipped.append(found)
+
+
+def _from_s3_record(record: object) -> ObjectVersion | str:
+    name = _text(_require(record, "eventName"), "eventName")
+    if not name.removeprefix("s3:").startswith("ObjectCreated:"):
+        return f"not a creation: {_safe_for_log(name)}"
+    s3_object = _require(record, "s3", "object")
+    return _version(
+        bucket=_require(record, "s3", "bucket", "name"),
+        # Form-encoded here, and raw in EventBridge's events.
+        key=unquote_plus(_text(_require(s3_object, "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)),
+        version_id=_optional(s3_object, "versionId"),
+        etag=_optional(s3_object, "eTag"),
+        size=_optional(s3_object, "size"),
+        sequencer=_optional(s3_object, "sequencer"),
+        uploaded_at=_optional(record, "eventTime"),
+    )
+
+
+def _from_eventbridge(event: object) -> ObjectVersion | str:
+    s3_object = _require(event, "detail", "object")
+    return _version(
+        bucket=_require(event, "detail", "bucket", "name"),
+        key=_require(s3_object, "key"),
+        version_id=_optional(s3_object, "version-id"),
+        etag=_optional(s3_object, "etag"),
+        size=_optional(s3_object, "size"),
+        sequencer=_optional(s3_object, "sequencer"),
+        uploaded_at=_optional(event, "time"),
+    )
+
+
+def _version(
+    *,
+    bucket: object,
+    key: object,
+    version_id: object,
+    etag: object,
+    size: object,
+    sequencer: object,
+    uploaded_at: object,
+) -> ObjectVersion | str:
+    key = _text(key, "the object key")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63):
+        raise UnreadableEvent("size is not a number of bytes")
+    version = ObjectVersion(
+        bucket=_text(bucket, "bucket name", limit_bytes=255),
+        key=key,
+        version_id=_absent_if(version_id, "null", "version id"),
+        etag=_absent_if(etag, '""', "etag", strip='"'),
+        size_bytes=size,
+        sequencer=_absent_if(sequencer, "", "sequencer"),
+        uploaded_at=_absent_if(uploaded_at, "", "event time"),
+    )
+    if not version.version_id and not version.etag:
+        raise UnreadableEvent(
+            f"{_safe_for_log(version.document_key.object)}: neither a version id nor an etag says which object is meant"
+        )
+    return version
+
+
+# -- event fields, read with distrust ----------------------------------------------------------------------------------
+
+
+def _require(value: object, *names: str) -> object:
+    for name in names:
+        if not isinstance(value, Mapping) or name not in value:
+            raise UnreadableEvent(f"the record has no {name}")
+        value = value[name]
+    return value
+
+
+def _optional(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def _text(value: object, name: str, limit_bytes: int = _LIMIT_BYTES) -> str:
+    if not isinstance(value, str) or not value:
+        raise UnreadableEvent(f"{name} is not a text")
+    try:
+        size_bytes = len(value.encode())
+    except UnicodeEncodeError:
+        raise UnreadableEvent(f"{name} is not Unicode") from None
+    if size_bytes > limit_bytes:
+        raise UnreadableEvent(f"{name} is longer than {limit_bytes:,} bytes")
+    return value
+
+
+def _absent_if(value: object, nothing: str, name: str, strip: str = "") -> str | None:
+    if value is None or value in ("", nothing):
+        return None
+    text = _text(value, name).strip(strip)
+    if not text.isprintable():
+        raise UnreadableEvent(f"{name} has characters that cannot be shown")
+    return text or None
+
+
+def _safe_for_log(value: object) -> str:
+    """A remote text as it may be logged: escaped, and short."""
+    return ascii(str(value))[1:-1][:200]

@@ -1,0 +1,168 @@
+"""The bucket for the outputs of completed jobs; memory does not depend on their size."""
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.errors import ResultsRefused
+from workflow_trigger.domain.model import Document
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+type Entry = dict[str, Any]
+
+LEFT_OUT = "more outputs than a row has room for"
+
+_PART_BYTES = 5 * 1024 * 1024  # the smallest that S3 allows; a smaller output is put in one piece
+_KEY_LIMIT_BYTES = 1_024
+_ROOM_BYTES = 64_000  # in a row: 25 of them have to go into the 4 MB of a transaction
+_NAME_LIMIT_BYTES = 150
+_METADATA_LIMIT_BYTES = 300
+
+
+class OutputState(StrEnum):
+    """What stands in the way of an output, as its entry in the row names it."""
+
+    ABSENT = "absent"  # the platform does not have it (yet)
+    DELAYED = "delayed"  # the platform does not deliver it
+    REFUSED = "refused"  # the bucket does not take it
+
+
+class ResultsBucket:
+    """Outputs are stored as `prefix/<object key>/<version>/<job id>/<node type>-<node id>.json`."""
+
+    def __init__(self, client: "S3Client", *, bucket: str, prefix: str, kms_key_arn: str | None = None) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn} if kms_key_arn else {}
+        self._headers: dict[str, Any] = {"ContentType": "application/json", **encryption}
+
+    def place(self, key: DocumentKey, job_id: str, node: Mapping[str, str]) -> Entry:
+        """Where an output belongs. The job is part of it, so that a slow copy of an old run replaces nothing newer."""
+        name = result_key(key, job_id, node, _KEY_LIMIT_BYTES - len(self._prefix.encode()))
+        return {"bucket": self._bucket, "key": self._prefix + name}
+
+    def put(self, place: Mapping[str, str], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
+        """Store an output. Checksums go along, which a bucket with object lock demands.
+
+        Raises:
+            ResultsRefused: the bucket does not take it.
+        """
+        try:
+            self._put({"Bucket": place["bucket"], "Key": place["key"]}, chunks, metadata(described_by))
+        except (ClientError, BotoCoreError) as error:
+            raise ResultsRefused(f"Results cannot be stored in {place['bucket']}: {error}") from error
+
+    def _put(self, target: dict[str, Any], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
+        parts = _regrouped(chunks)
+        first = next(parts, b"")
+        described = {**self._headers, "Metadata": described_by}
+        if len(first) < _PART_BYTES:
+            self._client.put_object(**target, **described, Body=first, ChecksumCRC32=_checksum(first))
+            return
+        begun = self._client.create_multipart_upload(**target, **described, ChecksumAlgorithm="CRC32")
+        target = {**target, "UploadId": begun["UploadId"]}
+        try:
+            done = [self._put_part(target, number, part) for number, part in enumerate(_chain(first, parts), start=1)]
+            self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
+        except BaseException:
+            self._client.abort_multipart_upload(**target)
+            raise
+
+    def _put_part(self, target: Mapping[str, Any], number: int, part: bytes) -> Any:
+        checksum = _checksum(part)
+        answer = self._client.upload_part(**target, PartNumber=number, Body=part, ChecksumCRC32=checksum)
+        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
+
+
+def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) -> Iterator[tuple[Entry, Entry | None]]:
+    """The outputs of a document's file, and where each belongs; None for the first for which its row has no room.
+
+    They are those of the nodes that the file went through; without any knowledge of nodes, the file by itself.
+    """
+    several_files = len({node["file_id"] for node in document.output_node_files if node.get("file_id")}) > 1
+    own = [node for node in document.output_node_files if document.input_file_id in {None, node.get("file_id")}]
+    nodes: Iterable[Mapping[str, str]] = [node for node in own if node.get("file_id")]
+    if not own and document.input_file_id:
+        nodes = [{"file_id": document.input_file_id}]
+    room_bytes = _ROOM_BYTES
+    for node in nodes:
+        entry = {name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node}
+        named = node if several_files else {**node, "file_id": ""}
+        place = {**entry, **(bucket.place(document.key, job_id, named) if bucket else {})}
+        room_bytes -= len(json.dumps(place))
+        yield entry, place if room_bytes >= 0 else None
+
+
+def identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """What tells the outputs of a document apart."""
+    return node.get("file_id"), node.get("node_id")
+
+
+def metadata(entry: Mapping[str, str]) -> dict[str, str]:
+    """What an output is, for whoever finds it in the bucket: as headers, of which S3 takes 2 KB."""
+    return {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
+
+
+def _quoted(text: str) -> str:
+    while len(quote(text)) > _METADATA_LIMIT_BYTES:
+        text = text[:-1]  # by characters: half of one could not be read again
+    return quote(text)
+
+
+def result_key(key: DocumentKey, job_id: str, node: Mapping[str, str], limit_bytes: int) -> str:
+    """Where an output belongs, below the prefix. An object key that leaves no room is replaced by its digest."""
+    object_key = key.object.removeprefix("s3://").partition("/")[2]
+    name = "-".join(filter(None, (node.get("node_type"), node.get("node_id"), node.get("file_id")))) or "output"
+    file_name = _within(_harmless(name).replace("/", "-"), _NAME_LIMIT_BYTES) + ".json"
+    run = _within(_harmless(job_id).replace("/", "-"), _NAME_LIMIT_BYTES)
+    path = f"{_harmless(object_key)}/{_harmless(key.version)}/{run}/{file_name}"
+    if len(path.encode()) <= limit_bytes:
+        return path
+    return f"{hashlib.sha256('\n'.join(key).encode()).hexdigest()[:16]}/{run}/{file_name}"
+
+
+def _within(name: str, limit_bytes: int) -> str:
+    """A name, cut where it is too long, and then told from others that begin alike."""
+    if len(name.encode()) <= limit_bytes:
+        return name
+    digest = "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+    return name.encode()[: limit_bytes - len(digest)].decode("utf-8", "ignore") + digest
+
+
+def _harmless(text: str) -> str:
+    """Without control and formatting characters, and without segments that mean another folder."""
+    text = "".join(character if character.isprintable() else quote(character) for character in text)
+    return re.sub(r"(^|/)(\.{1,2})(?=/|$)", lambda found: found[1] + found[2].replace(".", "%2E"), text)
+
+
+def _checksum(content: bytes) -> str:
+    return base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
+
+
+def _regrouped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of the size that S3 wants, the last one smaller."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= _PART_BYTES:
+            yield bytes(buffer[:_PART_BYTES])
+            del buffer[:_PART_BYTES]
+    if buffer:
+        yield bytes(buffer)
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

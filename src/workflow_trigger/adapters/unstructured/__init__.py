@@ -1,0 +1,1 @@
+"""The Unstructured platform, by its HTTP API."""

@@ -1,0 +1,95 @@
+"""The platform's API key: in Secrets Manager and in memory, nowhere else."""
+
+import json
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workflow_trigger.domain.errors import KeyNotSet, Misconfigured, NotSent
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+_SHORTEST_SECRET = 8
+_DENIED = {"AccessDenied", "AccessDeniedException", "DecryptionFailure", "InvalidRequestException"}
+
+
+class ApiKey:
+    """Read when first needed, kept while the function lives, read again when the platform does not accept it."""
+
+    def __init__(self, client: "SecretsManagerClient", secret_arn: str) -> None:
+        self._client = client
+        self._secret_arn = secret_arn
+        self._value: str | None = None
+        self._used: frozenset[bytes] = frozenset()
+
+    def value(self) -> str:
+        """The key.
+
+        Raises:
+            KeyNotSet: the secret is empty, or holds what cannot be a key.
+            Misconfigured: the function may not read it. NotSent: Secrets Manager did not answer.
+        """
+        value = self._value or self._read()  # another thread may invalidate it at any moment
+        self._value = value
+        return value
+
+    def redact(self, content: bytes) -> bytes:
+        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now.
+
+        What is shorter than a word is no secret, and would be found in any answer.
+        """
+        for key in self._used:
+            content = content.replace(key, b"***")
+        return content
+
+    def redact_text(self, text: str) -> str:
+        """The same of a text."""
+        for key in self._used:
+            text = text.replace(key.decode(), "***")
+        return text
+
+    def invalidate(self) -> None:
+        """Read it anew the next time: it may have been rotated."""
+        self._value = None
+
+    def _read(self) -> str:
+        try:
+            text = self._client.get_secret_value(SecretId=self._secret_arn).get("SecretString", "")
+        except self._client.exceptions.ResourceNotFoundException:
+            text = ""
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            kind = Misconfigured if code in _DENIED else NotSent
+            raise kind(f"The API key could not be read from {self._secret_arn}: {code}") from error
+        except BotoCoreError as error:
+            raise NotSent(f"Secrets Manager did not answer: {type(error).__name__}") from error
+        key = key_in(text)
+        if not key:
+            raise KeyNotSet(
+                "No usable API key is set. Set it with: aws secretsmanager put-secret-value"
+                f"{_region(self._secret_arn)} --secret-id {self._secret_arn} --secret-string YOUR_KEY"
+            )
+        if len(key) >= _SHORTEST_SECRET:
+            self._used |= {key.encode()}
+        return key
+
+
+def key_in(secret: str) -> str:
+    """The key in a secret's text: the text itself, or the one field of a JSON object; '' where it can be neither."""
+    text = secret.strip()
+    if text.startswith("{"):
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            return ""
+        values = list(fields.values())
+        text = values[0].strip() if len(values) == 1 and isinstance(values[0], str) else ""
+    usable = text.isascii() and text.isprintable() and " " not in text
+    return text if usable else ""
+
+
+def _region(arn: str) -> str:
+    """The option of the command line that names the region of an ARN."""
+    parts = arn.split(":")
+    return f" --region {parts[3]}" if len(parts) > 3 else ""

@@ -1,0 +1,384 @@
+"""The vendor's HTTP API: every call ends in an answer, or in an error that says what happened remotely.
+
+Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
+"""
+
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.multipart import Encoder
+from workflow_trigger.adapters.unstructured.responses import (
+    array_entries,
+    details_from,
+    error_for_status,
+    error_message,
+    failed_files_from,
+    file_status_from,
+    job_from,
+    parsed,
+    time_of,
+)
+from workflow_trigger.domain.clock import Deadline
+from workflow_trigger.domain.document import canonical_id
+from workflow_trigger.domain.errors import (
+    Busy,
+    KeyNotSet,
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    NotSent,
+    OutcomeUnknown,
+    PlatformError,
+    Refused,
+    Throttled,
+    Unavailable,
+    Unreachable,
+)
+from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, Look
+
+ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
+_QUESTION_SECONDS = 30
+_LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
+_CONNECT_SECONDS = 10
+_STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
+_ROTATED_SECONDS = 30
+_RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
+_LAST_SECONDS = 2  # of the reserve, in which nothing more is read
+_CHUNK_BYTES = 1024 * 1024
+_LIST_CHUNK_BYTES = 64 * 1024
+_ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+class _AnsweredEarly(HTTPSConnection):
+    """A server may answer and close while we send. Without TLS urllib3 then reads the answer; here it gave up.
+
+    Source: https://github.com/urllib3/urllib3/issues/3148
+    """
+
+    def send(self, data: Any) -> None:
+        """Send a part of the request."""
+        try:
+            super().send(data)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise BrokenPipeError from error
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _AnsweredEarly
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Made once: it reads every authority that the machine trusts."""
+    return ssl.create_default_context()
+
+
+def connection_pool(api_url: str) -> urllib3.PoolManager:
+    """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
+    context = _tls_context() if api_url.startswith("https:") else None
+    pool = urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
+    pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _HTTPSPool}
+    return pool
+
+
+class Throttle:
+    """Until when the platform wants no questions with our key; shared by all threads."""
+
+    until: datetime | None = None
+
+
+class PlatformClient:
+    """One workspace of the platform, by its key."""
+
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        api_key: ApiKey,
+        pool: urllib3.PoolManager,
+        deadline: Deadline,
+        throttle: Throttle | None = None,
+        fresh_pool: Callable[[str], urllib3.PoolManager] = connection_pool,
+    ) -> None:
+        self._root = f"{api_url}/api/v1"
+        self._api_key = api_key
+        self._pool = pool
+        self._deadline = deadline
+        self._fresh_pool = fresh_pool
+        self.throttle = throttle or Throttle()
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    def look(self, workflow_id: str) -> Look:
+        """The active jobs of a workflow, in small answers however old it is."""
+        active: dict[str, Job] = {}
+        times = []
+        for status in ("SCHEDULED", "IN_PROGRESS"):
+            with self._list(workflow_id, status=status) as (jobs, at):
+                active |= {job.id: job for job in jobs if job.is_active}
+                times.append(at)
+        return Look(active=tuple(active.values()), at=times[0])
+
+    def jobs(self, workflow_id: str) -> Iterator[Job]:
+        """All jobs of a workflow, in no particular order, as they arrive.
+
+        Raises:
+            Unavailable: when it breaks off: what was read until then is not complete.
+        """
+        with self._list(workflow_id) as (jobs, _):
+            yield from jobs
+
+    @contextmanager
+    def _list(self, workflow_id: str, **query: str) -> Iterator[tuple[Iterator[Job], str]]:
+        asked_for = canonical_id(workflow_id)
+        path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
+        with self._question(path, seconds=_LIST_SECONDS) as response:
+            jobs = self._jobs_in(response, asked_for)
+            yield jobs, time_of(response.headers, self._deadline.clock.now())
+
+    def _jobs_in(self, response: urllib3.BaseHTTPResponse, workflow_id: str) -> Iterator[Job]:
+        for entry in array_entries(self._chunks(response, _LIST_CHUNK_BYTES), self._api_key.redact_text):
+            job = job_from(entry)
+            if job is None:
+                raise ValueError("a job without an id")
+            if canonical_id(job.workflow_id or workflow_id) == workflow_id:
+                yield job
+
+    def job(self, job_id: str) -> Job:
+        """One job, as far as this answer tells: the lists of files may be left out."""
+        return self._answer(f"/jobs/{quote(job_id, safe='')}", job_from)
+
+    def details(self, job_id: str) -> Details:
+        """How the processing went; what COMPLETED alone does not tell."""
+        return self._answer(f"/jobs/{quote(job_id, safe='')}/details", details_from)
+
+    def failed_files(self, job_id: str) -> list[FailedFile]:
+        """The files of a job that failed."""
+        return self._answer(f"/jobs/{quote(job_id, safe='')}/failed-files", failed_files_from)
+
+    def file_status(self, job_id: str) -> FileStatus | None:
+        """The status of each file of a job; None where the platform does not have this newer question."""
+        with _or_none():
+            return self._answer(f"/jobs/{quote(job_id, safe='')}/file-status", file_status_from)
+        return None
+
+    def names(self, job_id: str) -> FileStatus:
+        """The names of a job's files, from its file status or its failed files; none where neither tells."""
+        status = self.file_status(job_id)
+        if status is not None and status.documents:
+            return status
+        with _or_none():
+            failed = self.failed_files(job_id)
+            return FileStatus(documents=tuple(each.document for each in failed if each.document), is_complete=True)
+        return FileStatus()
+
+    def workflow(self, workflow_id: str) -> Any:
+        """A workflow, as the platform describes it."""
+        return self._answer(f"/workflows/{quote(workflow_id, safe='')}", lambda answer: answer or {})
+
+    def has_workflow(self, workflow_id: str) -> bool:
+        """Whether the key's workspace has a workflow; True where the platform does not say."""
+        try:
+            self.workflow(workflow_id)
+        except NotFound:
+            return False
+        except (KeyRejected, KeyNotSet):
+            raise
+        except Misconfigured:
+            return True
+        return True
+
+    @contextmanager
+    def download(self, job_id: str, file_id: str, node_id: str | None) -> Iterator[Iterator[bytes]]:
+        """An output of a job, JSON, in chunks of at most 1 MiB.
+
+        Raises:
+            NotFound: the platform does not have it. Misconfigured: it never will. Unavailable: not in full this time.
+        """
+        query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
+        with self._question(f"/jobs/{quote(job_id, safe='')}/download?{query}") as response:
+            yield self._chunks(response, _CHUNK_BYTES)
+
+    def _answer[T](self, path: str, read: Callable[[Any], T | None]) -> T:
+        with self._question(path) as response:
+            answer = read(parsed(self._bounded(response)))
+            if answer is None:
+                raise Unavailable(f"The answer to {path.partition('?')[0]} makes no sense")
+            return answer
+
+    @contextmanager
+    def _question(self, path: str, *, seconds: float = _QUESTION_SECONDS) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The answer to a question, 2xx; `path` is below `/api/v1`.
+
+        Raises:
+            Misconfigured, Throttled: the platform said so. Unavailable: no answer, or none that makes sense.
+        """
+        try:
+            with self._asked(path, seconds) as response:
+                yield response
+        except (HTTPError, OSError) as error:
+            raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
+        except ValueError as error:
+            raise Unavailable(f"The platform's answer is not what it should be: {type(error).__name__}") from error
+
+    def _asked(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._asked_once(path, seconds)
+        except KeyRejected:
+            self._api_key.invalidate()  # it may have been rotated
+            return self._asked_once(path, seconds)
+
+    def _asked_once(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
+        self._heed_throttle()
+        seconds = min(seconds, self._spare_seconds())
+        if seconds <= 0:
+            raise Unavailable("No answer could come before the invocation ends")
+        response = self._pool.request(
+            "GET",
+            self._root + path,
+            headers=self._headers(),
+            redirect=False,
+            timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds),
+            preload_content=False,
+        )
+        if 200 <= response.status < 300:
+            return response
+        with response:
+            raise self._error_of(response)
+
+    def _error_of(self, response: urllib3.BaseHTTPResponse) -> PlatformError:
+        """What an answer to a question stands for. A question has no file that could be refused."""
+        content = self._bounded(response)
+        error = error_for_status(response.status, response.headers, content)
+        if isinstance(error, Throttled):
+            self.throttle.until = self._deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
+        if isinstance(error, Refused):
+            return Misconfigured(str(error))
+        return error or Unavailable(f"HTTP {response.status}: {error_message(content)}")
+
+    def _heed_throttle(self) -> None:
+        until, now = self.throttle.until, self._deadline.clock.now()
+        if until is not None and now < until:
+            raise Throttled("The platform asked for a pause", (until - now).total_seconds())
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self, workflow_id: str, encoder: Encoder, commit: Callable[[float], None]) -> Job:
+        """Post the files, once. `commit(seconds)` is called before the last bytes leave; if it raises, they never do.
+
+        Its argument is how long the answer will be waited for. Errors that `commit` or the parts raise pass through.
+
+        Raises:
+            NotSent: nothing can be running. OutcomeUnknown: something may. Busy, Refused, Throttled, Misconfigured:
+                the platform said so.
+        """
+        committed = False
+
+        def body() -> Iterator[bytes]:
+            nonlocal committed
+            yield from encoder.body_without_closing()
+            commit(answer_seconds)
+            committed = True
+            yield encoder.closing
+
+        lengths = {"Content-Type": encoder.content_type, "Content-Length": str(encoder.content_length)}
+        headers = self._headers() | lengths
+        answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
+        # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
+        with self._fresh_pool(self._root) as pool:
+            try:
+                response = pool.request(
+                    "POST",
+                    f"{self._root}/workflows/{quote(workflow_id, safe='')}/run",
+                    body=body(),
+                    headers=headers,
+                    redirect=False,
+                    timeout=urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds),
+                    preload_content=False,
+                )
+                with response:
+                    content = self._bounded(response)
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                raise Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
+            except (HTTPError, OSError) as error:
+                unheard = OutcomeUnknown if committed else NotSent
+                raise unheard(f"The run request broke off: {type(error).__name__}") from error
+        return self._answered(response.status, response.headers, content, committed=committed)
+
+    def _answered(self, status: int, headers: Mapping[str, str], content: bytes, *, committed: bool) -> Job:
+        """The job that an answer names. What an answer says holds even where it came before the last bytes."""
+        if status == HTTPStatus.CONFLICT:
+            raise Busy(f"HTTP {status}: {error_message(content)}")
+        error = error_for_status(status, headers, content)
+        if isinstance(error, KeyRejected):
+            self._api_key.invalidate()
+            error.retry_after_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
+        if error is not None:
+            raise error
+        unknown = OutcomeUnknown if committed else NotSent
+        if not 200 <= status < 300:
+            raise unknown(f"HTTP {status}: {error_message(content)}")
+        try:
+            answer = parsed(content)
+        except ValueError as failed:
+            raise unknown(f"HTTP {status} with an answer that is not JSON") from failed
+        if not isinstance(answer, Mapping):
+            raise unknown(f"HTTP {status} with an answer that is no object")
+        job = job_from(answer)
+        if job is None:
+            raise Busy(f"HTTP {status} without a job: {error_message(content)}")
+        return job
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def _bounded(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """A whole answer, without the key, which some errors repeat: it would get into logs and rows."""
+        content = bytearray()
+        for chunk in self._chunks(response, _CHUNK_BYTES):
+            content += chunk
+            if len(content) > _ANSWER_LIMIT_BYTES:
+                raise HTTPError("the answer is larger than its bound")
+        return self._api_key.redact(bytes(content))
+
+    def _chunks(self, response: urllib3.BaseHTTPResponse, size_bytes: int) -> Iterator[bytes]:
+        """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise HTTPError("the answer has an encoding that was not asked for")
+        # Undecoded, for a decoder reads on until it has something to show.
+        while chunk := response.read1(size_bytes, decode_content=False):
+            yield chunk
+            if not response.closed and self._deadline.remaining_seconds() < _LAST_SECONDS:
+                raise HTTPError("the answer did not end before the invocation does")
+
+    def _spare_seconds(self) -> float:
+        """What is left of the invocation, less what it takes to write down what came of a call."""
+        return self._deadline.remaining_seconds() - _RESERVE_SECONDS
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "unstructured-api-key": self._api_key.value(),
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+
+
+@contextmanager
+def _or_none() -> Iterator[None]:
+    """A question that not every deployment has: nothing is told, unless it is the key that is wrong."""
+    try:
+        yield
+    except (KeyRejected, KeyNotSet):
+        raise
+    except Misconfigured:
+        return

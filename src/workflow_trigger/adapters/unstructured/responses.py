@@ -1,0 +1,264 @@
+"""The platform's answers, read with distrust: statuses by what they mean, bodies by their shape. Pure."""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.errors import (
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    PlatformError,
+    Refused,
+    Throttled,
+    printable,
+    truncate,
+)
+from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job
+
+_THROTTLE_DEFAULT_SECONDS = 30.0
+_THROTTLE_LIMIT_SECONDS = 900.0
+_REFUSALS = {400, 413, 415, 422}
+_GIVEN_UP = {408, 499}  # by something on the way, whatever becomes of the request
+_ENTRY_LIMIT = 4 * 1024 * 1024  # characters of one entry of a list
+_SEPARATORS = re.compile(r"[\s,]*")
+_DECODER = json.JSONDecoder()
+_NAMES_LIMIT = 10_000  # of all files of a job together
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def parsed(content: bytes) -> Any:
+    """JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSON array, one after the other as its bytes arrive: memory does not depend on its length.
+
+    The standard library's decoder finds in C where an object ends. A streaming parser in Python would take minutes for
+    a list of 100 MB, and one in C would make the package depend on the processor.
+
+    Raises:
+        ValueError: it is no array of objects, or breaks off.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    text, has_begun = "", False
+    for chunk in chunks:
+        text = redact(text + decode(chunk))
+        if not has_begun and text.strip():
+            text = text.lstrip()
+            if text[0] != "[":
+                raise ValueError("no array")
+            text, has_begun = text[1:], True
+        position = 0
+        while (found := _SEPARATORS.match(text, position)) and (position := found.end()) < len(text):
+            if text[position] == "]":
+                return
+            entry, end = _object_at(text, position)
+            if entry is None:
+                break
+            yield entry
+            position = end
+        text = text[position:]
+    raise ValueError("the array breaks off")
+
+
+def _object_at(text: str, position: int) -> tuple[Mapping[str, Any] | None, int]:
+    """The object that begins there, and where it ends; None as long as it is not complete."""
+    if text[position] != "{":
+        raise ValueError("not an array of objects")
+    try:
+        entry, end = _DECODER.raw_decode(text, position)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError:
+        if len(text) - position > _ENTRY_LIMIT:
+            raise
+        return None, position
+    return entry, end
+
+
+# -- statuses ----------------------------------------------------------------------------------------------------------
+
+
+def error_for_status(status: int, headers: Mapping[str, str], content: bytes) -> PlatformError | None:
+    """The error that an HTTP status stands for; None where the status alone does not tell what happened."""
+    reason = f"HTTP {status}: {error_message(content)}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return KeyRejected(
+            f"{reason} (a key of this workspace is needed; keys of the Transform product do not work here)"
+        )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Throttled(reason, retry_after_seconds(headers, content))
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFound(reason)
+    if status in _REFUSALS:
+        return Refused(reason)
+    if 300 <= status < 400:
+        return Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
+    if 400 <= status < 500 and status not in _GIVEN_UP:
+        return Misconfigured(reason)
+    return None
+
+
+def error_message(content: bytes) -> str:
+    """What the platform says, for people; its errors come as `detail`, a text or FastAPI's list.
+
+    Of a list's entries only `loc` and `msg` are taken: others may echo what was sent.
+    """
+    try:
+        detail = parsed(content)["detail"]
+        if isinstance(detail, list):
+            detail = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in detail)
+    except (ValueError, LookupError, TypeError):
+        detail = content[:2_000].decode("utf-8", "replace")
+    return truncate(str(detail)) or "no reason given"
+
+
+def retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
+    """`Retry-After` as seconds or as a date, else `retry_after` in the body, else half a minute; at most 15 minutes."""
+    text = headers.get("Retry-After", "")
+    seconds = _seconds(text)
+    if seconds is None and text:
+        try:
+            moment = parsedate_to_datetime(text)
+            seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
+        except (ValueError, OverflowError):
+            seconds = None
+    if seconds is None:
+        try:
+            seconds = _seconds(parsed(content)["retry_after"])
+        except (ValueError, LookupError, TypeError):
+            seconds = None
+    return min(max(_THROTTLE_DEFAULT_SECONDS if seconds is None else seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == number else None  # noqa: PLR0124  NaN
+
+
+def time_of(headers: Mapping[str, str], otherwise: datetime) -> str:
+    """When the platform answered, by its own clock."""
+    try:
+        return iso(parsedate_to_datetime(headers.get("Date", "")))
+    except (ValueError, OverflowError):
+        return iso(otherwise)
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+def job_from(answer: Any) -> Job | None:
+    """JobInformation, field by field; None where it has no id."""
+    if not isinstance(answer, Mapping):
+        return None
+    job_id = answer.get("id")
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= 256 or not job_id.isprintable():
+        return None
+    return Job(
+        id=job_id,
+        workflow_id=_text(answer, "workflow_id"),
+        workflow_name=_text(answer, "workflow_name"),
+        status=_text(answer, "status") or "UNKNOWN",
+        created_at=_with_zone(_text(answer, "created_at")),
+        runtime=_text(answer, "runtime"),
+        job_type=_text(answer, "job_type"),
+        input_file_ids=_file_ids(answer.get("input_file_ids")),
+        output_node_files=_node_files(answer.get("output_node_files")),
+    )
+
+
+def details_from(answer: Any) -> Details | None:
+    """A job's details; None where they tell no status."""
+    status = _text(answer, "processing_status") if isinstance(answer, Mapping) else None
+    if status is None:
+        return None
+    summary = answer.get("summary")
+    counts = summary if isinstance(summary, Mapping) else {}
+    return Details(
+        processing_status=status,
+        message=_text(answer, "message"),
+        succeeded=_count(counts.get("total_docs_succeeded")),
+        failed=_count(counts.get("total_docs_failed")),
+    )
+
+
+def failed_files_from(answer: Any) -> list[FailedFile] | None:
+    """A job's failed files; None where there is no list of them."""
+    entries = answer.get("failed_files") if isinstance(answer, Mapping) else None
+    return (
+        [_failed_file(entry) for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else None
+    )
+
+
+def file_status_from(answer: Any) -> FileStatus:
+    """The status of each of a job's files, as far as it goes."""
+    answer = answer if isinstance(answer, Mapping) else {}
+    files = answer.get("files")
+    entries = [entry for entry in files if isinstance(entry, Mapping)] if isinstance(files, list) else []
+    return FileStatus(
+        documents=tuple(name for entry in entries if isinstance(name := entry.get("document"), str) and name),
+        failed=tuple(_failed_file(entry) for entry in entries if entry.get("status") == "FAILURE"),
+        is_complete=not answer.get("truncated") and answer.get("index_finished") is not False,
+    )
+
+
+def _failed_file(entry: Mapping[str, Any]) -> FailedFile:
+    return FailedFile(document=str(entry.get("document") or ""), error=truncate(str(entry.get("error") or "")))
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str | None:
+    value = answer.get(name)
+    return truncate(value) if isinstance(value, str) and value else None
+
+
+def _with_zone(created_at: str | None) -> str | None:
+    """GET leaves out the zone that POST gives for the same moment: UTC."""
+    try:
+        naive = created_at is not None and datetime.fromisoformat(created_at).tzinfo is None
+    except ValueError:
+        naive = False
+    return f"{created_at}Z" if naive and parse_time(created_at) else created_at
+
+
+def _file_ids(value: object) -> tuple[str, ...] | None:
+    if not isinstance(value, list):
+        return None
+    return tuple(printable(each[:1_024]) for each in value[:_NAMES_LIMIT] if isinstance(each, str))
+
+
+def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
+    if not isinstance(value, list):
+        return None
+    return tuple(
+        {
+            printable(name[:256]): printable(text[:1_024])
+            for name, text in each.items()
+            if name and isinstance(text, str)
+        }
+        for each in value[:_NAMES_LIMIT]
+        if isinstance(each, Mapping)
+    )

@@ -1,0 +1,128 @@
+"""Clients, logger and metrics of the functions, made once, and the context of one invocation."""
+
+import json
+import logging
+import os
+import warnings
+from functools import cache, partial
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.adapters.s3_reader import ObjectReader
+from workflow_trigger.adapters.s3_results import ResultsBucket
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient, Throttle, connection_pool
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.services.context import Context
+from workflow_trigger.settings import Settings
+
+_IDLE_MEGABYTES = 128  # of a function that does nothing, and some room
+_WORKER_MEGABYTES = 32  # of a stream or a copy
+_MOST_WORKERS = 16
+
+# An invocation without anything to count is an ordinary one.
+warnings.filterwarnings("ignore", message="No application metrics to publish")
+
+# Its debug lines show whole answers, the secret among them.
+logging.getLogger("botocore").setLevel(logging.INFO)
+
+# Escaped throughout: an object key may hold characters that turn the direction of a whole line of a log.
+logger = Logger(json_serializer=partial(json.dumps, default=str))
+metrics = Metrics(namespace="UnstructuredWorkflowTrigger")
+
+
+@cache
+def settings() -> Settings:
+    """The function's environment."""
+    return Settings.from_environment()
+
+
+@cache
+def client(service: str) -> Any:
+    """A client of an AWS service."""
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=20,
+        max_pool_connections=50,
+        # TLS and the pin guard the bytes; a checksum beside them would cost as much as the relay itself.
+        response_checksum_validation="when_required",
+        request_checksum_calculation="when_required",
+    )
+    return boto3.client(service, config=config)  # type: ignore[call-overload]
+
+
+@cache
+def _platform() -> tuple[ApiKey, Any, Throttle]:
+    """What lives as long as the function: the key, the connections, and a pause that the platform asked for."""
+    return (
+        ApiKey(client("secretsmanager"), settings().api_key_secret_arn),
+        connection_pool(settings().api_url),
+        Throttle(),
+    )
+
+
+def worker_threads() -> int:
+    """How many streams and copies fit into the function's memory at once."""
+    megabytes = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"))
+    return max(2, min((megabytes - _IDLE_MEGABYTES) // _WORKER_MEGABYTES, _MOST_WORKERS))
+
+
+def context_of(invocation: LambdaContext) -> Context:
+    """What an invocation works with."""
+    given = settings()
+    clock = Clock()
+    deadline = Deadline.in_seconds(clock, invocation.get_remaining_time_in_millis() / 1_000)
+    api_key, pool, throttle = _platform()
+    return Context(
+        ledger=Ledger(
+            client("dynamodb"),
+            ledger_table=given.ledger_table,
+            workflows_table=given.workflows_table,
+            retention_days=given.retention_days,
+            clock=clock,
+            deadline=deadline,
+        ),
+        reader=ObjectReader(client("s3")),
+        client=PlatformClient(api_url=given.api_url, api_key=api_key, pool=pool, deadline=deadline, throttle=throttle),
+        results=_results_bucket(given),
+        events=EventPublisher(client("events"), stack=given.stack_name),
+        settings=given,
+        clock=clock,
+        deadline=deadline,
+        wake_poller=_wake_poller,
+    )
+
+
+def _results_bucket(given: Settings) -> ResultsBucket | None:
+    if given.results_bucket is None:
+        return None
+    return ResultsBucket(
+        client("s3"), bucket=given.results_bucket, prefix=given.results_prefix, kms_key_arn=given.results_kms_key_arn
+    )
+
+
+def _wake_poller() -> None:
+    """Invoke on_schedule now, without waiting for it."""
+    client("lambda").invoke(FunctionName=settings().on_schedule_function, InvocationType="Event", Payload=b"{}")
+
+
+def report(context: Context, gauges: dict[str, float] | None = None) -> None:
+    """Hand what was counted to the metrics; only the thread of the handler does."""
+    for name, value in context.counts.taken().items():
+        metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
+    for name, seconds in (gauges or {}).items():
+        metrics.add_metric(name=name, unit=MetricUnit.Seconds, value=seconds)
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    # While it starts, Lambda gives a function a whole processor, and later a fraction of one.
+    for _service in ("dynamodb", "s3", "secretsmanager"):
+        client(_service)

@@ -1,0 +1,83 @@
+"""The platform's job, as far as its answers tell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from workflow_trigger.domain.clock import parse_time
+
+JOB_ACTIVE = frozenset({"SCHEDULED", "IN_PROGRESS"})
+JOB_ENDED = frozenset({"COMPLETED", "STOPPED", "FAILED"})
+COMPLETED_WITH_ERRORS = "COMPLETED_WITH_ERRORS"
+_DETAILS_ENDED = frozenset({"SUCCESS", COMPLETED_WITH_ERRORS, "STOPPED", "FAILED"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """The vendor's JobInformation. The two lists are None where the answer left them out."""
+
+    id: str
+    workflow_id: str | None = None
+    workflow_name: str | None = None
+    status: str
+    created_at: str | None = None  # with a zone, always
+    runtime: str | None = None
+    job_type: str | None = None
+    input_file_ids: tuple[str, ...] | None = None
+    output_node_files: tuple[Mapping[str, Any], ...] | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job says that it holds its workflow. Of an unknown status, a busy answer would tell."""
+        return self.status in JOB_ACTIVE
+
+    def created(self) -> datetime | None:
+        """`created_at` as a time; a value without a zone is UTC."""
+        return parse_time(self.created_at)
+
+    def file_names(self) -> tuple[str, ...]:
+        """Every id under which the answer mentions a file; empty where it hides them."""
+        nodes = (str(node.get("file_id") or "") for node in self.output_node_files or ())
+        return tuple(filter(None, (*(self.input_file_ids or ()), *nodes)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Details:
+    """How the processing of a job really went. The counts are None where the platform gives no summary."""
+
+    processing_status: str
+    message: str | None = None
+    succeeded: int | None = None
+    failed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedFile:
+    """A file of a job that failed, under a name that resembles the one that was sent."""
+
+    document: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileStatus:
+    """What `/file-status` tells. Only where `is_complete` does a missing name mean anything."""
+
+    documents: tuple[str, ...] = ()
+    failed: tuple[FailedFile, ...] = ()
+    is_complete: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """The active jobs of a workflow, and the platform's time when it answered (ISO 8601, UTC)."""
+
+    active: tuple[Job, ...]
+    at: str
+
+
+def has_ended(job: Job, details: Details) -> bool:
+    """Whether the job and its details agree that it ended; of a status that is not known, the details decide."""
+    job_ended = job.status in JOB_ENDED or job.status not in JOB_ACTIVE
+    return job_ended and details.processing_status in _DETAILS_ENDED

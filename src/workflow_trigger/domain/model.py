@@ -1,0 +1,340 @@
+"""Documents, workflows and attempts: what the ledger knows, and how a status may change."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Any, Self
+
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion
+from workflow_trigger.domain.job import Job
+
+
+class Status(StrEnum):
+    """Where an object version stands."""
+
+    PENDING = "PENDING"  # in the queue
+    SUBMITTING = "SUBMITTING"  # in an attempt whose outcome is not known yet
+    SCHEDULED = "SCHEDULED"  # accepted by the platform
+    IN_PROGRESS = "IN_PROGRESS"  # the platform works on it, or its end is being confirmed, or its results are copied
+    COMPLETED = "COMPLETED"  # this file succeeded
+    FAILED = "FAILED"  # this file failed, or its job did
+    STOPPED = "STOPPED"  # its job was stopped
+    REJECTED = "REJECTED"  # never ran: gone, too slow to stream, or refused by the platform
+    SUPERSEDED = "SUPERSEDED"  # never ran: overwritten before it was read
+
+
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED, Status.REJECTED, Status.SUPERSEDED})
+RUNNING = frozenset({Status.SCHEDULED, Status.IN_PROGRESS})
+ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
+
+# A document stays SUBMITTING, or running, when its job changes, or when it is taken up after its workflow's item was lost.
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.SUBMITTING}),
+    Status.SUBMITTING: frozenset({Status.SUBMITTING, Status.PENDING, Status.REJECTED, Status.SUPERSEDED}) | RUNNING,
+    Status.SCHEDULED: RUNNING | ENDED,
+    Status.IN_PROGRESS: RUNNING | ENDED,
+    **dict.fromkeys(FINAL, frozenset({Status.PENDING})),  # a later event, or an operator's retry
+}
+
+
+def sources_of(target: Status) -> frozenset[Status]:
+    """The states from which a document may go to `target`."""
+    return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
+
+
+# -- documents ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """An object version and how it stands. `read_at` is its `updated_at` when it was read; times are ISO 8601, UTC.
+
+    What a document from the index does not have, for the index does not carry it: the last four attributes.
+    """
+
+    source: ObjectVersion
+    status: Status
+    read_at: str
+    eligible_at: str | None = None  # not before this, and in this order
+    queued_at: str | None = None  # when it came into the queue, however often its turn was put off
+    attempt_id: str | None = None
+    workflow_id: str | None = None  # where it runs, or was tried last
+    failures: int = 0
+    counted_failures: int = 0
+    accepted_then: int | None = None  # documents accepted by the pool when its last failure was counted
+    slow_tries: int = 0
+    bound_to: str | None = None  # of 0.2.0: the workflow in which an answer was lost
+    bound_since: str | None = None  # of 0.2.0: when the youngest job then known was created
+    upload_name: str | None = None
+    job_id: str | None = None
+    input_file_id: str | None = None
+    output_node_files: tuple[Mapping[str, str], ...] = ()
+    results: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def key(self) -> DocumentKey:
+        """The primary key."""
+        return self.source.document_key
+
+
+class Unchanged(Enum):
+    """The mark of an attribute that an update leaves as it is."""
+
+    UNCHANGED = 1
+
+
+UNCHANGED = Unchanged.UNCHANGED
+type Maybe[T] = T | Unchanged | None  # None takes the attribute away
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentUpdate:
+    """One document's next step. It is written only while its conditions hold.
+
+    `read_at` and `last_sequencer` are conditions: the document still is as it was read (else: its attempt still holds
+    it), and no later event of its key has come ('': none at all). `job` holds the document's own entries alone.
+    """
+
+    key: DocumentKey
+    to: Status
+    read_at: str | None = None
+    last_sequencer: str | None = None
+    job: Job | None = None
+    input_file_id: str | None = None
+    upload_name: Maybe[str] = UNCHANGED
+    error: Maybe[Mapping[str, str]] = UNCHANGED
+    failures: Maybe[int] = UNCHANGED
+    counted_failures: Maybe[int] = UNCHANGED
+    accepted_then: Maybe[int] = UNCHANGED
+    slow_tries: Maybe[int] = UNCHANGED
+    eligible_at: Maybe[str] = UNCHANGED
+    results: Maybe[list[dict[str, Any]]] = UNCHANGED
+    inferred: Maybe[bool] = UNCHANGED
+
+
+# -- workflows ---------------------------------------------------------------------------------------------------------
+
+
+class Phase(StrEnum):
+    """What a workflow is doing for us."""
+
+    IDLE = "idle"
+    SUBMITTING = "submitting"  # an attempt streams; this request provably is not complete yet
+    COMMITTED = "committed"  # the last bytes may have been sent; what became of them is not recorded
+    RUNNING = "running"  # a job of ours is active
+
+
+@dataclass(frozen=True, slots=True)
+class SentDocument:
+    """A document of an attempt. `upload_name` is None in items of 0.2.0: then the document itself tells it."""
+
+    key: DocumentKey
+    upload_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One batch on one workflow, until its outcome is known.
+
+    `rounds` counts the complete lists of jobs that showed nothing of it, each after a request without an answer. An
+    attempt with `rounds` is unsettled: whatever happens to its present request, an earlier one may have been accepted.
+    """
+
+    id: str
+    documents: tuple[SentDocument, ...]
+    started_at: str
+    first_look_at: str | None = None  # the platform's time
+    lease_ends_at: str | None = None  # until then somebody sends, or waits for the answer
+    settle_after: str | None = None  # a list that shows nothing proves nothing before
+    rounds: int = 0
+
+    @property
+    def keys(self) -> tuple[DocumentKey, ...]:
+        """The documents' keys."""
+        return tuple(document.key for document in self.documents)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something about a job's end that does not fit, and since when. A doubt of another kind begins anew."""
+
+    kind: str
+    since: str
+
+
+_KNOWN_JOBS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workflow:
+    """One workflow's item: its phase and, while it is not idle, the attempt. `revision` changes with every write."""
+
+    workflow_id: str
+    phase: Phase = Phase.IDLE
+    revision: str | None = None
+    attempt: Attempt | None = None
+    job_id: str | None = None
+    job_status: str | None = None
+    doubt: Doubt | None = None
+    paused_until: str | None = None
+    accepted_count: int = 0  # documents, ever
+    consecutive_failures: int = 0  # attempts without an answer, since one was accepted
+    consecutive_refusals: int = 0  # solo documents refused, since one was accepted
+    last_error: Mapping[str, str] | None = None
+    known_job_ids: tuple[str, ...] = ()  # the last jobs that were followed here: none of them is new
+    unanswered: tuple[str, ...] = ()  # names of the last attempt of which a request was never answered
+    let_go_at: str | None = None  # when an unsettled attempt was last given up: nameless jobs may be its
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether documents of ours are on their way, or in a job."""
+        return self.phase is not Phase.IDLE
+
+    @property
+    def holder(self) -> str | None:
+        """The attempt that holds documents."""
+        return self.attempt.id if self.attempt else None
+
+    def is_free(self, now: datetime) -> bool:
+        """Whether an attempt may start."""
+        return self.phase is Phase.IDLE and (self.paused_until is None or self.paused_until <= iso(now))
+
+    def lease_has_ended(self, now: datetime) -> bool:
+        """Whether nobody sends any more, or who does is to be taken for dead."""
+        return self.attempt is None or self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
+
+    def with_attempt(self, **changes: Any) -> Self:
+        """The same with other attributes of the attempt."""
+        return replace(self, attempt=replace(self.attempt, **changes)) if self.attempt else self
+
+    def without(self, keys: Collection[DocumentKey]) -> Self:
+        """The same without some documents of the attempt."""
+        if self.attempt is None:
+            return self
+        return self.with_attempt(documents=tuple(each for each in self.attempt.documents if each.key not in keys))
+
+    def released(self, *, paused_until: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
+        """Idle again; the job, if there was one, is known from now on."""
+        known = (*self.known_job_ids, self.job_id) if self.job_id else self.known_job_ids
+        return replace(
+            self,
+            phase=Phase.IDLE,
+            attempt=None,
+            known_job_ids=known[-_KNOWN_JOBS:],
+            job_id=None,
+            job_status=None,
+            doubt=None,
+            paused_until=iso(paused_until) if paused_until else None,
+            last_error=error,
+        )
+
+    def running(self, job: Job) -> Self:
+        """Runs `job`, which holds the attempt's documents."""
+        attempt = self.attempt
+        accepted = len(attempt.documents) if attempt else 0
+        resent = attempt is not None and attempt.rounds > 0
+        return replace(
+            self.with_attempt(lease_ends_at=None, settle_after=None),
+            phase=Phase.RUNNING,
+            job_id=job.id,
+            job_status=job.status,
+            doubt=None,
+            paused_until=None,
+            accepted_count=self.accepted_count + accepted,
+            consecutive_failures=0,
+            consecutive_refusals=0,
+            last_error=None,
+            unanswered=names_of(attempt) if resent else self.unanswered,
+        )
+
+
+def names_of(attempt: Attempt | None) -> tuple[str, ...]:
+    """The names under which an attempt's documents were sent, as far as they are known."""
+    return tuple(each.upload_name for each in attempt.documents if each.upload_name) if attempt else ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndedDocument:
+    """A document whose job has ended. `unless` is its error if no output can be had; None: it succeeded anyway."""
+
+    key: DocumentKey
+    unless: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndedJob:
+    """A job that has ended, and whose outputs are being brought home; its workflow is free."""
+
+    job_id: str
+    workflow_id: str
+    attempt_id: str
+    documents: tuple[EndedDocument, ...]
+    ended_at: str
+    is_solo: bool  # no other file was in the job
+    revision: str | None = None
+    lease_ends_at: str | None = None  # until then somebody copies
+    retry_at: str | None = None
+
+    @property
+    def holder(self) -> str:
+        """The attempt that holds documents."""
+        return self.attempt_id
+
+    def without(self, keys: Collection[DocumentKey]) -> Self:
+        """The same without some documents."""
+        return replace(self, documents=tuple(each for each in self.documents if each.key not in keys))
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether somebody should copy, and nobody does."""
+        return all(moment is None or moment <= iso(now) for moment in (self.lease_ends_at, self.retry_at))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Poller:
+    """The one run of on_schedule that polls, and until when the platform wants no questions at all."""
+
+    revision: str | None = None
+    owner: str | None = None
+    began_at: str | None = None
+    lease_ends_at: str | None = None
+    paused_until: str | None = None
+
+    @property
+    def holder(self) -> None:
+        """It holds no documents."""
+        return
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether somebody polls."""
+        return self.lease_ends_at is not None and self.lease_ends_at > iso(now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """All there is beside documents: the workflows (the pool's first), ended jobs, and who polls."""
+
+    workflows: tuple[Workflow, ...]
+    ended_jobs: tuple[EndedJob, ...] = ()
+    poller: Poller = field(default_factory=Poller)
+
+    @property
+    def accepted(self) -> int:
+        """How many documents the workflows have accepted, ever."""
+        return sum(workflow.accepted_count for workflow in self.workflows)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition[R: (Workflow, EndedJob, Poller)]:
+    """One step of a record and of documents that it holds, written together.
+
+    A document whose condition does not hold any more is left out, and the others go on without it; one that was to end,
+    and for which a later event has come, goes back into the queue for that event. `after` None deletes the record.
+    `creates` takes documents over.
+    """
+
+    before: R
+    after: R | None
+    updates: tuple[DocumentUpdate, ...] = ()
+    creates: EndedJob | None = None

@@ -1,0 +1,79 @@
+"""The true end of each file of a job that has ended. COMPLETED is not success of a file, nor FAILED its failure.
+
+The vendor defines FAILED twice: "processed no files", and "less than 90 % of the data succeeded". Both are handled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.job import COMPLETED_WITH_ERRORS, Details, FailedFile, Job
+from workflow_trigger.domain.matching import attribute_failures
+from workflow_trigger.domain.model import SentDocument, Status
+
+_NO_REASON = "the platform gives no reason"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How one file ended. Where `outputs_decide`, it is COMPLETED if one of its outputs can be had, else as it says."""
+
+    status: Status
+    error: Mapping[str, str] | None = None
+    outputs_decide: bool = False
+
+
+def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
+    """Whether nothing speaks of any failure, so that no further question is needed."""
+    return job.status != "FAILED" and details.processing_status == "SUCCESS" and not (failed or details.failed)
+
+
+def names_are_missing(details: Details, failed: Sequence[object]) -> bool:
+    """Whether some files failed, others did not, and nothing tells yet which: a contradiction that may pass."""
+    is_mixed = bool(details.failed and details.succeeded)
+    return not failed and (details.processing_status == COMPLETED_WITH_ERRORS or is_mixed)
+
+
+def outcomes(
+    job: Job, details: Details, failed: Sequence[FailedFile], documents: Sequence[SentDocument]
+) -> dict[DocumentKey, Outcome]:
+    """What became of each document. `failed` holds `/failed-files` and the failures of `/file-status`."""
+    said = {job.status, details.processing_status}
+    keys = [sent.key for sent in documents]
+    if "STOPPED" in said:
+        return dict.fromkeys(keys, _ended(Status.STOPPED, "JobStopped", details.message or "the job was stopped"))
+    reasons, unattributed = attribute_failures(failed, documents)
+    if len(documents) == 1 and unattributed:
+        reasons = {keys[0]: unattributed[0].error}
+    rest = _of_the_others(details, reasons, unattributed, has_failed="FAILED" in said)
+    kind = "JobFailed" if "FAILED" in said and not any(reasons.values()) else "FileFailed"
+    return {
+        key: _ended(Status.FAILED, kind, reasons[key] or details.message or _NO_REASON) if key in reasons else rest
+        for key in keys
+    }
+
+
+def _of_the_others(
+    details: Details, reasons: Mapping[DocumentKey, str], unattributed: Sequence[FailedFile], *, has_failed: bool
+) -> Outcome:
+    """The end of every document that no failure names."""
+    if unattributed:
+        return _ended(Status.FAILED, "Unattributed", unattributed[0].error, outputs_decide=True)
+    if has_failed:
+        decide = _some_succeeded(details, reasons)
+        return _ended(Status.FAILED, "JobFailed", details.message or _NO_REASON, outputs_decide=decide)
+    if names_are_missing(details, list(reasons)):
+        text = details.message or "some files failed; the platform does not say which"
+        return _ended(Status.FAILED, "Unattributed", text, outputs_decide=True)
+    return Outcome(status=Status.COMPLETED)
+
+
+def _some_succeeded(details: Details, reasons: Mapping[DocumentKey, str]) -> bool:
+    """Whether anything speaks of success for some files of a job that failed."""
+    if details.succeeded is not None:
+        return details.succeeded > 0
+    return details.processing_status == COMPLETED_WITH_ERRORS or bool(reasons)
+
+
+def _ended(status: Status, kind: str, message: str, *, outputs_decide: bool = False) -> Outcome:
+    return Outcome(status=status, error={"type": kind, "message": message}, outputs_decide=outputs_decide)

@@ -1,0 +1,331 @@
+"""What every failure means: for the documents, for the workflow, what counts, and when it ends. One table.
+
+While it is uncertain whether anything of a batch runs, the batch stays with its workflow (`services/settle.py`). This
+module says what happens as soon as it is certain that nothing runs. `docs/failures.md` is made from `POLICIES`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.errors import (
+    Busy,
+    Misconfigured,
+    NotSent,
+    ObjectDenied,
+    ObjectGone,
+    ObjectOverwritten,
+    ObjectUnreadable,
+    OutcomeUnknown,
+    OutsidePrefix,
+    Refused,
+    Throttled,
+    TooSlow,
+    TriggerError,
+    Unavailable,
+    Unreachable,
+    as_stored,
+)
+from workflow_trigger.domain.model import Document, DocumentUpdate, Status, Workflow
+
+COUNTED_FAILURES_LIMIT = 5
+SLOW_TRIES_LIMIT = 2
+REFUSALS_IN_A_ROW = 3  # of solo documents: after so many the workflow is suspected, not the next document
+SICK_AFTER = 3  # attempts in a row without an answer: a person should look
+DENIED_SECONDS = 300.0
+BACKOFF_LIMIT_SECONDS = 900.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What one class of failure means. The texts are those of docs/failures.md.
+
+    `counts`: each document has a failure more, its next batch is half as large, and alone it waits longer each time.
+    `ends_after`: so many counted failures, the last one alone, end it as REJECTED; None: it never ends by itself.
+    `pauses`: the workflow backs off, for longer with every attempt that fails.
+    `final`: the document ends at once.
+    """
+
+    came_back: str
+    documents: str
+    workflow: str
+    ends: str
+    counts: bool = False
+    ends_after: int | None = None
+    pauses: bool = False
+    final: Status | None = None
+    metric: str | None = None
+
+
+_FIVE = "five counted failures, the last one alone: `REJECTED`"
+
+POLICIES: Mapping[type[TriggerError], Policy] = {
+    Busy: Policy(
+        came_back="2xx without the id of a new job; 409",
+        documents="back in the queue, unchanged",
+        workflow="waits for the active job",
+        ends="when the job ends",
+        metric="Busy",
+    ),
+    Throttled: Policy(
+        came_back="429",
+        documents="back in the queue, unchanged",
+        workflow="paused for `Retry-After` (header or body), at most 15 minutes",
+        ends="by itself",
+        metric="Throttled",
+    ),
+    Misconfigured: Policy(
+        came_back="401, 402, 403, 404, 405, 410, another 4xx, a redirect; no key yet",
+        documents="back in the queue, unchanged, for other workflows to take",
+        workflow="blocked: tried again every 5 minutes, every 30 seconds without a key",
+        ends="when a person has mended it",
+        metric="Held",
+    ),
+    Refused: Policy(
+        came_back="400, 413, 415, 422",
+        documents="alone: `REJECTED` with the platform's reason; several: back at once, in batches half as large",
+        workflow="goes on; after three solo refusals in a row it is suspected: a refused document waits, and is "
+        "`REJECTED` when the pool has accepted another one and it is refused again",
+        ends=_FIVE,
+        counts=True,
+        ends_after=COUNTED_FAILURES_LIMIT,
+    ),
+    NotSent: Policy(
+        came_back="broken before the last bytes: TLS, reset, an invocation that ended",
+        documents="back in the queue, a failure each",
+        workflow="backs off",
+        ends=_FIVE,
+        counts=True,
+        ends_after=COUNTED_FAILURES_LIMIT,
+        pauses=True,
+        metric="SetBack",
+    ),
+    Unreachable: Policy(
+        came_back="no connection: DNS, connect, TLS handshake",
+        documents="back in the queue, unchanged: none of them had a part in it",
+        workflow="backs off",
+        ends="by itself",
+        pauses=True,
+        metric="SetBack",
+    ),
+    TooSlow: Policy(
+        came_back="the invocation ends before the files can be streamed",
+        documents="back in the queue, a failure each",
+        workflow="goes on",
+        ends="two tries alone, each with a whole invocation: `REJECTED`",
+        counts=True,
+    ),
+    OutcomeUnknown: Policy(
+        came_back="5xx, 408, a timeout, a reset, nonsense, an invocation that died after the last bytes; and three "
+        "complete lists of jobs, a minute apart, each after a try, showed nothing",
+        documents="stay with their workflow until then; then back in the queue, a failure each",
+        workflow="settles; then backs off, and infers nothing from nameless jobs for an hour",
+        ends=_FIVE,
+        counts=True,
+        ends_after=COUNTED_FAILURES_LIMIT,
+        pauses=True,
+        metric="SetBack",
+    ),
+    Unavailable: Policy(
+        came_back="a question without a usable answer",
+        documents="unchanged",
+        workflow="backs off before it submits; a job that is followed is asked about again",
+        ends="by itself",
+        pauses=True,
+        metric="Unanswered",
+    ),
+    ObjectGone: Policy(
+        came_back="S3: the object is gone, or archived",
+        documents="`REJECTED`; the rest of the batch goes on",
+        workflow="goes on",
+        ends="at once",
+        final=Status.REJECTED,
+        metric="ObjectGone",
+    ),
+    ObjectOverwritten: Policy(
+        came_back="S3: the object was overwritten before it was read",
+        documents="`SUPERSEDED`; the rest of the batch goes on",
+        workflow="goes on",
+        ends="at once",
+        final=Status.SUPERSEDED,
+        metric="ObjectOverwritten",
+    ),
+    OutsidePrefix: Policy(
+        came_back="S3: access denied to an object outside of `KeyPrefix`, which has changed since",
+        documents="`REJECTED`; the rest of the batch goes on",
+        workflow="goes on",
+        ends="at once",
+        final=Status.REJECTED,
+        metric="OutsidePrefix",
+    ),
+    ObjectDenied: Policy(
+        came_back="S3: access denied, to the object or to its key",
+        documents="tried again every 5 minutes; the rest of the batch goes on",
+        workflow="goes on",
+        ends="when a person has mended it",
+        metric="ObjectDenied",
+    ),
+    ObjectUnreadable: Policy(
+        came_back="S3 did not deliver the object",
+        documents="back in the queue, a failure; the rest of the batch goes on, or goes again",
+        workflow="goes on",
+        ends=_FIVE,
+        counts=True,
+        ends_after=COUNTED_FAILURES_LIMIT,
+        metric="ObjectUnreadable",
+    ),
+}
+
+
+def policy_for(error: TriggerError) -> Policy:
+    """The policy of an error's class, or of the nearest class above it."""
+    return next(POLICIES[kind] for kind in type(error).__mro__ if kind in POLICIES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Circumstances:
+    """What a decision depends on apart from the failure itself. `jitter` is from 0 to 1."""
+
+    now: datetime
+    accepted: int  # documents, by the whole pool, ever
+    jitter: float
+    had_whole_invocation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What happens now that it is certain that nothing runs: the workflow, its documents, what is counted."""
+
+    workflow: Workflow
+    updates: tuple[DocumentUpdate, ...]
+    metrics: tuple[str, ...]
+
+
+def after_failure(
+    error: TriggerError, workflow: Workflow, documents: Sequence[Document], given: Circumstances
+) -> Decision:
+    """What a failure of a whole batch means. Nothing of it runs."""
+    solo = len(documents) == 1
+    updates = tuple(after_document_failure(error, each, given, solo=solo, workflow=workflow) for each in documents)
+    after = _count_on_workflow(error, workflow, documents)
+    released = after.released(paused_until=_paused_until(error, after, given), error=_noted(error, given.now))
+    return Decision(workflow=released, updates=updates, metrics=_metrics(error, released, updates))
+
+
+def after_document_failure(
+    error: TriggerError,
+    document: Document,
+    given: Circumstances,
+    *,
+    solo: bool = True,
+    workflow: Workflow | None = None,
+) -> DocumentUpdate:
+    """What a failure means for one document."""
+    policy = policy_for(error)
+    if policy.final is not None:
+        known = document.source.sequencer or ""  # a later event of the same bytes brings it back
+        return DocumentUpdate(key=document.key, to=policy.final, error=as_stored(error), last_sequencer=known)
+    if isinstance(error, ObjectDenied):
+        return _back(document, error, eligible_at=iso(given.now + timedelta(seconds=DENIED_SECONDS)))
+    if isinstance(error, Busy):
+        return back_unchanged(document.key)
+    if not policy.counts:
+        return _back(document, error)
+    counted = _count(document, error, given, solo=solo)
+    suspected = workflow is not None and workflow.consecutive_refusals >= REFUSALS_IN_A_ROW
+    if solo and _ends(error, document, counted, given, suspected=suspected):
+        return replace(counted, to=Status.REJECTED)
+    return counted
+
+
+def back_unchanged(key: DocumentKey) -> DocumentUpdate:
+    """Back into the queue, in its old place, with nothing to be told."""
+    return DocumentUpdate(key=key, to=Status.PENDING)
+
+
+def backoff_seconds(times: int, jitter: float) -> float:
+    """The wait before another try; `jitter` from 0 to 1 spreads it over the upper half."""
+    return min(2.0 ** min(times, 12), BACKOFF_LIMIT_SECONDS) * (0.5 + jitter / 2)
+
+
+# -- documents ---------------------------------------------------------------------------------------------------------
+
+
+def _back(document: Document, error: TriggerError, *, eligible_at: str | None = None) -> DocumentUpdate:
+    update = DocumentUpdate(key=document.key, to=Status.PENDING, error=as_stored(error))
+    return replace(update, eligible_at=eligible_at) if eligible_at else update
+
+
+def _has_accepted_since(document: Document, given: Circumstances) -> bool:
+    """Whether the pool has accepted another document since this one's last failure: so it is not an outage."""
+    return document.accepted_then is None or given.accepted > document.accepted_then
+
+
+def _count(document: Document, error: TriggerError, given: Circumstances, *, solo: bool) -> DocumentUpdate:
+    """A failure more. Of several, each keeps its place in the queue; a solo document goes behind the others."""
+    failures = document.failures + 1
+    update = DocumentUpdate(
+        key=document.key,
+        to=Status.PENDING,
+        error=as_stored(error),
+        failures=failures,
+        counted_failures=document.counted_failures + _has_accepted_since(document, given),
+        accepted_then=given.accepted,
+    )
+    if isinstance(error, TooSlow):
+        update = replace(update, slow_tries=document.slow_tries + (solo and given.had_whole_invocation))
+    if not solo:
+        return update
+    again = given.now + timedelta(seconds=backoff_seconds(failures, given.jitter))
+    return replace(update, eligible_at=iso(again))
+
+
+def _ends(
+    error: TriggerError, document: Document, counted: DocumentUpdate, given: Circumstances, *, suspected: bool
+) -> bool:
+    """Whether a document that failed alone is given up."""
+    if isinstance(error, TooSlow):
+        return counted.slow_tries == SLOW_TRIES_LIMIT
+    if isinstance(error, Refused):
+        return not suspected or (document.accepted_then is not None and given.accepted > document.accepted_then)
+    limit = policy_for(error).ends_after or 0
+    return _has_accepted_since(document, given) and document.counted_failures + 1 >= limit
+
+
+# -- the workflow ------------------------------------------------------------------------------------------------------
+
+
+def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Sequence[Document]) -> Workflow:
+    """A failure of the workflow, too; but a document that failed alone and before is its own suspect."""
+    solo = len(documents) == 1
+    if isinstance(error, Refused):
+        return replace(workflow, consecutive_refusals=workflow.consecutive_refusals + solo)
+    is_the_documents = solo and documents[0].failures > 0 and not isinstance(error, Unreachable)
+    if not policy_for(error).pauses or is_the_documents:
+        return workflow
+    return replace(workflow, consecutive_failures=workflow.consecutive_failures + 1)
+
+
+def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances) -> datetime | None:
+    if isinstance(error, Throttled | Misconfigured):
+        return given.now + timedelta(seconds=error.retry_after_seconds)
+    if policy_for(error).pauses:
+        return given.now + timedelta(seconds=backoff_seconds(max(workflow.consecutive_failures, 1), given.jitter))
+    return None
+
+
+def _noted(error: TriggerError, now: datetime) -> dict[str, str]:
+    """An error as a workflow keeps it: with its time."""
+    return {**as_stored(error), "at": iso(now)}
+
+
+def _metrics(error: TriggerError, workflow: Workflow, updates: Sequence[DocumentUpdate]) -> tuple[str, ...]:
+    """What is counted: the failure itself, documents that it ended, and what a person has to look at."""
+    policy = policy_for(error)
+    suspected = isinstance(error, Refused) and workflow.consecutive_refusals > REFUSALS_IN_A_ROW
+    is_sick = policy.pauses and workflow.consecutive_failures >= SICK_AFTER
+    names = [policy.metric] if policy.metric else []
+    names += ["Held"] if suspected or is_sick else []
+    return (*names, *(update.to.capitalize() for update in updates if update.to is Status.REJECTED))

@@ -1,0 +1,130 @@
+"""What the use cases of one invocation work with: the adapters, the settings, the time that is left."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
+
+from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.adapters.s3_reader import ObjectReader
+from workflow_trigger.adapters.s3_results import ResultsBucket
+from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, PlatformClient
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.errors import EventsRefused
+from workflow_trigger.domain.model import (
+    FINAL,
+    Attempt,
+    EndedJob,
+    Poller,
+    SentDocument,
+    Snapshot,
+    Transition,
+    Workflow,
+)
+from workflow_trigger.domain.retry import Circumstances
+from workflow_trigger.settings import Settings
+
+MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left begins no attempt
+
+logger = Logger(child=True)
+
+
+class Counts:
+    """What happened, by name; any thread may count."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, value: int = 1) -> None:
+        """Count something."""
+        with self._lock:
+            self._counts[name] += value
+
+    def taken(self) -> dict[str, int]:
+        """Everything counted since the last time."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+
+@dataclass(kw_only=True, slots=True)
+class Context:
+    """Handed to the use cases, which find everything here that reaches outside of them."""
+
+    ledger: Ledger
+    reader: ObjectReader
+    client: PlatformClient
+    results: ResultsBucket | None
+    events: EventPublisher | None
+    settings: Settings
+    clock: Clock
+    deadline: Deadline
+    wake_poller: Callable[[], None]
+    counts: Counts = field(default_factory=Counts)
+    accepted: int = 0  # documents, by the whole pool, when the workflows were last read
+
+    def has_time(self) -> bool:
+        """Whether the invocation may still begin an attempt."""
+        return self.deadline.remaining_seconds() > MINIMUM_SECONDS
+
+    def later(self, seconds: float) -> datetime:
+        """The time in so many seconds."""
+        return self.clock.now() + timedelta(seconds=seconds)
+
+    def snapshot(self) -> Snapshot:
+        """The workflows, ended jobs and who polls, as they are now."""
+        snapshot = self.ledger.snapshot(self.settings.workflow_ids)
+        self.accepted = snapshot.accepted
+        return snapshot
+
+    def circumstances(self, *, had_whole_invocation: bool = False) -> Circumstances:
+        """What the retry policy has to know."""
+        return Circumstances(
+            now=self.clock.now(),
+            accepted=self.accepted,
+            jitter=random.random(),  # noqa: S311
+            had_whole_invocation=had_whole_invocation,
+        )
+
+    def named(self, attempt: Attempt) -> Attempt:
+        """The attempt with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
+        missing = [each.key for each in attempt.documents if each.upload_name is None]
+        if not missing:
+            return attempt
+        names = {key: document.upload_name for key, document in self.ledger.documents(missing).items()}
+        sent = (SentDocument(each.key, each.upload_name or names.get(each.key)) for each in attempt.documents)
+        return replace(attempt, documents=tuple(sent))
+
+    def commit[R: (Workflow, EndedJob, Poller)](self, step: Transition[R]) -> R:
+        """Write a step; then publish what became final. Documents that have moved on meanwhile are left alone.
+
+        Raises:
+            ConflictError, LedgerUnavailable: as `Ledger.commit`.
+        """
+        written, left_out = self.ledger.commit(step)
+        for key in left_out:
+            logger.info("document has moved on", object_key=key.object, version=key.version)
+        final = [update.key for update in step.updates if update.to in FINAL and update.key not in left_out]
+        if final:
+            self.publish(final)
+        return written
+
+    def publish(self, keys: Sequence[DocumentKey]) -> None:
+        """Publish final documents that still carry their mark. A failure holds nothing: the mark stays."""
+        if self.events is None:
+            return
+        try:
+            rows = self.ledger.unpublished(keys)
+            self.events.put(rows)
+            self.ledger.mark_published(rows)
+        except (EventsRefused, ClientError, BotoCoreError):
+            logger.exception("events could not be published; the next run does")
+            self.counts.add("PublishErrors")

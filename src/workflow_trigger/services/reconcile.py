@@ -1,0 +1,278 @@
+"""Use case: bring the ledger into line with the platform. One loop polls, settles, collects and submits for all.
+
+Level-triggered, like a controller: a step looks at a workflow's item and at the platform, and takes the one step that
+follows, whoever began what is there. So an invocation may die at any line, and overlapping ones are harmless.
+"""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, ReconcileFailed, as_stored
+from workflow_trigger.domain.model import EndedJob, Phase, Poller, Snapshot, Transition, Workflow
+from workflow_trigger.services import recover
+from workflow_trigger.services.context import Context
+from workflow_trigger.services.results import collect
+from workflow_trigger.services.settle import expire_lease, settle
+from workflow_trigger.services.submit import Queue, free_workflows, submit
+from workflow_trigger.services.track import track
+
+_LEASE_SECONDS = 60.0  # of the one run that polls
+_HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
+_QUESTION_THREADS = 4
+
+logger = Logger(child=True)
+
+
+def step(context: Context, workflow: Workflow) -> Workflow:
+    """What follows from where a workflow stands; where that is unknown, because somebody else wrote, it is read again.
+
+    Without an answer of the platform nothing changes, but it is written down.
+    """
+    try:
+        match workflow.phase:
+            case Phase.SUBMITTING if workflow.lease_has_ended(context.clock.now()):
+                return expire_lease(context, workflow)
+            case Phase.COMMITTED:
+                return settle(context, workflow)
+            case Phase.RUNNING:
+                return track(context, workflow)
+    except PlatformError as error:
+        return _note_silence(context, workflow, error)
+    except ConflictError as lost:
+        logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
+        return context.ledger.workflow(workflow.workflow_id)
+    return workflow
+
+
+def _note_silence(context: Context, workflow: Workflow, error: PlatformError) -> Workflow:
+    logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
+    context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
+    noted = as_stored(error)
+    if (workflow.last_error or {}).items() >= noted.items():
+        return workflow
+    return context.commit(Transition(workflow, replace(workflow, last_error={**noted, "at": iso(context.clock.now())})))
+
+
+def gauges(context: Context) -> dict[str, float]:
+    """Seconds for which the queue has been waiting, and without any workflow at work; and for which jobs have run."""
+    snapshot = context.snapshot()
+    now = context.clock.now()
+    waiting = context.ledger.longest_wait_seconds()
+    started = [parse_time(each.attempt.started_at) for each in snapshot.workflows if each.attempt]
+    pool = [each for each in snapshot.workflows if each.workflow_id in context.settings.workflow_ids]
+    is_idle = not any(each.is_at_work or _waits_for_another(each) for each in pool)
+    return {
+        "OldestWaitingSeconds": waiting,
+        "IdleWaitingSeconds": waiting if is_idle else 0.0,
+        "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
+    }
+
+
+def _waits_for_another(workflow: Workflow) -> bool:
+    """Whether a job of somebody else is in the way."""
+    return (workflow.last_error or {}).get("type") == Busy.__name__
+
+
+class Reconciler:
+    """One run of the loop. Only the thread that runs it decides; workers take single steps."""
+
+    def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
+        self._context = context
+        self._worker_threads = worker_threads
+        self._owner = uuid.uuid4().hex
+        self._poller = Poller()
+        self._workflows: dict[str, Workflow] = {}
+        self._ended: dict[str, EndedJob] = {}
+        self._queue = Queue(context)
+        self._due: dict[str, datetime] = {}  # by workflow or job: when it is looked at again
+        self._in_flight: dict[Future[Any], str] = {}
+        self._read_at: datetime | None = None
+        self._is_ours = False
+        self._failures: list[Exception] = []
+
+    def run(self, seconds: float) -> None:
+        """Poll for about that long while anything is active, or until the next run takes over.
+
+        Raises:
+            ReconcileFailed: a part failed unexpectedly; the others were done nevertheless.
+        """
+        until = self._context.later(seconds)
+        snapshot = self._context.snapshot()
+        self._guarded(recover.publish_late_events, self._context)
+        self._guarded(recover.recover_orphans, self._context, snapshot)
+        self._is_ours = self._takes_over(snapshot)
+        if self._is_ours:
+            with (
+                ThreadPoolExecutor(_QUESTION_THREADS) as questions,
+                ThreadPoolExecutor(self._worker_threads) as workers,
+            ):
+                self._loop(until, questions, workers)
+        if self._failures:
+            raise ReconcileFailed(f"{len(self._failures)} parts failed, the first with {self._failures[0]!r}")
+
+    def _loop(self, until: datetime, questions: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
+        while True:
+            self._refresh()
+            if self._is_ours:
+                self._dispatch(questions, workers)
+            again = self._next_due(until) if self._is_ours else None
+            if self._in_flight or (again is not None and self._context.clock.now() < until):
+                seconds = ((again or until) - self._context.clock.now()).total_seconds()
+                self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
+                self._gather()
+            elif not self._is_ours or self._release():
+                return
+
+    # -- who polls -----------------------------------------------------------------------------------------------------
+
+    def _takes_over(self, snapshot: Snapshot) -> bool:
+        now, before = self._context.clock.now(), snapshot.poller
+        paused_until = parse_time(before.paused_until)
+        if paused_until is not None and paused_until > now:
+            self._context.client.throttle.until = paused_until
+        young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
+        if before.is_alive(now) and young:
+            return False
+        self._poller = before
+        return self._renew(began_at=iso(now))
+
+    def _renew(self, **changes: str) -> bool:
+        """Hold the lease for another minute; False when another run has taken it."""
+        until = self._context.client.throttle.until
+        after = replace(
+            self._poller,
+            owner=self._owner,
+            lease_ends_at=iso(self._context.later(_LEASE_SECONDS)),
+            paused_until=iso(until) if until else None,
+            **changes,
+        )
+        return self._write_poller(after)
+
+    def _write_poller(self, after: Poller) -> bool:
+        try:
+            self._poller = self._context.commit(Transition(self._poller, after))
+        except ConflictError:
+            return False
+        return True
+
+    def _release(self) -> bool:
+        """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
+        until = self._context.client.throttle.until
+        paused_until = iso(until) if until else None
+        self._write_poller(replace(self._poller, lease_ends_at=None, paused_until=paused_until))
+        followed = {each.workflow_id for each in self._workflows.values() if each.is_at_work}
+        snapshot = self._context.snapshot()
+        new = {each.workflow_id for each in snapshot.workflows if each.is_at_work} - followed
+        return not new or not self._takes_over(snapshot)
+
+    # -- the round -----------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Read all workflows, every PollSeconds, and see whether another run polls by now."""
+        now = self._context.clock.now()
+        if not self._is_ours or (self._read_at is not None and now < self._read_at):
+            return
+        self._read_at = self._context.later(self._context.settings.poll_seconds)
+        snapshot = self._context.snapshot()
+        busy = set(self._in_flight.values())
+        kept = {key: each for key, each in self._workflows.items() if key in busy}
+        self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
+        self._ended = {each.job_id: each for each in snapshot.ended_jobs}
+        self._queue.refresh()
+        self._is_ours = snapshot.poller.owner == self._owner
+        lease_ends_at = parse_time(snapshot.poller.lease_ends_at) or now
+        if self._is_ours and lease_ends_at < self._context.later(_LEASE_SECONDS / 2):
+            self._poller = snapshot.poller
+            self._is_ours = self._renew()
+
+    def _dispatch(self, questions: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
+        """Begin every step that is due. Steps of one workflow never run side by side."""
+        context, now = self._context, self._context.clock.now()
+        self._guarded(self._claim_bound)
+        for key, workflow in self._idle_ones(self._workflows).items():
+            if workflow.phase is not Phase.IDLE and self._is_due(key, now):
+                self._begin(questions, key, step, workflow)
+        for key, ended in self._idle_ones(self._ended).items():
+            if ended.is_due(now) and self._is_due(key, now):
+                self._begin(workers, key, collect, ended)
+        for workflow in free_workflows(self._snapshot(), context) if context.has_time() else []:
+            key = workflow.workflow_id
+            if key not in self._in_flight.values() and self._is_due(key, now) and self._queue.may_have_some():
+                self._begin(workers, key, self._submit, workflow)
+
+    def _claim_bound(self) -> None:
+        self._workflows |= recover.claim_bound(self._context, self._queue, self._workflows)
+
+    def _submit(self, context: Context, workflow: Workflow) -> Workflow:
+        try:
+            return submit(context, workflow, self._queue)
+        except ConflictError as lost:
+            logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
+            return context.ledger.workflow(workflow.workflow_id)
+
+    def _begin[R](self, threads: ThreadPoolExecutor, key: str, work: Callable[[Context, R], Any], record: R) -> None:
+        self._due[key] = self._context.later(self._context.settings.poll_seconds)
+        self._in_flight[threads.submit(work, self._context, record)] = key
+
+    def _gather(self) -> None:
+        """Take in what the workers have done. A workflow that became free is given its next batch at once."""
+        for future in [each for each in self._in_flight if each.done()]:
+            key = self._in_flight.pop(future)
+            self._guarded(self._take_in, key, future)
+
+    def _take_in(self, key: str, future: Future[Any]) -> None:
+        after: Workflow | EndedJob | None = future.result()
+        if after is None:
+            self._ended.pop(key, None)
+        elif isinstance(after, EndedJob):
+            self._ended[key] = after
+        else:
+            before = self._workflows.get(key)
+            self._workflows[key] = after
+            is_news = before is None or before.revision != after.revision
+            if is_news and after.phase is Phase.IDLE and not _waits_for_another(after):
+                self._due.pop(key, None)
+                self._read_at = None if before is not None and before.is_at_work else self._read_at
+                self._queue.refresh()
+
+    def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """One part's trouble stays its own until all are done, and is seen."""
+        try:
+            work(*args, **kwargs)
+        except ConflictError as lost:
+            logger.info("lost a write race", reason=str(lost))
+        except Exception as error:
+            logger.exception("could not be reconciled; the next run tries again")
+            self._context.counts.add("ReconcileErrors")
+            self._failures.append(error)
+
+    # -- what is due ---------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(workflows=tuple(self._workflows.values()), ended_jobs=tuple(self._ended.values()))
+
+    def _idle_ones[T](self, records: dict[str, T]) -> dict[str, T]:
+        busy = set(self._in_flight.values())
+        return {key: record for key, record in records.items() if key not in busy}
+
+    def _is_due(self, key: str, now: datetime) -> bool:
+        return key not in self._due or self._due[key] <= now
+
+    def _next_due(self, until: datetime) -> datetime | None:
+        """When something is due next; None when nothing is left to wait for."""
+        now = self._context.clock.now()
+        waits = [self._due.get(key, now) for key, each in self._workflows.items() if each.is_at_work]
+        waits += [max(self._due.get(key, now), parse_time(each.retry_at) or now) for key, each in self._ended.items()]
+        if self._queue.may_have_some() and self._context.has_time():
+            pool = set(self._context.settings.workflow_ids)
+            free = [each for key, each in self._workflows.items() if key in pool and not each.is_at_work]
+            waits += [max(self._due.get(each.workflow_id, now), parse_time(each.paused_until) or now) for each in free]
+        waits = [each for each in waits if each <= until]
+        return max(min(*waits, until), now) if waits else None

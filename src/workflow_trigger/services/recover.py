@@ -1,0 +1,104 @@
+"""Use case: what an invocation that died, a person, or an earlier release left behind is taken up again."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from aws_lambda_powertools import Logger
+
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.model import (
+    RUNNING,
+    Attempt,
+    Document,
+    DocumentUpdate,
+    Phase,
+    SentDocument,
+    Snapshot,
+    Status,
+    Transition,
+    Workflow,
+)
+from workflow_trigger.services.context import Context
+from workflow_trigger.services.settle import ROUNDS
+from workflow_trigger.services.submit import Queue
+
+_ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
+_READ_AT_ONCE = 250
+_BATCH = 25
+
+logger = Logger(child=True)
+
+
+def publish_late_events(context: Context) -> None:
+    """Publish final documents that still carry their mark."""
+    keys = context.ledger.unpublished_keys() if context.events is not None else []
+    if keys:
+        context.publish(keys)
+
+
+def recover_orphans(context: Context, snapshot: Snapshot) -> None:
+    """Take up again what lost its workflow's item, say to a hand that deleted it."""
+    states = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
+    suspects = [each for status in states for each in context.ledger.ready(status, _READ_AT_ONCE)]
+    judged_before = iso(context.clock.now() - timedelta(seconds=_ORPHAN_SECONDS))
+    live = {each.holder for each in snapshot.workflows} | {each.holder for each in snapshot.ended_jobs}
+    hints = {each.key: each for each in suspects if each.attempt_id not in live and each.read_at < judged_before}
+    if not hints:
+        return
+    read = context.ledger.documents(list(hints)).values()
+    orphans = [each for each in read if each.attempt_id == hints[each.key].attempt_id and each.status in states]
+    workflows = {each.workflow_id: each for each in snapshot.workflows}
+    for workflow_id in sorted({each.workflow_id for each in orphans if each.workflow_id}):
+        ours = [each for each in orphans if each.workflow_id == workflow_id]
+        workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
+        if workflow.phase is Phase.IDLE:  # else their turn comes when it is
+            logger.warning("orphans are taken up again", workflow_id=workflow_id, documents=len(ours))
+            _take_up(context, workflow, [each for each in ours if each.attempt_id == ours[0].attempt_id])
+
+
+def claim_bound(context: Context, queue: Queue, workflows: Mapping[str, Workflow]) -> dict[str, Workflow]:
+    """Documents of 0.2.0 whose answer was lost wait in the queue, bound to their workflow. Until 1.0.
+
+    Each batch of them is claimed as what it is, an unsettled attempt, whose job one look at the list finds or not.
+    """
+    claimed: dict[str, Workflow] = {}
+    groups: dict[tuple[str, str | None], list[DocumentKey]] = {}
+    for document in queue.bound():
+        groups.setdefault((document.bound_to or "", document.bound_since), []).append(document.key)
+    for (workflow_id, since), keys in groups.items():
+        workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
+        if workflow.phase is Phase.IDLE and workflow_id not in claimed:
+            documents = list(context.ledger.documents(keys).values())
+            claimed[workflow_id] = _take_up(context, workflow, documents, since=since, rounds=ROUNDS - 1)
+    return claimed
+
+
+def _take_up(
+    context: Context, workflow: Workflow, documents: list[Document], *, since: str | None = None, rounds: int = 0
+) -> Workflow:
+    """Hold documents again that no attempt holds: those of a job, which is followed, or those of a lost answer."""
+    first, batch, now = documents[0], documents[:_BATCH], iso(context.clock.now())
+    is_running = first.status in RUNNING
+    attempt = Attempt(
+        id=f"{uuid.uuid4().hex}-again",
+        documents=tuple(SentDocument(each.key, each.upload_name) for each in batch),
+        started_at=now,
+        first_look_at=since or (None if first.bound_to else first.read_at),
+        settle_after=None if is_running else now,
+        rounds=rounds,
+    )
+    updates = tuple(
+        DocumentUpdate(
+            key=each.key,
+            to=each.status if is_running else Status.SUBMITTING,
+            read_at=each.read_at,
+            upload_name=each.upload_name,
+        )
+        for each in batch
+    )
+    phase = Phase.RUNNING if is_running else Phase.COMMITTED
+    after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubt=None)
+    return context.commit(Transition(workflow, after, updates))

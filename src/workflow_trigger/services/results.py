@@ -1,0 +1,159 @@
+"""Use case: bring the outputs of an ended job home, then finish its documents. Its workflow goes on meanwhile."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, outputs_of
+from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.errors import (
+    KeyNotSet,
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    PlatformError,
+    ResultsRefused,
+)
+from workflow_trigger.domain.matching import is_own_output
+from workflow_trigger.domain.model import Document, DocumentUpdate, EndedDocument, EndedJob, Status, Transition
+from workflow_trigger.services.context import Context
+
+type Entry = dict[str, Any]
+
+_LEASE_SECONDS = 120.0  # renewed while outputs are copied
+_RETRY_SECONDS = 10.0
+_LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
+# How long an output is waited for, by what stands in its way; then it is missing.
+PATIENCE_SECONDS = {OutputState.ABSENT: 20.0, OutputState.DELAYED: 900.0, OutputState.REFUSED: 3_600.0}
+
+logger = Logger(child=True)
+
+
+def collect(context: Context, ended: EndedJob) -> EndedJob | None:
+    """Copy what is not there yet. Returns what is left to be copied later, None when every document is final.
+
+    Raises:
+        ConflictError: another invocation copies.
+    """
+    return _Collector(context, ended).run()
+
+
+class _Collector:
+    """One pass over the outputs of a job, with a lease on it."""
+
+    def __init__(self, context: Context, ended: EndedJob) -> None:
+        self._context = context
+        self._ended = ended
+        self._save(replace(ended, lease_ends_at=iso(context.later(_LEASE_SECONDS))))
+        self._renew_at = context.later(_LEASE_SECONDS / 3)
+
+    def run(self) -> EndedJob | None:
+        documents = self._context.ledger.documents([each.key for each in self._ended.documents])
+        updates: list[DocumentUpdate] = []
+        left: list[EndedDocument] = []
+        try:
+            for each in self._ended.documents:
+                document = documents.get(each.key)
+                if document is None or document.attempt_id != self._ended.attempt_id:
+                    continue
+                entries = self._entries(document)
+                is_waiting = any("since" in entry for entry in entries)
+                left += [each] if is_waiting else []
+                updates.append(_still_waiting(each, entries) if is_waiting else self._final(each, entries))
+        except (KeyRejected, KeyNotSet):
+            self._context.counts.add("Held")
+            return self._save(replace(self._ended, lease_ends_at=None, retry_at=iso(self._context.later(60))))
+        if left:
+            self._count_waiting()
+        retry_at = iso(self._context.later(_RETRY_SECONDS))
+        after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
+        return self._context.commit(Transition(self._ended, after, tuple(updates)))
+
+    def _save(self, after: EndedJob) -> EndedJob:
+        self._ended = self._context.commit(Transition(self._ended, after))
+        return self._ended
+
+    # -- outputs -------------------------------------------------------------------------------------------------------
+
+    def _entries(self, document: Document) -> list[Entry]:
+        """An entry for each output: where it is, why it is missing, or since when it is waited for."""
+        ids = [node["file_id"] for node in document.output_node_files if "file_id" in node]
+        if not self._ended.is_solo and not (
+            document.input_file_id or all(is_own_output(file_id, document.upload_name) for file_id in ids)
+        ):
+            return [{"missing": "the platform's ids do not tell which outputs are this file's"}]
+        known = {identity(entry): dict(entry) for entry in document.results}
+        entries: list[Entry] = []
+        for node, place in outputs_of(document, self._ended.job_id, self._context.results):
+            entry = known.get(identity(node), {})
+            if place is None:
+                return [*entries, {"missing": LEFT_OUT}]
+            entries.append(entry if "key" in entry or "missing" in entry else self._fetched(node, place, entry))
+        entries += [dict(node) for node in document.output_node_files if "missing" in node]
+        unknown = known.get(identity({}), {})
+        return entries or [self._waited_for({}, unknown, OutputState.ABSENT, "the platform names no outputs")]
+
+    def _fetched(self, node: Entry, place: Entry, before: Entry) -> Entry:
+        """Copy one output; where there is no bucket, see whether it can be had at all."""
+        if not self._context.has_time():
+            return self._waited_for(node, before, OutputState.DELAYED, "the invocation ended before its turn")
+        try:
+            with self._context.client.download(self._ended.job_id, node["file_id"], node.get("node_id")) as chunks:
+                if self._context.results is not None:
+                    self._context.results.put(place, self._watched(chunks), {"job_id": self._ended.job_id, **node})
+        except (KeyRejected, KeyNotSet):
+            raise
+        except NotFound as error:
+            return self._waited_for(node, before, OutputState.ABSENT, str(error))
+        except Misconfigured as error:
+            return {**node, "missing": str(error)}
+        except PlatformError as error:
+            return self._waited_for(node, before, OutputState.DELAYED, str(error))
+        except ResultsRefused as error:
+            return self._waited_for(node, before, OutputState.REFUSED, str(error))
+        return place
+
+    def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
+        """An output that is not there: tried again, for as long as what stands in its way may last."""
+        now = self._context.clock.now()
+        since = before.get("since", iso(now)) if state in before else iso(now)
+        if has_passed(since, now, seconds=PATIENCE_SECONDS[state]):
+            return {**node, "missing": reason}
+        return {**node, state.value: reason, "since": since}
+
+    def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks of a download; the lease is renewed on the way."""
+        for chunk in chunks:
+            if self._context.clock.now() >= self._renew_at:
+                self._save(replace(self._ended, lease_ends_at=iso(self._context.later(_LEASE_SECONDS))))
+                self._renew_at = self._context.later(_LEASE_SECONDS / 3)
+            yield chunk
+
+    # -- documents -----------------------------------------------------------------------------------------------------
+
+    def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
+        """COMPLETED, if it succeeded anyway or an output could be had."""
+        succeeded = ended.unless is None or any("missing" not in entry for entry in entries)
+        status = Status.COMPLETED if succeeded else Status.FAILED
+        results = [] if self._context.results is None or not succeeded else entries
+        missing = sum("missing" in entry for entry in results)
+        logger.info("finished", object_key=ended.key.object, version=ended.key.version, status=status, missing=missing)
+        self._context.counts.add(status.capitalize())
+        if missing:
+            self._context.counts.add("ResultsMissing", missing)
+        error = None if succeeded else ended.unless
+        return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None)
+
+    def _count_waiting(self) -> None:
+        self._context.counts.add("ResultsDelayed")
+        if has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS):
+            self._context.counts.add("ResultsMissing")
+
+
+def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
+    """What came is not fetched again. A bucket that refuses is an error of the document's results."""
+    refused = next((entry["refused"] for entry in entries if "refused" in entry), None)
+    error = {"type": "ResultsRefused", "message": refused} if refused else None
+    return DocumentUpdate(key=ended.key, to=Status.IN_PROGRESS, results=entries, error=error)

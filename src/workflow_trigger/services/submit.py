@@ -1,0 +1,207 @@
+"""Use case: give free workflows the documents that wait. Look, claim, send."""
+
+import threading
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from aws_lambda_powertools import Logger
+
+from workflow_trigger.domain.batching import next_batch
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey, upload_name
+from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
+from workflow_trigger.domain.job import Look
+from workflow_trigger.domain.matching import mentions
+from workflow_trigger.domain.model import (
+    Attempt,
+    Document,
+    DocumentUpdate,
+    Phase,
+    SentDocument,
+    Snapshot,
+    Status,
+    Transition,
+    Workflow,
+)
+from workflow_trigger.domain.retry import after_failure
+from workflow_trigger.services.context import Context
+from workflow_trigger.services.send import LEASE_SECONDS, send
+
+_READ_AT_ONCE = 250
+
+logger = Logger(child=True)
+
+
+class Queue:
+    """The documents that wait, read once by one reader, which hands out disjoint batches to any thread."""
+
+    def __init__(self, context: Context, fresh: Iterable[Document] = ()) -> None:
+        """Begin with `fresh` documents, which the index may not show yet."""
+        self._context = context
+        self._lock = threading.Lock()
+        self._waiting = {document.key: document for document in fresh}
+        self._handed_out: set[tuple[DocumentKey, str]] = set()
+        self._read_again_at: datetime | None = None  # None: now
+
+    def refresh(self) -> None:
+        """Something may have come into the queue: read it when it is next asked for."""
+        self._read_again_at = None
+
+    def take(self, workflow: Workflow) -> list[Document]:
+        """The next batch for a workflow; no document is handed out twice as it is."""
+        with self._lock:
+            batch = self._next(workflow)
+            if not batch and self._read():
+                batch = self._next(workflow)
+            for document in batch:
+                del self._waiting[document.key]
+                self._handed_out.add((document.key, document.read_at))
+            return batch
+
+    def may_have_some(self) -> bool:
+        """Whether anything waits, as far as is known."""
+        now = self._context.clock.now()
+        return bool(self._waiting) or self._read_again_at is None or now >= self._read_again_at
+
+    def put_back(self, batch: Iterable[Document]) -> None:
+        """A batch that was not sent after all."""
+        with self._lock:
+            for document in batch:
+                self._waiting[document.key] = document
+                self._handed_out.discard((document.key, document.read_at))
+
+    def bound(self) -> list[Document]:
+        """Documents of 0.2.0 that wait for a workflow in which an answer of theirs was lost; handed out here alone."""
+        with self._lock:
+            if not self._waiting:
+                self._read()
+            found = [each for each in self._waiting.values() if each.bound_to]
+            for document in found:
+                del self._waiting[document.key]
+            return found
+
+    def _next(self, workflow: Workflow) -> list[Document]:
+        settings = self._context.settings
+        waiting = (each for each in self._waiting.values() if not each.bound_to)
+        return next_batch(
+            sorted(waiting, key=lambda each: each.eligible_at or ""),
+            workflow,
+            pool_size=len(settings.workflow_ids),
+            max_files=settings.max_files_per_run,
+            max_bytes=settings.max_bytes_per_run,
+            now=self._context.clock.now(),
+        )
+
+    def _read(self) -> bool:
+        """Read the head of the queue, but not again and again while it has nothing new."""
+        if self._read_again_at is not None and self._context.clock.now() < self._read_again_at:
+            return False
+        found = self._context.ledger.ready(Status.PENDING, _READ_AT_ONCE)
+        new = {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
+        self._waiting |= new
+        self._read_again_at = None if new else self._context.later(self._context.settings.poll_seconds)
+        return bool(new)
+
+
+def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
+    """Give every free workflow a batch, those that work well first. True when somebody has to follow what began."""
+    snapshot = context.snapshot()
+    if snapshot.poller.paused_until and snapshot.poller.paused_until > iso(context.clock.now()):
+        return False
+    queue = Queue(context, fresh)
+    began = False
+    for workflow in free_workflows(snapshot, context):
+        if not context.has_time():
+            break
+        try:
+            began = submit(context, workflow, queue).is_at_work or began
+        except ConflictError as lost:
+            logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
+    return began
+
+
+def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
+    """The workflows of the pool that may take a batch; none while too many ended jobs wait for their results."""
+    pool = context.settings.workflow_ids
+    if len(snapshot.ended_jobs) > 10 + 2 * len(pool):
+        return []
+    now = context.clock.now()
+    free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
+    return sorted(free, key=lambda each: (each.consecutive_failures, -each.accepted_count))
+
+
+def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
+    """One attempt on a free workflow; returns its new state, or the very argument when nothing is to be done.
+
+    Raises:
+        ConflictError: another invocation took the workflow first.
+    """
+    batch = queue.take(workflow)
+    if not batch:
+        return workflow
+    try:
+        look = context.client.look(workflow.workflow_id)
+    except PlatformError as error:
+        queue.put_back(batch)
+        return _after_failed_look(context, workflow, error)
+    except BaseException:
+        queue.put_back(batch)
+        raise
+    _report_late_acceptance(context, workflow, look)
+    if look.active:
+        queue.put_back(batch)
+        return _wait_for(context, workflow, look)
+    while batch:
+        claimed = _claim(context, workflow, batch, look)
+        documents = [each for each in batch if claimed.attempt and each.key in claimed.attempt.keys]
+        if documents:
+            return send(context, claimed, documents)
+        workflow, batch = claimed, queue.take(workflow)
+    return context.commit(Transition(workflow, workflow.released()))
+
+
+def _after_failed_look(context: Context, workflow: Workflow, error: PlatformError) -> Workflow:
+    logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
+    decision = after_failure(error, workflow, [], context.circumstances())
+    for name in decision.metrics:
+        context.counts.add(name)
+    return context.commit(Transition(workflow, decision.workflow))
+
+
+def _report_late_acceptance(context: Context, workflow: Workflow, look: Look) -> None:
+    """A request that is accepted after its retry has finished cannot be prevented. It is reported."""
+    for job in look.active:
+        if job.id not in workflow.known_job_ids and mentions(job.file_names(), workflow.unanswered):
+            context.counts.add("LateAcceptance")
+            logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
+
+
+def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
+    """A job is active that is not ours. Written down once, for whoever asks why nothing moves."""
+    context.counts.add("Busy")
+    message = f"job {look.active[0].id} is active, and not of this stack"
+    if (workflow.last_error or {}).get("message") == message:
+        return workflow
+    error = {**as_stored(Busy(message)), "at": iso(context.clock.now())}
+    return context.commit(Transition(workflow, replace(workflow, last_error=error)))
+
+
+def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:
+    """Workflow and documents in one transaction; documents that have moved on meanwhile are left out."""
+    attempt_id = uuid.uuid4().hex
+    names = {document.key: upload_name(document.key, attempt_id) for document in batch}
+    attempt = Attempt(
+        id=attempt_id,
+        documents=tuple(SentDocument(key, name) for key, name in names.items()),
+        started_at=iso(context.clock.now()),
+        first_look_at=look.at,
+        lease_ends_at=iso(context.later(LEASE_SECONDS)),
+    )
+    updates = [
+        DocumentUpdate(key=each.key, to=Status.SUBMITTING, read_at=each.read_at, upload_name=names[each.key])
+        for each in batch
+    ]
+    claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
+    return context.commit(Transition(workflow, claimed, tuple(updates)))

@@ -1,0 +1,394 @@
+"""The pure decisions: the next batch, whose job, whose failure, how each file ended, what a failure means."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_trigger.domain import errors
+from workflow_trigger.domain.batching import next_batch
+from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion, upload_name
+from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
+from workflow_trigger.domain.matching import Evidence, Match, attribute_failures, candidates, match, own_part
+from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
+from workflow_trigger.domain.outcome import names_are_missing, outcomes
+from workflow_trigger.domain.retry import (
+    COUNTED_FAILURES_LIMIT,
+    POLICIES,
+    REFUSALS_IN_A_ROW,
+    Circumstances,
+    after_failure,
+    backoff_seconds,
+    policy_for,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def document(name: str, size: int = 1, **more: Any) -> Document:
+    source = ObjectVersion(
+        bucket="b", key=name, version_id=None, etag="e", size_bytes=size, sequencer=None, uploaded_at=None
+    )
+    return Document(**{"source": source, "status": Status.PENDING, "read_at": iso(NOW), "eligible_at": "2026"} | more)
+
+
+# -- the batch ---------------------------------------------------------------------------------------------------------
+
+
+def batch(queue: list[Document], **more: Any) -> list[str]:
+    usual = {"workflow": Workflow(workflow_id="w1"), "pool_size": 2, "max_files": 3, "max_bytes": 100, "now": NOW}
+    arguments: dict[str, Any] = usual | more
+    return [each.source.key for each in next_batch(queue, **arguments)]
+
+
+def test_batch_is_the_oldest_documents_up_to_the_limits() -> None:
+    assert batch([document("a"), document("b"), document("c"), document("d")]) == ["a", "b", "c"]
+    assert batch([document("a", 60), document("b", 41), document("c")]) == ["a"]
+    assert batch([document("a", 60), document("b", 40), document("c")]) == ["a", "b"]
+    assert batch([document("huge", 10**12), document("b")]) == ["huge"]
+    assert batch([]) == []
+
+
+@pytest.mark.parametrize(("failures", "size"), [(0, 10), (1, 5), (2, 2), (3, 1), (9, 1)])
+def test_batch_is_half_as_large_for_every_failure(failures: int, size: int) -> None:
+    queue = [document(f"{number}", failures=failures) for number in range(12)]
+    assert len(batch(queue, max_files=10)) == size
+    tired = Workflow(workflow_id="w1", consecutive_failures=failures)
+    assert len(batch([document(f"{number}") for number in range(12)], max_files=10, workflow=tired)) == size
+
+
+def test_documents_that_failed_equally_often_travel_together() -> None:
+    queue = [document("a", failures=1), document("b"), document("c", failures=1)]
+    assert batch(queue, max_files=10) == ["a", "c"]
+
+
+def test_document_keeps_away_for_ten_minutes_from_the_workflow_on_which_it_failed() -> None:
+    queue = [document("a", failures=1, workflow_id="w1"), document("b")]
+    assert batch(queue) == ["b"]
+    assert batch(queue, workflow=Workflow(workflow_id="w2")) == ["a"]
+    assert batch(queue, pool_size=1) == ["a"]
+    assert batch(queue, now=NOW + timedelta(minutes=10)) == ["a"]
+
+
+# -- whose job ---------------------------------------------------------------------------------------------------------
+
+A, B, C = (SentDocument(document(name).key, upload_name(document(name).key, "attempt")) for name in "abc")
+ATTEMPT = Attempt(id="attempt", documents=(A, B), started_at="", first_look_at="2026-01-01T00:10:00Z")
+
+
+def file_id(sent: SentDocument) -> str:
+    assert sent.upload_name
+    return f"{sent.upload_name}-0a1b2c3d.pdf"
+
+
+def job(job_id: str, *files: str, created_at: str = "2026-01-01T00:10:05", **more: Any) -> Job:
+    return Job(
+        **{"id": job_id, "status": "COMPLETED", "created_at": created_at, "input_file_ids": files or None} | more
+    )
+
+
+def told(**names: list[str]) -> Any:
+    return lambda job_id: FileStatus(documents=tuple(names.get(job_id, ())), is_complete=True)
+
+
+def test_only_new_jobs_that_are_not_older_than_the_first_look_count() -> None:
+    jobs = [
+        job("old", created_at="2026-01-01T00:08:59"),
+        job("skew", created_at="2026-01-01T00:09:30"),
+        job("known"),
+        job("new"),
+        job("of no age", created_at="yesterday"),
+    ]
+    assert [each.id for each in candidates(iter(jobs), ATTEMPT, ("known",))] == ["skew", "new", "of no age"]
+
+
+def test_job_that_names_one_of_our_files_is_ours_as_a_whole() -> None:
+    ours = job("new", file_id(B), "invoice-12345678.pdf")
+    assert match([job("x", "y.pdf"), ours], ATTEMPT, told(), may_infer=False) == Match(
+        job=ours, evidence=Evidence.NAMED
+    )
+    by_outputs = job("new", output_node_files=({"file_id": file_id(A)},))
+    assert match([by_outputs], ATTEMPT, told(), may_infer=False) is not None
+    hidden = job("new")
+    assert match([hidden], ATTEMPT, told(new=[A.upload_name or ""]), may_infer=False) is not None
+
+
+def test_job_that_names_others_is_not_ours_and_another_attempt_of_the_same_document_neither() -> None:
+    earlier = upload_name(A.key, "earlier attempt")
+    for name in ("invoice-12345678.pdf", earlier):
+        assert match([job("new", name)], ATTEMPT, told(), may_infer=True) is None
+        assert match([job("new")], ATTEMPT, told(new=[name]), may_infer=True) is None
+
+
+def test_only_nameless_job_is_inferred_and_two_are_not() -> None:
+    found = match([job("new")], ATTEMPT, told(), may_infer=True)
+    assert found is not None
+    assert found.evidence is Evidence.ONLY_CANDIDATE
+    assert match([job("new")], ATTEMPT, told(), may_infer=False) is None
+    assert match([job("new"), job("newer")], ATTEMPT, told(), may_infer=True) is None
+
+
+def test_names_that_are_not_complete_prove_nothing() -> None:
+    def unfinished(_: str) -> FileStatus:
+        return FileStatus(documents=("invoice.pdf",), is_complete=False)
+
+    found = match([job("new")], ATTEMPT, unfinished, may_infer=True)
+    assert found is not None
+    assert found.evidence is Evidence.ONLY_CANDIDATE
+
+
+def test_job_that_is_not_asked_about_may_be_ours() -> None:
+    jobs = [job(f"j{number}", created_at=f"2026-01-01T00:10:{number:02}") for number in range(11)]
+    others = told(**{f"j{number}": ["x.pdf"] for number in range(1, 11)})
+    assert match(jobs, ATTEMPT, others, may_infer=True) is None
+    assert match(jobs[:1], ATTEMPT, others, may_infer=True) is not None
+
+
+def test_document_gets_its_own_entries_where_ids_tell_them() -> None:
+    both = job("j", file_id(A), file_id(B), output_node_files=({"file_id": file_id(A)}, {"file_id": file_id(B)}))
+    own, own_id = own_part(both, B, solo=False)
+    assert (own.input_file_ids, own.output_node_files, own_id) == (
+        (file_id(B),),
+        ({"file_id": file_id(B)},),
+        file_id(B),
+    )
+    unnamed, no_id = own_part(job("j", "uuid-1", "uuid-2"), B, solo=False)
+    assert (unnamed.input_file_ids, no_id) == (("uuid-1", "uuid-2"), None)
+    assert own_part(job("j", "uuid-1"), B, solo=True)[1] == "uuid-1"
+
+
+# -- the end of each file ----------------------------------------------------------------------------------------------
+
+
+def ends(status: str, details: Details, failed: list[FailedFile], *sent: SentDocument) -> list[tuple[str, str, bool]]:
+    found = outcomes(job("j", status=status), details, failed, sent)
+    order = [found[each.key] for each in sent]
+    return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
+
+
+def failure(sent: SentDocument) -> FailedFile:
+    return FailedFile(document=sent.upload_name or "", error="broken page")
+
+
+FIVE = [SentDocument(document(name).key, upload_name(document(name).key, "x")) for name in "12345"]
+SUCCEEDED = ("COMPLETED", "", False)
+DECIDED = ("FAILED", "JobFailed", True)
+NAMED = ("FAILED", "FileFailed", False)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        Details(processing_status="FAILED", succeeded=4, failed=1),
+        Details(processing_status="COMPLETED_WITH_ERRORS"),
+        Details(processing_status="FAILED"),  # no summary
+    ],
+    ids=["summary", "with errors", "no summary"],
+)
+def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details: Details) -> None:
+    """Cases 1 and 2."""
+    assert ends("FAILED", details, [failure(FIVE[2])], *FIVE) == [DECIDED, DECIDED, NAMED, DECIDED, DECIDED]
+
+
+def test_failed_job_of_which_nothing_is_known_is_the_end_of_all_its_files() -> None:
+    details = Details(processing_status="FAILED", message="why")
+    assert ends("FAILED", details, [], *FIVE) == [("FAILED", "JobFailed", False)] * 5
+    none_succeeded = Details(processing_status="FAILED", succeeded=0, failed=5)
+    assert ends("FAILED", none_succeeded, [failure(FIVE[0])], A, FIVE[0])[0] == ("FAILED", "JobFailed", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "processing", "expected"),
+    [
+        ("COMPLETED", "SUCCESS", SUCCEEDED),
+        ("COMPLETED", "FAILED", ("FAILED", "JobFailed", False)),
+        ("COMPLETED", "STOPPED", ("STOPPED", "JobStopped", False)),
+        ("COMPLETED", "COMPLETED_WITH_ERRORS", ("FAILED", "Unattributed", True)),
+        ("FAILED", "SUCCESS", ("FAILED", "JobFailed", False)),
+        ("STOPPED", "STOPPED", ("STOPPED", "JobStopped", False)),
+        ("SOMETHING_NEW", "SUCCESS", SUCCEEDED),
+    ],
+)
+def test_completed_alone_proves_nothing(status: str, processing: str, expected: tuple[str, str, bool]) -> None:
+    assert ends(status, Details(processing_status=processing), [], A, B) == [expected, expected]
+
+
+@pytest.mark.parametrize("processing", ["SUCCESS", "COMPLETED_WITH_ERRORS"])
+def test_only_the_failed_file_of_a_completed_job_fails(processing: str) -> None:
+    assert ends("COMPLETED", Details(processing_status=processing), [failure(A)], A, B) == [NAMED, SUCCEEDED]
+
+
+def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> None:
+    strange = FailedFile(document="renamed.pdf", error="broken page")
+    details = Details(processing_status="COMPLETED_WITH_ERRORS")
+    unattributed = ("FAILED", "Unattributed", True)
+    assert ends("COMPLETED", details, [failure(A), strange], A, B, C) == [NAMED, unattributed, unattributed]
+    assert ends("COMPLETED", details, [strange], A) == [NAMED]
+    reasons, rest = attribute_failures([failure(A), strange], [A, B])
+    assert (reasons, rest) == ({A.key: "broken page"}, [strange])
+
+
+@pytest.mark.parametrize(
+    ("details", "failed", "missing"),
+    [
+        (Details(processing_status="COMPLETED_WITH_ERRORS"), [], True),
+        (Details(processing_status="COMPLETED_WITH_ERRORS"), [failure(A)], False),
+        (Details(processing_status="FAILED", succeeded=4, failed=1), [], True),
+        (Details(processing_status="FAILED", succeeded=0, failed=5), [], False),
+        (Details(processing_status="SUCCESS", succeeded=5, failed=0), [], False),
+    ],
+)
+def test_some_failed_and_nothing_says_which_is_a_contradiction(
+    details: Details, failed: list[FailedFile], missing: bool
+) -> None:
+    assert names_are_missing(details, failed) is missing
+
+
+@pytest.mark.parametrize(
+    ("status", "processing", "ended"),
+    [
+        ("COMPLETED", "SUCCESS", True),
+        ("COMPLETED", "IN_PROGRESS", False),
+        ("IN_PROGRESS", "SUCCESS", False),
+        ("SOMETHING_NEW", "SUCCESS", True),
+        ("SOMETHING_NEW", "IN_PROGRESS", False),
+        ("COMPLETED", "SOMETHING_NEW", False),
+    ],
+)
+def test_a_job_has_ended_when_it_and_its_details_agree(status: str, processing: str, ended: bool) -> None:
+    assert has_ended(job("j", status=status), Details(processing_status=processing)) is ended
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+COUNTED = [errors.NotSent("m"), errors.OutcomeUnknown("m"), errors.ObjectUnreadable("m"), errors.LeaseEnded("m")]
+NEVER_ENDING = [errors.Misconfigured("m"), errors.KeyNotSet("m"), errors.Throttled("m", 7), errors.Busy("m")]
+NEVER_ENDING += [errors.Unreachable("m"), errors.ObjectDenied("m")]
+
+
+def given_accepted(accepted: int, **more: Any) -> Circumstances:
+    return Circumstances(now=NOW, accepted=accepted, jitter=0.5, **more)
+
+
+def fail(
+    error: errors.TriggerError, each: Document, accepted: int, workflow: Workflow | None = None, **more: Any
+) -> tuple[Status, Document, Workflow]:
+    """One failure of a solo document: its status, and both as they are afterwards."""
+    decision = after_failure(error, workflow or Workflow(workflow_id="w"), [each], given_accepted(accepted, **more))
+    (update,) = decision.updates
+    names = ("failures", "counted_failures", "accepted_then", "slow_tries")
+    changes = {name: value for name in names if isinstance(value := getattr(update, name), int)}
+    return update.to, replace(each, **changes), decision.workflow
+
+
+@pytest.mark.parametrize("error", COUNTED, ids=lambda error: type(error).__name__)
+def test_an_outage_of_any_length_rejects_nothing(error: errors.TriggerError) -> None:
+    suspect, workflow = document("a"), Workflow(workflow_id="w")
+    for _ in range(100):
+        status, suspect, workflow = fail(error, suspect, 7, workflow)
+        assert status is Status.PENDING
+    assert (suspect.failures, suspect.counted_failures) == (100, 1)
+
+
+@pytest.mark.parametrize("error", COUNTED, ids=lambda error: type(error).__name__)
+def test_a_poisonous_document_ends_after_five_failures_between_which_others_were_accepted(
+    error: errors.TriggerError,
+) -> None:
+    suspect = document("a")
+    for number in range(1, COUNTED_FAILURES_LIMIT + 1):
+        status, suspect, _ = fail(error, suspect, number)
+        assert (status is Status.REJECTED) == (number == COUNTED_FAILURES_LIMIT)
+
+
+@pytest.mark.parametrize("error", NEVER_ENDING, ids=lambda error: type(error).__name__)
+def test_what_is_no_documents_fault_leaves_it_unchanged(error: errors.TriggerError) -> None:
+    suspect = document("a")
+    for number in range(50):
+        status, suspect, _ = fail(error, suspect, number)
+        assert status is Status.PENDING
+    assert (suspect.failures, suspect.counted_failures) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [*COUNTED, errors.Refused("m")], ids=lambda error: type(error).__name__)
+def test_a_document_that_travelled_with_others_does_not_end_and_keeps_its_place(error: errors.TriggerError) -> None:
+    several = [document(name, counted_failures=50) for name in "ab"]
+    decision = after_failure(error, Workflow(workflow_id="w"), several, given_accepted(9))
+    assert [(update.to, update.failures) for update in decision.updates] == [(Status.PENDING, 1)] * 2
+    assert not any(isinstance(update.eligible_at, str) for update in decision.updates)
+
+
+def test_refused_document_ends_at_once_until_the_workflow_is_suspected() -> None:
+    workflow = Workflow(workflow_id="w")
+    for number in range(REFUSALS_IN_A_ROW):
+        status, _, workflow = fail(errors.Refused("m"), document(f"{number}"), 0, workflow)
+        assert status is Status.REJECTED
+    status, waiting, workflow = fail(errors.Refused("m"), document("next"), 0, workflow)
+    assert status is Status.PENDING
+    status, waiting, workflow = fail(errors.Refused("m"), waiting, 0, workflow)
+    assert status is Status.PENDING, "nothing was accepted since"
+    status, _, _ = fail(errors.Refused("m"), waiting, 1, workflow)
+    assert status is Status.REJECTED
+
+
+def test_slow_document_ends_after_two_whole_invocations_alone() -> None:
+    status, slow, _ = fail(errors.TooSlow("m"), document("a"), 0, had_whole_invocation=True)
+    assert (status, slow.slow_tries) == (Status.PENDING, 1)
+    status, slow, _ = fail(errors.TooSlow("m"), slow, 0)
+    assert (status, slow.slow_tries) == (Status.PENDING, 1), "not a whole invocation"
+    assert fail(errors.TooSlow("m"), slow, 0, had_whole_invocation=True)[0] is Status.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.ObjectGone("m"), Status.REJECTED),
+        (errors.OutsidePrefix("m"), Status.REJECTED),
+        (errors.ObjectOverwritten("m"), Status.SUPERSEDED),
+    ],
+)
+def test_object_that_cannot_be_had_ends_at_once(error: errors.TriggerError, status: Status) -> None:
+    assert fail(error, document("a"), 0)[0] is status
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(errors.Throttled("m", 77), 77), (errors.Misconfigured("m"), 300), (errors.KeyNotSet("m"), 30)],
+)
+def test_workflow_is_paused_as_long_as_the_class_says(error: errors.TriggerError, seconds: float) -> None:
+    _, _, workflow = fail(error, document("a"), 0)
+    assert workflow.paused_until == iso(NOW + timedelta(seconds=seconds))
+    assert workflow.last_error is not None
+    assert workflow.last_error["type"] == type(error).__name__
+
+
+def test_workflow_backs_off_longer_with_every_fresh_batch_that_fails_but_not_for_a_known_suspect() -> None:
+    workflow = Workflow(workflow_id="w")
+    for number in range(1, 5):
+        _, _, workflow = fail(errors.NotSent("m"), document("a"), 0, workflow)
+        assert workflow.consecutive_failures == number
+    _, _, after = fail(errors.NotSent("m"), document("a", failures=3), 0, workflow)
+    assert after.consecutive_failures == 4
+    _, _, after = fail(errors.Unreachable("m"), document("a", failures=3), 0, workflow)
+    assert after.consecutive_failures == 5
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_backoff_grows_to_a_quarter_of_an_hour_and_is_spread(times: int, jitter: float) -> None:
+    assert 0.5 <= backoff_seconds(times, jitter) <= 900
+    assert backoff_seconds(times, 1.0) == min(2.0 ** min(times, 12), 900)
+
+
+def test_every_class_that_can_come_back_has_a_policy() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.TriggerError)]
+    can_come_back = [
+        each
+        for each in kinds
+        if issubclass(each, errors.SourceError | errors.PlatformError)
+        and each not in {errors.SourceError, errors.PlatformError}
+    ]
+    assert {policy_for(each.__new__(each)) for each in can_come_back} == set(POLICIES.values())
+    assert DocumentKey("s3://b/a", "e") == document("a").key
