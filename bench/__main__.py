@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from bench import burst, cost, drain, relay, start, work
+from bench import burst, cost, drain, relay, scale, start, work
 from bench.report import RESULTS, Section, save
 from local.stack import Aws, LocalStackError, ministack
 
@@ -17,7 +17,7 @@ console = Console()
 
 def main(
     only: Annotated[
-        list[str] | None, typer.Argument(help="relay, start, work, drain, burst, cost; default: all.")
+        list[str] | None, typer.Argument(help="relay, start, work, drain, burst, scale, cost; default: all.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="How often what is timed is repeated.")] = 5,
 ) -> None:
@@ -29,6 +29,7 @@ def main(
             "work": lambda: work.measure(aws()),
             "drain": lambda: drain.measure(aws()),
             "burst": lambda: burst.measure(aws()),
+            "scale": lambda: scale.measure(aws()),
             "cost": cost.measure,
         }
         unknown = set(only or ()) - set(measures)

@@ -8,7 +8,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
-_ORDER = ("relay", "start", "work", "drain", "burst", "cost")
+_ORDER = ("relay", "start", "work", "drain", "burst", "scale", "cost")
 _INTRODUCTION = """# Measured
 
 Written by `make bench`. All that is compared ran side by side in one run on one machine: the ratios hold elsewhere, the

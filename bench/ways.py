@@ -167,9 +167,9 @@ WAYS: Mapping[str, Relay] = {
 def main(way: str, size: int, count: int, chunk_bytes: int | None) -> None:
     """Relay `count` objects of `size` bytes in one run."""
     if chunk_bytes:
-        from workflow_trigger import source
+        from workflow_trigger.adapters import s3_reader
 
-        source.CHUNK_BYTES = chunk_bytes
+        s3_reader.CHUNK_BYTES = chunk_bytes
     with contextlib.ExitStack() as ends:
         *objects, sink = [ends.enter_context(server()) for _ in range(count + 1)]
         WAYS[way](objects, 1_000, sink)

@@ -11,7 +11,8 @@ from bench.world import CountedWorld, counted_world
 from local.stack import Aws
 from tests.integration.world import TestClock
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.services.reconcile import Reconciler
+from workflow_trigger.services.reconcile import step
+from workflow_trigger.services.submit import Queue, submit
 
 BACKLOGS = (100, 1_000, 10_000)
 _BATCHES = 8  # measured, after two that are not
@@ -131,10 +132,12 @@ def _job_passes(world: CountedWorld) -> None:
 
 def _step(world: CountedWorld) -> None:
     """What the schedule does for one workflow when it looks at it."""
-    reconciler = Reconciler(world.invocation())
-    (workflow,) = world.ledger().workflows(world.settings.workflow_ids)
-    world.calls["dynamodb BatchGetItem"] -= 1  # the look itself is a poll
-    reconciler.step_or_reload(workflow)
+    context = world.context()
+    (workflow,) = context.snapshot().workflows
+    world.calls["dynamodb Scan"] -= 1  # the look itself is a poll
+    workflow = step(context, workflow)
+    if workflow.is_free(world.clock.now()):
+        submit(context, workflow, Queue(context))
 
 
 def _by_service(calls: Counter[str], files: int) -> dict[str, float]:
@@ -154,12 +157,13 @@ def _write_units(world: CountedWorld, batch: int) -> float:
     with_outputs = _units(rows, more_bytes=2 * _OUTPUT_BYTES)
     workflow = _units(_scanned(world, world.settings.workflows_table))
     registered = row + 1  # and its entry in the line
-    attached = 2 * row + 2  # its entry leaves one state of the line for the next: a delete and a put
+    attached = 2 * row + 2  # its entry leaves one state of the queue for the next: a delete and a put
     accepted = 2 * row + 2 + 1  # and the index by job
     running = 2 * row + 2
-    final = 2 * with_outputs + 1
-    of_the_workflow = (1 + 2 + 1 + 2 + 2 + 2) * workflow  # claim, attach, commit, accepted, running, final
-    return registered + attached + accepted + running + final + of_the_workflow / batch
+    final = 2 * with_outputs + 1 + 1  # and the mark of what is not published yet
+    published = 2 * with_outputs + 1
+    of_the_workflow = (2 + 1 + 2 + 2 + 2) * workflow  # claim, commit, accepted, running, final
+    return registered + attached + accepted + running + final + published + of_the_workflow / batch
 
 
 def _scanned(world: CountedWorld, table: str) -> list[Any]:

@@ -58,7 +58,6 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
     run.stack.aws.client("s3").upload_file(str(file), bucket, file.name)
     console.print(f"[bold]5[/] upload of {file} ({file.stat().st_size:,} bytes) to s3://{bucket}/{file.name}")
     seen: str | None = None
-    asked_at = 0.0
     while time.monotonic() - began < _WAIT_SECONDS[run.platform.state is not None]:
         row = next(iter(run.stack.rows()), None)
         if row is not None and row["status"] != seen:
@@ -68,9 +67,6 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
             _tell(began, Status(seen))
             if seen in FINAL:
                 return row
-        if time.monotonic() - asked_at > 60 and seen not in {None, Status.SUBMITTING}:
-            asked_at = time.monotonic()
-            run.stack.tick()  # what the schedule does every minute; the first time without waiting for it
         time.sleep(0.1)
     raise LocalStackError(f"The document was not processed in time; its last status is {seen or 'none'}")
 

@@ -114,7 +114,8 @@ def for_row(item: Mapping[str, Any]) -> Advice:
     """What a row's state means."""
     status = Status(item["status"])
     error = item.get("error") or {}
-    kind = _RENAMED.get(error.get("type", ""), error.get("type"))
+    kind = str(error.get("type"))
+    kind = _RENAMED.get(kind, kind)
     if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):
         return RESULT_MISSING
     if status in _TOLD_BY_ERROR and kind in OF_ERROR:

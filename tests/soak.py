@@ -24,13 +24,15 @@ from rich.table import Table
 from local.platform_state import Behaviour, Fault, PlatformState
 from local.simulated_platform import serving
 from local.stack import TOOLS, Deployed, build, deploy, ministack
-from workflow_trigger.domain.document import DocumentKey, token_of
+from workflow_trigger.domain.clock import parse_time
+from workflow_trigger.domain.document import DocumentKey, upload_name
 from workflow_trigger.domain.model import FINAL
 
 UPLOADS = int(os.environ.get("SOAK_UPLOADS", "1000"))
 RATE = 0.2
 LIMIT_SECONDS = 3_000
 KILL_EVERY_SECONDS = 130
+LONGEST_WAIT_SECONDS = 1_800
 
 _RUN: list[dict[str, Any]] = [
     {"kind": "drop"},
@@ -147,25 +149,34 @@ def _kill_schedule(stack: Deployed) -> int:
     return count
 
 
+def _wait_seconds(row: dict[str, Any]) -> float:
+    """From the upload to the job."""
+    began, ended = parse_time(row["registered_at"]), parse_time(row["created_at"])
+    return (ended - began).total_seconds() if began and ended else 0.0
+
+
 def _judge(stack: Deployed, state: PlatformState, kills: int) -> int:
     rows = stack.rows()
-    by_token = {token_of(DocumentKey(row["object"], row["version"])): row for row in rows}
+    by_stem = {upload_name(DocumentKey(row["object"], row["version"]), "").rpartition("-")[0]: row for row in rows}
     runs: Counter[str] = Counter()
     truths: dict[str, set[str]] = {}
     late = 0
     for job in state.jobs.values():
         for file in job.files:
-            (token,) = [each for each in by_token if each in file.filename]
+            stem = file.filename.rpartition("-")[0]
             late += job.is_late
-            runs[token] += 1
-            truths.setdefault(token, set()).add(f"{job.id} {job.truth(file)}")
+            runs[stem] += 1
+            truths.setdefault(stem, set()).add(f"{job.id} {job.truth(file)}")
     wrong: list[str] = []
-    for token, row in by_token.items():
+    for stem, row in by_stem.items():
         if row["status"] == "REJECTED":
-            if runs[token] or row["error"]["type"] != "Refused":
-                wrong.append(f"{row['key']}: rejected, {row['error']}, runs {runs[token]}")
-        elif runs[token] != 1 or f"{row.get('job_id')} {row['status']}" not in truths[token]:
-            wrong.append(f"{row['key']}: {row['status']}, runs {runs[token]}, {truths.get(token)}")
+            if runs[stem] or row["error"]["type"] != "Refused":
+                wrong.append(f"{row['key']}: rejected, {row['error']}, runs {runs[stem]}")
+        elif runs[stem] != 1 or f"{row.get('job_id')} {row['status']}" not in truths[stem]:
+            wrong.append(f"{row['key']}: {row['status']}, runs {runs[stem]}, {truths.get(stem)}")
+    waits = [_wait_seconds(row) for row in rows if "created_at" in row]
+    if max(waits, default=0) > LONGEST_WAIT_SECONDS:
+        wrong.append(f"a document waited for {max(waits):.0f} s")
     if len(rows) != UPLOADS:
         wrong.append(f"{len(rows)} rows")
     table = Table(title="Faults injected", title_justify="left")
@@ -179,6 +190,7 @@ def _judge(stack: Deployed, state: PlatformState, kills: int) -> int:
     console.print(
         f"{asked} calls, {state.shown.total()} faults ({state.shown.total() / asked:.0%}), {late} late acceptances"
     )
+    console.print(f"longest wait from the upload to the job: {max(waits, default=0):.0f} s")
     console.print(f"rows: {dict(Counter(row['status'] for row in rows))}; jobs: {len(state.jobs)}")
     for line in wrong[:20]:
         console.print(f"[red]{line}[/]")

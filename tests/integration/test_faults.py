@@ -12,7 +12,6 @@ from botocore.exceptions import ClientError
 from local.platform_state import Fault
 from tests.integration.hooks import Direct, Gate
 from tests.integration.world import World
-from workflow_trigger.adapters.dynamodb.mapping import document_from_item
 from workflow_trigger.adapters.s3_reader import CHUNK_BYTES
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
@@ -397,9 +396,8 @@ def test_orphan_search_leaves_alone_what_another_attempt_holds_by_now(world: Wor
     world.deliver(document)
     before = world.row(document)
     world.clock.sleep(300)
-    hint = replace(document_from_item(before), attempt_id="dead")
     context = world.context()
-    context.ledger.ready = lambda *_: [hint]  # type: ignore[method-assign]
+    context.ledger.held = lambda status: {document.document_key: ("dead", before["updated_at"])}  # type: ignore[method-assign]
     recover.recover_orphans(context, context.snapshot())
     assert world.row(document) == before
 

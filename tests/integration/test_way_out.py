@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
+from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
@@ -122,12 +123,14 @@ def post(url: str, seconds: float = 900) -> Any:
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
     """A certificate authority that this process trusts."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    return authority
+    platform_client.tls_context.cache_clear()
+    yield authority
+    platform_client.tls_context.cache_clear()
 
 
 def test_certificate_of_a_trusted_authority_for_this_host_is_accepted(authority: trustme.CA) -> None:
@@ -145,7 +148,7 @@ def test_certificate_that_proves_nothing_gets_not_a_byte(authority: trustme.CA, 
         with pytest.raises(NotSent):
             post(f"https://127.0.0.1:{port}")
         with pytest.raises(Unavailable):
-            platform(f"https://127.0.0.1:{port}").jobs("w")
+            list(platform(f"https://127.0.0.1:{port}").jobs("w"))
     assert received.requests == []
 
 
@@ -154,7 +157,7 @@ def test_redirect_is_not_followed_and_the_key_goes_nowhere_else(status: int) -> 
     here, elsewhere = Received(), Received()
     with server(here) as port, server(elsewhere) as other:
         here.status, here.headers = status, {"Location": f"http://127.0.0.1:{other}/"}
-        for call in (post, lambda url: platform(url).jobs("w")):
+        for call in (post, lambda url: list(platform(url).jobs("w"))):
             with pytest.raises(PlatformError) as error:
                 call(f"http://127.0.0.1:{port}")
             assert isinstance(error.value, Misconfigured)
@@ -191,7 +194,7 @@ def test_answer_that_never_ends_is_given_up_before_the_invocation_is(encoding: s
     with dripping(encoding, first, rest) as port:
         url = f"http://127.0.0.1:{port}"
         calls: list[Callable[[], object]] = [
-            lambda: platform(url, 6).jobs("w"),
+            lambda: list(platform(url, 6).jobs("w")),
             lambda: post(url, 6),
             lambda: downloaded(platform(url, 6)),
         ]
@@ -209,7 +212,7 @@ def test_answer_that_comes_late_but_whole_counts() -> None:
 def test_question_is_not_asked_when_no_answer_can_come_in_time() -> None:
     received = Received()
     with server(received) as port, pytest.raises(Unavailable, match="before the invocation ends"):
-        platform(f"http://127.0.0.1:{port}", 4).jobs("w")
+        list(platform(f"http://127.0.0.1:{port}", 4).jobs("w"))
     assert received.requests == []
 
 

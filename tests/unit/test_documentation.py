@@ -64,7 +64,7 @@ def test_page_of_failures_is_the_table_of_the_retry_policies() -> None:
 def test_figures_in_the_readme_are_those_that_were_measured() -> None:
     assert README.read_text() == with_figures(README.read_text())
     assert (RESULTS / "README.md").read_text() == results_page()
-    assert [section.name for section in measured()] == ["relay", "start", "work", "drain", "burst", "cost"]
+    assert [section.name for section in measured()] == ["relay", "start", "work", "drain", "burst", "scale", "cost"]
 
 
 @pytest.mark.parametrize(

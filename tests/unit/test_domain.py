@@ -33,7 +33,8 @@ def document(name: str, size: int = 1, **more: Any) -> Document:
     source = ObjectVersion(
         bucket="b", key=name, version_id=None, etag="e", size_bytes=size, sequencer=None, uploaded_at=None
     )
-    return Document(**{"source": source, "status": Status.PENDING, "read_at": iso(NOW), "eligible_at": "2026"} | more)
+    usual: dict[str, Any] = {"source": source, "status": Status.PENDING, "read_at": iso(NOW), "eligible_at": "2026"}
+    return Document(**usual | more)
 
 
 # -- the batch ---------------------------------------------------------------------------------------------------------
@@ -266,7 +267,12 @@ def test_a_job_has_ended_when_it_and_its_details_agree(status: str, processing: 
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 COUNTED = [errors.NotSent("m"), errors.OutcomeUnknown("m"), errors.ObjectUnreadable("m"), errors.LeaseEnded("m")]
-NEVER_ENDING = [errors.Misconfigured("m"), errors.KeyNotSet("m"), errors.Throttled("m", 7), errors.Busy("m")]
+NEVER_ENDING: list[errors.TriggerError] = [
+    errors.Misconfigured("m"),
+    errors.KeyNotSet("m"),
+    errors.Throttled("m", 7),
+    errors.Busy("m"),
+]
 NEVER_ENDING += [errors.Unreachable("m"), errors.ObjectDenied("m")]
 
 
@@ -281,7 +287,7 @@ def fail(
     decision = after_failure(error, workflow or Workflow(workflow_id="w"), [each], given_accepted(accepted, **more))
     (update,) = decision.updates
     names = ("failures", "counted_failures", "accepted_then", "slow_tries")
-    changes = {name: value for name in names if isinstance(value := getattr(update, name), int)}
+    changes: dict[str, Any] = {name: value for name in names if isinstance(value := getattr(update, name), int)}
     return update.to, replace(each, **changes), decision.workflow
 
 

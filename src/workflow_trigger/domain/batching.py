@@ -28,7 +28,7 @@ def next_batch(
     if not open_to_us:
         return []
     first, *rest = open_to_us
-    limit = max(max_files >> (first.failures + workflow.consecutive_failures), 1)
+    limit = max(max_files >> max(first.failures, workflow.consecutive_failures), 1)
     batch, total_bytes = [first], first.source.size_bytes or 0
     for each in rest:
         size_bytes = each.source.size_bytes or 0

@@ -29,7 +29,7 @@ FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED, Status.REJEC
 RUNNING = frozenset({Status.SCHEDULED, Status.IN_PROGRESS})
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
 
-# A document stays SUBMITTING, or running, when its job changes, or when it is taken up after its workflow's item was lost.
+# A document stays SUBMITTING, or running, when its job changes, or when it is taken up again.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.SUBMITTING}),
     Status.SUBMITTING: frozenset({Status.SUBMITTING, Status.PENDING, Status.REJECTED, Status.SUPERSEDED}) | RUNNING,

@@ -26,6 +26,7 @@ from workflow_trigger.services.track import track
 _LEASE_SECONDS = 60.0  # of the one run that polls
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
+_ORPHANS_EVERY_MINUTES = 10
 
 logger = Logger(child=True)
 
@@ -106,7 +107,8 @@ class Reconciler:
         until = self._context.later(seconds)
         snapshot = self._context.snapshot()
         self._guarded(recover.publish_late_events, self._context)
-        self._guarded(recover.recover_orphans, self._context, snapshot)
+        if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
+            self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)
         if self._is_ours:
             with (

@@ -26,7 +26,7 @@ from workflow_trigger.services.settle import ROUNDS
 from workflow_trigger.services.submit import Queue
 
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
-_READ_AT_ONCE = 250
+_HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
 
 logger = Logger(child=True)
@@ -40,16 +40,15 @@ def publish_late_events(context: Context) -> None:
 
 
 def recover_orphans(context: Context, snapshot: Snapshot) -> None:
-    """Take up again what lost its workflow's item, say to a hand that deleted it."""
-    states = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
-    suspects = [each for status in states for each in context.ledger.ready(status, _READ_AT_ONCE)]
-    judged_before = iso(context.clock.now() - timedelta(seconds=_ORPHAN_SECONDS))
+    """Take up again what lost its workflow's item, say to a hand that deleted it. Looked for every ten minutes."""
     live = {each.holder for each in snapshot.workflows} | {each.holder for each in snapshot.ended_jobs}
-    hints = {each.key: each for each in suspects if each.attempt_id not in live and each.read_at < judged_before}
+    judged_before = iso(context.clock.now() - timedelta(seconds=_ORPHAN_SECONDS))
+    held = {key: by for status in _HELD for key, by in context.ledger.held(status).items()}
+    hints = {key: by for key, (by, written_at) in held.items() if by not in live and written_at < judged_before}
     if not hints:
         return
     read = context.ledger.documents(list(hints)).values()
-    orphans = [each for each in read if each.attempt_id == hints[each.key].attempt_id and each.status in states]
+    orphans = [each for each in read if each.attempt_id == hints[each.key] and each.status in _HELD]
     workflows = {each.workflow_id: each for each in snapshot.workflows}
     for workflow_id in sorted({each.workflow_id for each in orphans if each.workflow_id}):
         ours = [each for each in orphans if each.workflow_id == workflow_id]

@@ -98,7 +98,9 @@ class Queue:
         """Read the head of the queue, but not again and again while it has nothing new."""
         if self._read_again_at is not None and self._context.clock.now() < self._read_again_at:
             return False
-        found = self._context.ledger.ready(Status.PENDING, _READ_AT_ONCE)
+        settings = self._context.settings
+        limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
+        found = self._context.ledger.ready(limit)
         new = {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
         self._waiting |= new
         self._read_again_at = None if new else self._context.later(self._context.settings.poll_seconds)

@@ -121,25 +121,42 @@ class Ledger:
     def _rows(self, keys: Sequence[DocumentKey]) -> list[Item]:
         return self._tables.batch_get(self._ledger_table, [key._asdict() for key in dict.fromkeys(keys)])
 
-    def ready(self, status: Status, limit: int) -> list[Document]:
-        """Documents in a state that is not final whose time has come, oldest first."""
-        names = {"#status": "status", "#eligible_at": "eligible_at"}
-        values = {":status": status, ":now": iso(self._clock.now())}
-        return next(self._open(Condition("#status = :status AND #eligible_at <= :now", names, values), Limit=limit))
+    def ready(self, limit: int) -> list[Document]:
+        """Documents in the queue whose time has come, oldest first."""
+        names, now = {"#status": "status", "#eligible_at": "eligible_at"}, iso(self._clock.now())
+        values = {":status": Status.PENDING, ":now": now}
+        condition = Condition("#status = :status AND #eligible_at <= :now", names, values)
+        return list(map(document_from_item, next(self._open(condition, Limit=limit))))
 
     def longest_wait_seconds(self) -> float:
         """How long the document that has been waiting longest has been; 0 when none waits.
 
         The head of the queue holds those that never had their turn, its end those that are put off again and again.
         """
-        waiting = Condition("#status = :status", {"#status": "status"}, {":status": Status.PENDING})
-        ends = (next(self._open(waiting, ScanIndexForward=from_head, Limit=100)) for from_head in (True, False))
-        queued = [moment for end in ends for each in end if (moment := parse_time(each.queued_at))]
+        ends = (
+            next(self._in_state(Status.PENDING, "queued_at", ScanIndexForward=head, Limit=25)) for head in (True, False)
+        )
+        queued = [moment for end in ends for item in end if (moment := parse_time(item.get("queued_at")))]
         return (self._clock.now() - min(queued)).total_seconds() if queued else 0.0
 
-    def _open(self, condition: Condition, **query: Any) -> Iterator[list[Document]]:
-        for page in self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, condition, **query):
-            yield list(map(document_from_item, page))
+    def held(self, status: Status) -> dict[DocumentKey, tuple[str | None, str]]:
+        """Which attempt holds each document in a state that is not final, and when the document was written last."""
+        pages = self._in_state(status, "object", "version", "attempt_id", "updated_at")
+        items = [item for page in pages for item in page]
+        return {
+            DocumentKey(each["object"], each["version"]): (each.get("attempt_id"), each["updated_at"]) for each in items
+        }
+
+    def _in_state(self, status: Status, *attributes: str, **query: Any) -> Iterator[list[Item]]:
+        """Some attributes of all rows in a state that is not final."""
+        names = {"#status": "status", **{f"#{name}": name for name in attributes}}
+        shown = ", ".join(f"#{name}" for name in attributes)
+        return self._open(
+            Condition("#status = :status", names, {":status": status}), ProjectionExpression=shown, **query
+        )
+
+    def _open(self, condition: Condition, **query: Any) -> Iterator[list[Item]]:
+        return self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, condition, **query)
 
     # -- events --------------------------------------------------------------------------------------------------------
 

@@ -79,14 +79,14 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Made once: it reads every authority that the machine trusts."""
     return ssl.create_default_context()
 
 
 def connection_pool(api_url: str) -> urllib3.PoolManager:
     """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
-    context = _tls_context() if api_url.startswith("https:") else None
+    context = tls_context() if api_url.startswith("https:") else None
     pool = urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
     pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _HTTPSPool}
     return pool
