@@ -787,7 +787,7 @@ def test_lagging_index_takes_nothing_twice_and_hides_nothing_for_ever(world: Wor
 
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
             answer: T = call()
-            if name != "dynamodb query":
+            if name != "dynamodb query" or any("bucket" not in item for item in answer["Items"]):  # type: ignore[index]
                 return answer
             self.answers.append(answer)
             late: T = self.answers[max(0, len(self.answers) - 6)]
