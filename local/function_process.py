@@ -1,7 +1,7 @@
 """A function in a process of its own, from its sources: one invocation for each line that it reads.
 
-`python -m local.function_process GROUP...` joins the control groups, and prints a line of JSON when it has started and
-after each invocation: its peak memory in KB, its processor seconds so far, and the error that the invocation ended with.
+`python -m local.function_process GROUP...` joins the control groups, and prints a line of JSON when it has started
+and after each invocation: its peak memory in KB, its processor seconds so far, and the error that it ended with.
 """
 
 import contextlib

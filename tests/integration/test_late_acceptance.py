@@ -14,7 +14,7 @@ from tests.integration.hooks import Direct
 from tests.integration.world import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
-from workflow_trigger.services.settle import ROUNDS
+from workflow_trigger.domain.retry import ROUNDS
 
 SHOWN = ["ids", "documents", "nothing"]
 

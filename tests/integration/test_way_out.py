@@ -5,6 +5,7 @@ import http.server
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +21,14 @@ from workflow_trigger.adapters.unstructured.client import PlatformClient, connec
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import (
+    Busy,
+    KeyRejected,
     Misconfigured,
     NotSent,
     OutcomeUnknown,
     PlatformError,
+    Refused,
+    Throttled,
     Unavailable,
     Unreachable,
 )
@@ -227,3 +232,89 @@ def test_key_that_is_forgotten_while_a_request_is_on_its_way_does_not_cost_the_a
         part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.invalidate()).id == "job-1"
     assert key.redact(b"of a-key-of-some-length") == b"of ***"
+
+
+@contextlib.contextmanager
+def answering_early(certificate: trustme.LeafCert | None, status: bytes) -> Iterator[int]:
+    """A server that answers after the first bytes of a body, and closes while more of it comes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
+    if certificate and context:
+        certificate.configure_cert(context)
+
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection = context.wrap_socket(connection, server_side=True) if context else connection
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(65536)
+            body = b'{"detail": "too large for us"}'
+            head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            connection.sendall(head % (status, len(body)) + body)
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (b"413 Content Too Large", Refused),
+        (b"400 Bad Request", Refused),
+        (b"401 Unauthorized", KeyRejected),
+        (b"429 Too Many Requests", Throttled),
+        (b"409 Conflict", Busy),
+        (b"503 Service Unavailable", NotSent),
+    ],
+)
+def test_answer_that_comes_while_the_body_is_sent_says_what_it_says(
+    authority: trustme.CA, tls: bool, status: bytes, kind: type[PlatformError]
+) -> None:
+    """Case 10: by TLS the sender meets an end of file where it meets a broken pipe without."""
+    committed: list[float] = []
+    size = 50_000_000
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(50):
+            time.sleep(0.005)
+            yield bytes(size // 50)
+
+    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=size, chunks=chunks)
+    with answering_early(authority.issue_cert("127.0.0.1") if tls else None, status) as port:
+        url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
+        with pytest.raises(PlatformError) as error:
+            platform(url).run("w", Encoder([part], boundary="b"), committed.append)
+    assert type(error.value) is kind, error.value
+    assert committed == []
+
+
+def test_end_of_file_by_tls_while_the_body_is_sent_does_not_cost_the_answer(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python's ssl has it on some systems (urllib3#3148), where others have a broken pipe."""
+    sent = []
+    plain = platform_client.HTTPSConnection.send
+
+    def ending(connection: Any, data: Any) -> None:
+        sent.append(len(data))
+        if len(sent) > 3:
+            raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+        plain(connection, data)
+
+    monkeypatch.setattr(platform_client.HTTPSConnection, "send", ending)
+    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=10, chunks=lambda: [b"x"] * 10)
+    with answering_early(authority.issue_cert("127.0.0.1"), b"413 Content Too Large") as port:
+        with pytest.raises(Refused, match="too large for us"):
+            platform(f"https://127.0.0.1:{port}").run("w", Encoder([part], boundary="b"), lambda _: None)
+    assert len(sent) == 4

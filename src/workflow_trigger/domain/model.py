@@ -180,7 +180,7 @@ class Workflow:
     doubt: Doubt | None = None
     paused_until: str | None = None
     accepted_count: int = 0  # documents, ever
-    consecutive_failures: int = 0  # attempts without an answer, since one was accepted
+    consecutive_failures: int = 0  # requests without an answer, since one was accepted
     consecutive_refusals: int = 0  # solo documents refused, since one was accepted
     last_error: Mapping[str, str] | None = None
     known_job_ids: tuple[str, ...] = ()  # the last jobs that were followed here: none of them is new

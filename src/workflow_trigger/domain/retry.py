@@ -33,7 +33,8 @@ from workflow_trigger.domain.model import Document, DocumentUpdate, Status, Work
 COUNTED_FAILURES_LIMIT = 5
 SLOW_TRIES_LIMIT = 2
 REFUSALS_IN_A_ROW = 3  # of solo documents: after so many the workflow is suspected, not the next document
-SICK_AFTER = 3  # attempts in a row without an answer: a person should look
+ROUNDS = 3  # tries of an unsettled attempt, each with a complete list of jobs that shows nothing of it
+SICK_AFTER = 3  # requests in a row without an answer: a person should look
 DENIED_SECONDS = 300.0
 BACKOFF_LIMIT_SECONDS = 900.0
 
@@ -305,7 +306,8 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
     is_the_documents = solo and documents[0].failures > 0 and not isinstance(error, Unreachable)
     if not policy_for(error).pauses or is_the_documents:
         return workflow
-    return replace(workflow, consecutive_failures=workflow.consecutive_failures + 1)
+    lost_requests = ROUNDS if isinstance(error, OutcomeUnknown) else 1
+    return replace(workflow, consecutive_failures=workflow.consecutive_failures + lost_requests)
 
 
 def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances) -> datetime | None:

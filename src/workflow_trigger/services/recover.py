@@ -21,8 +21,8 @@ from workflow_trigger.domain.model import (
     Transition,
     Workflow,
 )
+from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.settle import ROUNDS
 from workflow_trigger.services.submit import Queue
 
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged

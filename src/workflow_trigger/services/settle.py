@@ -17,11 +17,10 @@ from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown,
 from workflow_trigger.domain.job import FileStatus
 from workflow_trigger.domain.matching import Evidence, Match, candidates, match
 from workflow_trigger.domain.model import Attempt, Document, Phase, Status, Transition, Workflow, names_of
-from workflow_trigger.domain.retry import after_failure
+from workflow_trigger.domain.retry import ROUNDS, after_failure
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, accepted, send
 
-ROUNDS = 3
 _NAMES_TIMEOUT_SECONDS = 900.0  # names that are not told until then are hidden
 _INFER_NOTHING_SECONDS = 3_600.0  # after an attempt was let go
 

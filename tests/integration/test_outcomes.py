@@ -1,0 +1,140 @@
+"""Each file has an end of its own, whatever its job calls itself; what does not fit is waited for, and not for ever."""
+
+import pytest
+
+from local.platform_state import Fault, SimulatedJob
+from tests.integration.world import World
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.model import Phase
+
+REASON = "page 3 cannot be read"
+
+
+@pytest.fixture(params=[False, True], ids=["without results", "with results"])
+def stored(world: World, request: pytest.FixtureRequest) -> World:
+    if request.param:
+        world.s3.create_bucket(Bucket=f"results-{world.bucket}")
+        world.configure(results_bucket=f"results-{world.bucket}")
+    return world
+
+
+def five(world: World) -> tuple[list[ObjectVersion], SimulatedJob]:
+    documents = [world.upload(f"{number}.pdf", bytes([number])) for number in range(1, 6)]
+    world.deliver(*documents)
+    (job,) = world.state.jobs.values()
+    return documents, job
+
+
+def fails(job: SimulatedJob, world: World, *documents: ObjectVersion) -> None:
+    job.ending, job.status = "FAILED", "FAILED"
+    job.failed = {world.row(each)["upload_name"]: REASON for each in documents}
+
+
+@pytest.mark.parametrize("summary", [True, False], ids=["summary", "no summary"])
+@pytest.mark.parametrize("processing", ["FAILED", "COMPLETED_WITH_ERRORS"])
+@pytest.mark.parametrize("has_file_status", [True, False])
+def test_failed_job_with_one_failed_file_completes_the_others(
+    stored: World, summary: bool, processing: str, has_file_status: bool
+) -> None:
+    """Cases 1 and 2: FAILED means less than 90 % by one of the vendor's pages."""
+    stored.state.behaviour.has_file_status = has_file_status
+    documents, job = five(stored)
+    fails(job, stored, documents[2])
+    job.ending = processing
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 4, "total_docs_failed": 1} if summary else None
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
+    assert stored.row(documents[2])["error"] == {"type": "FileFailed", "message": REASON}
+    if stored.settings.results_bucket:
+        rows = [stored.row(each) for each in documents if each is not documents[2]]
+        assert all("key" in entry for row in rows for entry in row["results"])
+
+
+def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: World) -> None:
+    documents, job = five(stored)
+    job.ending, job.status = "FAILED", "FAILED"
+    stored.settle()
+    assert {stored.status(each) for each in documents} == {"FAILED"}
+    assert {stored.row(each)["error"]["type"] for each in documents} == {"JobFailed"}
+
+
+def test_file_without_an_output_in_a_failed_job_failed_too(stored: World) -> None:
+    documents, job = five(stored)
+    fails(job, stored, documents[0])
+    job.has_no_outputs = True
+    stored.settle()
+    assert {stored.status(each) for each in documents} == {"FAILED"}
+
+
+@pytest.mark.parametrize("how", ["empty", "404"])
+def test_errors_without_names_are_waited_for(stored: World, how: str) -> None:
+    """Case 3."""
+    documents, job = five(stored)
+    job.ending = "COMPLETED_WITH_ERRORS"
+    job.failed = {stored.row(documents[1])["upload_name"]: REASON}
+    if how == "empty":
+        job.names_hidden_until = stored.clock.epoch_seconds() + 45
+    else:
+        stored.state.behaviour.has_file_status = False
+        stored.state.faults.append(Fault("failed-files", "status", status=404))
+    stored.tick(after_seconds=30)
+    assert {stored.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+
+
+def test_doubt_of_another_kind_begins_anew(world: World) -> None:
+    """Case 4: details 503 for 17 minutes, then one 404, then right."""
+    document = world.upload("a.pdf", b"a")
+    world.deliver(document)
+    outage = Fault("details", "status", status=503, times=1_000)
+    world.state.faults.append(outage)
+    for _ in range(17):
+        world.tick(after_seconds=60)
+    outage.times = 0
+    world.state.faults.append(Fault("details", "status", status=404))
+    world.tick(after_seconds=60)
+    assert world.status(document) == "SCHEDULED"
+    world.settle()
+    assert world.status(document) == "COMPLETED"
+
+
+def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(world: World) -> None:
+    """Case 12."""
+    document = world.upload("a.pdf", b"a")
+    world.deliver(document)
+    world.state.behaviour.is_another_workspace = True
+    for _ in range(40):
+        world.tick(after_seconds=60)
+    assert world.status(document) == "SCHEDULED"
+    assert "another workspace" in (world.workflow().last_error or {})["message"]
+    assert world.counts["Held"] > 10
+    world.state.behaviour.is_another_workspace = False
+    world.settle()
+    assert world.status(document) == "COMPLETED"
+    assert world.accepted(document) == 1
+
+
+def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(world: World) -> None:
+    document = world.upload("a.pdf", b"a")
+    world.state.faults.append(Fault("run", "drop-after"))
+    world.deliver(document)
+    world.state.behaviour.is_another_workspace = True
+    for _ in range(20):
+        world.tick(after_seconds=60)
+    assert world.status(document) == "SUBMITTING"
+    world.state.behaviour.is_another_workspace = False
+    world.settle()
+    assert world.accepted(document) == 1
+
+
+def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(world: World) -> None:
+    deleted, other = world.grow_pool(2)
+    document = world.upload("a.pdf", b"a")
+    world.deliver(document)
+    (job,) = world.state.jobs.values()
+    job.vanished = True
+    world.state.behaviour.known_workflows = [other]
+    assert 15 <= world.settle(minutes=30) <= 18
+    assert world.row(document)["error"]["type"] == "JobVanished"
+    assert deleted not in {each.workflow_id for each in world.workflows() if each.phase is not Phase.IDLE}
