@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.stack import Aws, deploy
+from local.stack import Aws, Deployed, deploy
 from tests.integration.conftest import DeployedWorld
 from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
@@ -196,6 +196,7 @@ def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_
     assert (configuration["MemorySize"], configuration["Environment"]["Variables"]["MAX_FILES_PER_RUN"]) == (512, "5")
 
     _until(lambda: updated.rows()[0]["status"] == "COMPLETED")
+    _until(lambda: _nobody_polls(updated))  # a run that is still there would write its log after the deletion
     made = aws.client("cloudformation").describe_stack_resources(StackName=first.name)["StackResources"]
     there_before = _still_there(aws, made)
     assert len(there_before) > 20
@@ -207,6 +208,11 @@ def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_
     queue = {"QueueUrl": first["DeadLetterQueueUrl"], "AttributeNames": ["Policy"]}
     policies.append(aws.client("sqs").get_queue_attributes(**queue)["Attributes"]["Policy"])
     assert all("aws:SecureTransport" in policy for policy in policies)
+
+
+def _nobody_polls(stack: Deployed) -> bool:
+    items = stack.aws.client("dynamodb").scan(TableName=stack["WorkflowsTable"])["Items"]
+    return not any("lease_ends_at" in item for item in items if item["workflow_id"]["S"] == "poller")
 
 
 def _still_there(aws: Aws, resources: list[dict[str, Any]]) -> set[str]:

@@ -544,7 +544,18 @@ def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: Deployed
     silent = alarms.alarm("ScheduleSilentAlarm")
     assert silent["TreatMissingData"] == "breaching"  # Lambda publishes nothing, not a zero, for a function at rest
     assert (silent["MetricName"], silent["ComparisonOperator"]) == ("Invocations", "LessThanThreshold")
-    assert set(alarms.names) == {*logged, *queue_alarms, "RunningAlarm", "OnScheduleErrorsAlarm", "ScheduleSilentAlarm"}
+    assert not alarms.rings("ResultsAlarm")
+    alarms.put("ResultsAlarm", 1.0)
+    assert alarms.rings("ResultsAlarm")
+    assert alarms.alarm("ResultsAlarm")["MetricName"] == "ResultsMissing"
+    assert set(alarms.names) == {
+        "ResultsAlarm",
+        *logged,
+        *queue_alarms,
+        "RunningAlarm",
+        "OnScheduleErrorsAlarm",
+        "ScheduleSilentAlarm",
+    }
     assert all(alarms.alarm(each)["AlarmActions"] for each in alarms.names)
 
 
@@ -553,7 +564,7 @@ def test_dashboard_shows_this_stack(existing: Deployed) -> None:
     widgets = json.loads(body)["widgets"]
     assert {widget["type"] for widget in widgets} == {"text", "metric"}
     shown = {metric for widget in widgets for line in widget["properties"].get("metrics", []) for metric in line[1:2]}
-    emitted = (ROOT / "src/workflow_trigger").glob("*.py")
+    emitted = (ROOT / "src/workflow_trigger").rglob("*.py")
     source = "\n".join(path.read_text() for path in emitted)
     aws_own = {"Errors", "Throttles", "Invocations", "Duration"} | {each for each in shown if "Approximate" in each}
     for metric in shown - aws_own:

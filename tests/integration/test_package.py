@@ -22,14 +22,14 @@ def code(package: Path) -> Path:
 
 
 def services_in_use() -> set[str]:
-    """The services that the handlers make clients of."""
-    tree = ast.parse((ROOT / "src/workflow_trigger/handlers.py").read_text())
+    """The services that the functions make clients of."""
+    tree = ast.parse((ROOT / "src/workflow_trigger/bootstrap.py").read_text())
     named = {
         node.args[0].value
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id == "_client"
+        and node.func.id == "client"
         and isinstance(node.args[0], ast.Constant)
     }
     at_start = {
@@ -50,7 +50,7 @@ def client_can_be_made(code: Path, service: str) -> bool:
 
 def test_every_service_that_the_code_calls_is_in_the_package_and_no_other(code: Path) -> None:
     services = services_in_use()
-    assert services == {"dynamodb", "events", "s3", "secretsmanager"}
+    assert services == {"dynamodb", "events", "lambda", "s3", "secretsmanager"}
     for service in services:
         assert client_can_be_made(code, service), service
     assert not client_can_be_made(code, "sqs")

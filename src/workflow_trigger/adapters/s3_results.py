@@ -66,7 +66,7 @@ class ResultsBucket:
 
     def _put(self, target: dict[str, Any], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         parts = _regrouped(chunks)
-        first = next(parts, b"")
+        first: Any = next(parts, bytearray())  # which S3 takes, whatever its stubs say
         described = {**self._headers, "Metadata": described_by}
         if len(first) < _PART_BYTES:
             self._client.put_object(**target, **described, Body=first, ChecksumCRC32=_checksum(first))
@@ -74,13 +74,15 @@ class ResultsBucket:
         begun = self._client.create_multipart_upload(**target, **described, ChecksumAlgorithm="CRC32")
         target = {**target, "UploadId": begun["UploadId"]}
         try:
-            done = [self._put_part(target, number, part) for number, part in enumerate(_chain(first, parts), start=1)]
+            done = [self._put_part(target, 1, first)]
+            del first
+            done += [self._put_part(target, number, part) for number, part in enumerate(parts, start=2)]
             self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
         except BaseException:
             self._client.abort_multipart_upload(**target)
             raise
 
-    def _put_part(self, target: Mapping[str, Any], number: int, part: bytes) -> Any:
+    def _put_part(self, target: Mapping[str, Any], number: int, part: Any) -> Any:
         checksum = _checksum(part)
         answer = self._client.upload_part(**target, PartNumber=number, Body=part, ChecksumCRC32=checksum)
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
@@ -147,22 +149,17 @@ def _harmless(text: str) -> str:
     return re.sub(r"(^|/)(\.{1,2})(?=/|$)", lambda found: found[1] + found[2].replace(".", "%2E"), text)
 
 
-def _checksum(content: bytes) -> str:
+def _checksum(content: bytearray) -> str:
     return base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
 
 
-def _regrouped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of the size that S3 wants, the last one smaller."""
-    buffer = bytearray()
+def _regrouped(chunks: Iterable[bytes]) -> Iterator[bytearray]:
+    """The same bytes in parts that are large enough for S3, the last one smaller. One part is held at a time."""
+    part = bytearray()
     for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= _PART_BYTES:
-            yield bytes(buffer[:_PART_BYTES])
-            del buffer[:_PART_BYTES]
-    if buffer:
-        yield bytes(buffer)
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+        part += chunk
+        if len(part) >= _PART_BYTES:
+            yield part
+            part = bytearray()
+    if part:
+        yield part

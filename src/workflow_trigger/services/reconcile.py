@@ -23,7 +23,7 @@ from workflow_trigger.services.settle import expire_lease, settle
 from workflow_trigger.services.submit import Queue, free_workflows, submit
 from workflow_trigger.services.track import track
 
-_LEASE_SECONDS = 60.0  # of the one run that polls
+_LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
 _ORPHANS_EVERY_MINUTES = 10
@@ -146,12 +146,12 @@ class Reconciler:
         return self._renew(began_at=iso(now))
 
     def _renew(self, **changes: str) -> bool:
-        """Hold the lease for another minute; False when another run has taken it."""
+        """Hold the lease until after the next look; False when another run has taken it."""
         until = self._context.client.throttle.until
         after = replace(
             self._poller,
             owner=self._owner,
-            lease_ends_at=iso(self._context.later(_LEASE_SECONDS)),
+            lease_ends_at=iso(self._context.later(self._context.settings.poll_seconds + _LEASE_SECONDS)),
             paused_until=iso(until) if until else None,
             **changes,
         )
@@ -188,11 +188,8 @@ class Reconciler:
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
         self._ended = {each.job_id: each for each in snapshot.ended_jobs}
         self._queue.refresh()
-        self._is_ours = snapshot.poller.owner == self._owner
-        lease_ends_at = parse_time(snapshot.poller.lease_ends_at) or now
-        if self._is_ours and lease_ends_at < self._context.later(_LEASE_SECONDS / 2):
-            self._poller = snapshot.poller
-            self._is_ours = self._renew()
+        self._poller = snapshot.poller
+        self._is_ours = snapshot.poller.owner == self._owner and self._renew()
 
     def _dispatch(self, questions: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""

@@ -22,7 +22,7 @@ from workflow_trigger.services.context import Context
 
 type Entry = dict[str, Any]
 
-_LEASE_SECONDS = 120.0  # renewed while outputs are copied
+_LEASE_SECONDS = 60.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
 # How long an output is waited for, by what stands in its way; then it is missing.
@@ -112,6 +112,7 @@ class _Collector:
         except PlatformError as error:
             return self._waited_for(node, before, OutputState.DELAYED, str(error))
         except ResultsRefused as error:
+            logger.warning("results refused", job_id=self._ended.job_id, reason=str(error))
             return self._waited_for(node, before, OutputState.REFUSED, str(error))
         return place
 

@@ -136,6 +136,8 @@ class _Sender:
         if self._attempt.rounds:
             self._unsettled(failed[0][1])  # only the very same batch may be sent again
             return
+        for document, error in failed:
+            logger.warning("object cannot be read", object_key=document.key.object, reason=str(error))
         given = self._context.circumstances()
         updates = [after_document_failure(error, document, given) for document, error in failed]
         self._count(error for _, error in failed)
