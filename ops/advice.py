@@ -27,7 +27,7 @@ class Advice(NamedTuple):
 _RETRY = "workflow-trigger retry --stack {stack} --object {object} --version {version}"
 
 OF_STATUS: Mapping[Status, Advice] = {
-    Status.PENDING: Advice("in the line; it goes when a workflow is free"),
+    Status.PENDING: Advice("in the queue; it goes when a workflow is free"),
     Status.SUBMITTING: Advice("being sent, or the answer was lost and its job is being looked for"),
     Status.SCHEDULED: Advice("accepted by the platform"),
     Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),

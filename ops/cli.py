@@ -247,7 +247,7 @@ def retry(
     if as_json:
         print_json({"chosen": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
     elif reopened:
-        screen.print(f"{reopened:,} are back in the line; they go within a minute, as workflows are free.")
+        screen.print(f"{reopened:,} are back in the queue; they go within a minute, as workflows are free.")
 
 
 @app.command()

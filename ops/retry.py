@@ -1,4 +1,4 @@
-"""Final rows that are to run again: chosen, counted, and put back into the line with their history."""
+"""Final rows that are to run again: chosen, counted, and put back into the queue with their history."""
 
 import re
 from collections import Counter
@@ -80,7 +80,7 @@ def counted(rows: Iterable[Item]) -> Counter[tuple[str, str]]:
 
 
 def reopen(stack: Stack, rows: Iterable[Item], progress: Callable[[], None]) -> int:
-    """Put rows back into the line; those that changed meanwhile are left alone. Returns how many went."""
+    """Put rows back into the queue; those that changed meanwhile are left alone. Returns how many went."""
     ledger = stack.ledger()
     done = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""How the whole stack stands: rows by status, the line, the workflows, the queues."""
+"""How the whole stack stands: rows by status, the queue, the workflows, SQS."""
 
 import time
 from collections import Counter

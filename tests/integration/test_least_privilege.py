@@ -36,7 +36,6 @@ NOT_ENFORCED_LOCALLY = {
     "logs:CreateLogStream": "Lambda writes the log as the role; there, as itself",
     "logs:PutLogEvents": "Lambda writes the log as the role; there, as itself",
     "lambda:InvokeFunction": "the scheduler invokes as the role; there, as itself",
-    "dynamodb:GetItem": "of workflows, only after a lost write race",
 }
 OF_A_VPC = "Lambda makes the interfaces of a function in a VPC; there are no networks there"
 NOT_ENFORCED_LOCALLY |= dict.fromkeys(

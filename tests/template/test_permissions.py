@@ -50,7 +50,6 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("SharedPolicy", "dynamodb:BatchGetItem"): ("Ledger.Arn", "", []),
     ("SharedPolicy", "dynamodb:Scan"): ("Workflows.Arn", "", []),
     ("SharedPolicy", "dynamodb:PutItem"): ("Workflows.Arn", "", []),
-    ("SharedPolicy", "dynamodb:GetItem"): ("Workflows.Arn", "", []),
     ("SharedPolicy", "events:PutEvents"): (
         "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default",
         "",

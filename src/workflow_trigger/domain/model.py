@@ -164,7 +164,7 @@ class Doubt:
     since: str
 
 
-_KNOWN_JOBS = 20
+KNOWN_JOBS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +222,7 @@ class Workflow:
             self,
             phase=Phase.IDLE,
             attempt=None,
-            known_job_ids=known[-_KNOWN_JOBS:],
+            known_job_ids=known[-KNOWN_JOBS:],
             job_id=None,
             job_status=None,
             doubt=None,

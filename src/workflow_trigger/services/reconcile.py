@@ -20,7 +20,7 @@ from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.settle import expire_lease, settle
-from workflow_trigger.services.submit import Queue, free_workflows, submit
+from workflow_trigger.services.submit import Queue, free_workflows, has_too_many_copies, submit
 from workflow_trigger.services.track import track
 
 _LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
@@ -124,9 +124,9 @@ class Reconciler:
             self._refresh()
             if self._is_ours:
                 self._dispatch(questions, workers)
-            again = self._next_due(until) if self._is_ours else None
-            if self._in_flight or (again is not None and self._context.clock.now() < until):
-                seconds = ((again or until) - self._context.clock.now()).total_seconds()
+            now, again = self._context.clock.now(), self._next_due(until) if self._is_ours else None
+            if self._in_flight or (again is not None and now < until):
+                seconds = (again - now).total_seconds() if again else self._context.settings.poll_seconds
                 self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
                 self._gather()
             elif not self._is_ours or self._release():
@@ -167,12 +167,13 @@ class Reconciler:
     def _release(self) -> bool:
         """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
         until = self._context.client.throttle.until
-        paused_until = iso(until) if until else None
-        self._write_poller(replace(self._poller, lease_ends_at=None, paused_until=paused_until))
+        self._write_poller(replace(self._poller, lease_ends_at=None, paused_until=iso(until) if until else None))
         followed = {each.workflow_id for each in self._workflows.values() if each.is_at_work}
         snapshot = self._context.snapshot()
-        new = {each.workflow_id for each in snapshot.workflows if each.is_at_work} - followed
-        return not new or not self._takes_over(snapshot)
+        if {each.workflow_id for each in snapshot.workflows if each.is_at_work} <= followed:
+            return True
+        self._read_at = None
+        return not self._takes_over(snapshot)
 
     # -- the round -----------------------------------------------------------------------------------------------------
 
@@ -238,8 +239,9 @@ class Reconciler:
             is_news = before is None or before.revision != after.revision
             if is_news and after.phase is Phase.IDLE and not _waits_for_another(after):
                 self._due.pop(key, None)
-                self._read_at = None if before is not None and before.is_at_work else self._read_at
                 self._queue.refresh()
+                if self._context.results is not None:
+                    self._read_at = None  # its outputs are to be copied
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """One part's trouble stays its own until all are done, and is seen."""
@@ -265,13 +267,17 @@ class Reconciler:
         return key not in self._due or self._due[key] <= now
 
     def _next_due(self, until: datetime) -> datetime | None:
-        """When something is due next; None when nothing is left to wait for."""
-        now = self._context.clock.now()
-        waits = [self._due.get(key, now) for key, each in self._workflows.items() if each.is_at_work]
-        waits += [max(self._due.get(key, now), parse_time(each.retry_at) or now) for key, each in self._ended.items()]
-        if self._queue.may_have_some() and self._context.has_time():
-            pool = set(self._context.settings.workflow_ids)
-            free = [each for key, each in self._workflows.items() if key in pool and not each.is_at_work]
-            waits += [max(self._due.get(each.workflow_id, now), parse_time(each.paused_until) or now) for each in free]
-        waits = [each for each in waits if each <= until]
-        return max(min(*waits, until), now) if waits else None
+        """When something that is not in flight is due next; None when nothing is, until then."""
+        context, now = self._context, self._context.clock.now()
+        workflows = self._idle_ones(self._workflows)
+        waits: list[tuple[str, *tuple[str | None, ...]]] = [
+            (key,) for key, each in workflows.items() if each.is_at_work
+        ]
+        waits += [(key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()]
+        if self._queue.may_have_some() and context.has_time() and not has_too_many_copies(self._snapshot(), context):
+            pool = context.settings.workflow_ids
+            waits += [
+                (key, each.paused_until) for key, each in workflows.items() if key in pool and not each.is_at_work
+            ]
+        due = [max(self._due.get(key, now), now, *(parse_time(each) or now for each in more)) for key, *more in waits]
+        return min((each for each in due if each <= until), default=None)

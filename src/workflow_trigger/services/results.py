@@ -22,7 +22,7 @@ from workflow_trigger.services.context import Context
 
 type Entry = dict[str, Any]
 
-_LEASE_SECONDS = 60.0  # renewed while outputs are copied
+_LEASE_SECONDS = 120.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
 # How long an output is waited for, by what stands in its way; then it is missing.

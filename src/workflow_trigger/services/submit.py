@@ -15,6 +15,7 @@ from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, a
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
 from workflow_trigger.domain.model import (
+    KNOWN_JOBS,
     Attempt,
     Document,
     DocumentUpdate,
@@ -126,12 +127,16 @@ def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
 
 def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
     """The workflows of the pool that may take a batch; none while too many ended jobs wait for their results."""
-    pool = context.settings.workflow_ids
-    if len(snapshot.ended_jobs) > 10 + 2 * len(pool):
+    if has_too_many_copies(snapshot, context):
         return []
-    now = context.clock.now()
+    pool, now = context.settings.workflow_ids, context.clock.now()
     free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
     return sorted(free, key=lambda each: (each.consecutive_failures, -each.accepted_count))
+
+
+def has_too_many_copies(snapshot: Snapshot, context: Context) -> bool:
+    """Whether so many ended jobs wait for their results that no more are begun."""
+    return len(snapshot.ended_jobs) > 10 + 2 * len(context.settings.workflow_ids)
 
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
@@ -187,7 +192,8 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     if (workflow.last_error or {}).get("message") == message:
         return workflow
     error = {**as_stored(Busy(message)), "at": iso(context.clock.now())}
-    return context.commit(Transition(workflow, replace(workflow, last_error=error)))
+    known = (*workflow.known_job_ids, *(job.id for job in look.active))[-KNOWN_JOBS:]
+    return context.commit(Transition(workflow, replace(workflow, last_error=error, known_job_ids=known)))
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:

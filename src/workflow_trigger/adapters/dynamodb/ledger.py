@@ -201,9 +201,7 @@ class Ledger:
 
     def workflow(self, workflow_id: str) -> Workflow:
         """One workflow; without an item it is idle."""
-        item = self._tables.get(self._workflows_table, {"workflow_id": workflow_id})
-        found = record_from_item(item) if item else None
-        return found if isinstance(found, Workflow) else Workflow(workflow_id=workflow_id)
+        return next(each for each in self.snapshot([workflow_id]).workflows if each.workflow_id == workflow_id)
 
     # -- the one write -------------------------------------------------------------------------------------------------
 
