@@ -7,6 +7,7 @@ module says what happens as soon as it is certain that nothing runs. `docs/failu
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey
@@ -39,143 +40,128 @@ DENIED_SECONDS = 300.0
 BACKOFF_LIMIT_SECONDS = 900.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Policy:
-    """What one class of failure means. The texts are those of docs/failures.md.
+class Policy(NamedTuple):
+    """What one class of failure means. The first four are texts, those of docs/failures.md.
 
-    `counts`: each document has a failure more, its next batch is half as large, and alone it waits longer each time.
-    `ends_after`: so many counted failures, the last one alone, end it as REJECTED; None: it never ends by itself.
-    `pauses`: the workflow backs off, for longer with every attempt that fails.
-    `final`: the document ends at once.
+    `counts`: each document has a failure more, so that its next batch is half as large, and alone it waits longer each
+    time; counted failures end it. `pauses`: the workflow backs off, for longer with every attempt that fails. `final`:
+    the document ends at once.
     """
 
     came_back: str
     documents: str
     workflow: str
     ends: str
+    metric: str | None = None
     counts: bool = False
-    ends_after: int | None = None
     pauses: bool = False
     final: Status | None = None
-    metric: str | None = None
 
 
-_FIVE = "five counted failures, the last one alone: `REJECTED`"
+_UNCHANGED, _BACK, _REST = "back in the queue, unchanged", "back in the queue, a failure each", "the rest goes on"
+_GOES_ON, _BACKS_OFF, _BY_ITSELF, _AT_ONCE = "goes on", "backs off", "by itself", "at once"
+_FIVE, _BY_A_PERSON = "five counted failures, the last one alone: `REJECTED`", "when a person has mended it"
 
 POLICIES: Mapping[type[TriggerError], Policy] = {
     Busy: Policy(
-        came_back="2xx without the id of a new job; 409",
-        documents="back in the queue, unchanged",
-        workflow="waits for the active job",
-        ends="when the job ends",
-        metric="Busy",
+        "2xx without the id of a new job; 409", _UNCHANGED, "waits for the active job", "with that job", "Busy"
     ),
-    Throttled: Policy(
-        came_back="429",
-        documents="back in the queue, unchanged",
-        workflow="paused for `Retry-After` (header or body), at most 15 minutes",
-        ends="by itself",
-        metric="Throttled",
-    ),
+    Throttled: Policy("429", _UNCHANGED, "paused for `Retry-After`, at most 15 minutes", _BY_ITSELF, "Throttled"),
     Misconfigured: Policy(
-        came_back="401, 402, 403, 404, 405, 410, another 4xx, a redirect; no key yet",
-        documents="back in the queue, unchanged, for other workflows to take",
-        workflow="blocked: tried again every 5 minutes, every 30 seconds without a key",
-        ends="when a person has mended it",
-        metric="Held",
+        "401, 402, 403, 404, 405, 410, another 4xx, a redirect; no key yet",
+        f"{_UNCHANGED}, for other workflows to take",
+        "blocked: tried again every 5 minutes, every 30 seconds without a key",
+        _BY_A_PERSON,
+        "Held",
     ),
     Refused: Policy(
-        came_back="400, 413, 415, 422",
-        documents="alone: `REJECTED` with the platform's reason; several: back at once, in batches half as large",
-        workflow="goes on; after three solo refusals in a row it is suspected: a refused document waits, and is "
-        "`REJECTED` when the pool has accepted another one and it is refused again",
-        ends=_FIVE,
+        "400, 413, 415, 422",
+        "alone: `REJECTED` with the platform's reason; several: back at once, in batches half as large",
+        "goes on; after three solo refusals in a row it is suspected: a refused document waits, and is `REJECTED` when "
+        "it is refused again after the pool has accepted another one",
+        _FIVE,
         counts=True,
-        ends_after=COUNTED_FAILURES_LIMIT,
     ),
     NotSent: Policy(
-        came_back="broken before the last bytes: TLS, reset, an invocation that ended",
-        documents="back in the queue, a failure each",
-        workflow="backs off",
-        ends=_FIVE,
+        "broken before the last bytes: TLS, reset, an invocation that ended",
+        _BACK,
+        _BACKS_OFF,
+        _FIVE,
+        "SetBack",
         counts=True,
-        ends_after=COUNTED_FAILURES_LIMIT,
         pauses=True,
-        metric="SetBack",
     ),
     Unreachable: Policy(
-        came_back="no connection: DNS, connect, TLS handshake",
-        documents="back in the queue, unchanged: none of them had a part in it",
-        workflow="backs off",
-        ends="by itself",
+        "no connection: DNS, connect, TLS handshake",
+        f"{_UNCHANGED}: none of them had a part in it",
+        _BACKS_OFF,
+        _BY_ITSELF,
+        "SetBack",
         pauses=True,
-        metric="SetBack",
     ),
     TooSlow: Policy(
-        came_back="the invocation ends before the files can be streamed",
-        documents="back in the queue, a failure each",
-        workflow="goes on",
-        ends="two tries alone, each with a whole invocation: `REJECTED`",
+        "the invocation ends before the files can be streamed",
+        _BACK,
+        _GOES_ON,
+        "two tries alone, each with a whole invocation: `REJECTED`",
         counts=True,
     ),
     OutcomeUnknown: Policy(
-        came_back="5xx, 408, a timeout, a reset, nonsense, an invocation that died after the last bytes; and three "
-        "complete lists of jobs, a minute apart, each after a try, showed nothing",
-        documents="stay with their workflow until then; then back in the queue, a failure each",
-        workflow="settles; then backs off, and infers nothing from nameless jobs for an hour",
-        ends=_FIVE,
+        "5xx, 408, a timeout, a reset, nonsense, an invocation that died after the last bytes; and three complete "
+        "lists of jobs, each two minutes after a try, showed nothing",
+        "stay with their workflow until then; then back in the queue, a failure each",
+        "settles; then backs off, and infers nothing from nameless jobs for an hour",
+        _FIVE,
+        "SetBack",
         counts=True,
-        ends_after=COUNTED_FAILURES_LIMIT,
         pauses=True,
-        metric="SetBack",
     ),
     Unavailable: Policy(
-        came_back="a question without a usable answer",
-        documents="unchanged",
-        workflow="backs off before it submits; a job that is followed is asked about again",
-        ends="by itself",
+        "a question without a usable answer",
+        "unchanged",
+        "backs off before it submits; a job that is followed is asked about again",
+        _BY_ITSELF,
+        "Unanswered",
         pauses=True,
-        metric="Unanswered",
     ),
     ObjectGone: Policy(
-        came_back="S3: the object is gone, or archived",
-        documents="`REJECTED`; the rest of the batch goes on",
-        workflow="goes on",
-        ends="at once",
+        "S3: the object is gone, or archived",
+        f"`REJECTED`; {_REST}",
+        _GOES_ON,
+        _AT_ONCE,
+        "ObjectGone",
         final=Status.REJECTED,
-        metric="ObjectGone",
     ),
     ObjectOverwritten: Policy(
-        came_back="S3: the object was overwritten before it was read",
-        documents="`SUPERSEDED`; the rest of the batch goes on",
-        workflow="goes on",
-        ends="at once",
+        "S3: the object was overwritten before it was read",
+        f"`SUPERSEDED`; {_REST}",
+        _GOES_ON,
+        _AT_ONCE,
+        "ObjectOverwritten",
         final=Status.SUPERSEDED,
-        metric="ObjectOverwritten",
     ),
     OutsidePrefix: Policy(
-        came_back="S3: access denied to an object outside of `KeyPrefix`, which has changed since",
-        documents="`REJECTED`; the rest of the batch goes on",
-        workflow="goes on",
-        ends="at once",
+        "S3: access denied to an object outside of `KeyPrefix`, which has changed since",
+        f"`REJECTED`; {_REST}",
+        _GOES_ON,
+        _AT_ONCE,
+        "OutsidePrefix",
         final=Status.REJECTED,
-        metric="OutsidePrefix",
     ),
     ObjectDenied: Policy(
-        came_back="S3: access denied, to the object or to its key",
-        documents="tried again every 5 minutes; the rest of the batch goes on",
-        workflow="goes on",
-        ends="when a person has mended it",
-        metric="ObjectDenied",
+        "S3: access denied, to the object or to its key",
+        f"tried again every 5 minutes; {_REST}",
+        _GOES_ON,
+        _BY_A_PERSON,
+        "ObjectDenied",
     ),
     ObjectUnreadable: Policy(
-        came_back="S3 did not deliver the object",
-        documents="back in the queue, a failure; the rest of the batch goes on, or goes again",
-        workflow="goes on",
-        ends=_FIVE,
+        "S3 did not deliver the object",
+        f"back in the queue, a failure; {_REST}, or goes again",
+        _GOES_ON,
+        _FIVE,
+        "ObjectUnreadable",
         counts=True,
-        ends_after=COUNTED_FAILURES_LIMIT,
-        metric="ObjectUnreadable",
     ),
 }
 
@@ -291,8 +277,7 @@ def _ends(
         return counted.slow_tries == SLOW_TRIES_LIMIT
     if isinstance(error, Refused):
         return not suspected or (document.accepted_then is not None and given.accepted > document.accepted_then)
-    limit = policy_for(error).ends_after or 0
-    return _has_accepted_since(document, given) and document.counted_failures + 1 >= limit
+    return _has_accepted_since(document, given) and document.counted_failures + 1 >= COUNTED_FAILURES_LIMIT
 
 
 # -- the workflow ------------------------------------------------------------------------------------------------------
