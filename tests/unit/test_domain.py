@@ -149,17 +149,23 @@ def test_job_that_is_not_asked_about_may_be_ours() -> None:
     assert match(jobs[:1], ATTEMPT, others, may_infer=True) is not None
 
 
+def test_document_without_outputs_of_its_own_does_not_get_those_of_others() -> None:
+    nodes = ({"file_id": file_id(A), "node_id": "n"},)
+    own, own_id = own_part(job("j", file_id(A), file_id(B), output_node_files=nodes), B, ATTEMPT)
+    assert (own.output_node_files, own_id) == ((), file_id(B))
+
+
 def test_document_gets_its_own_entries_where_ids_tell_them() -> None:
     both = job("j", file_id(A), file_id(B), output_node_files=({"file_id": file_id(A)}, {"file_id": file_id(B)}))
-    own, own_id = own_part(both, B, solo=False)
+    own, own_id = own_part(both, B, ATTEMPT)
     assert (own.input_file_ids, own.output_node_files, own_id) == (
         (file_id(B),),
         ({"file_id": file_id(B)},),
         file_id(B),
     )
-    unnamed, no_id = own_part(job("j", "uuid-1", "uuid-2"), B, solo=False)
+    unnamed, no_id = own_part(job("j", "uuid-1", "uuid-2"), B, ATTEMPT)
     assert (unnamed.input_file_ids, no_id) == (("uuid-1", "uuid-2"), None)
-    assert own_part(job("j", "uuid-1"), B, solo=True)[1] == "uuid-1"
+    assert own_part(job("j", "uuid-1"), B, replace(ATTEMPT, documents=(B,)))[1] == "uuid-1"
 
 
 # -- the end of each file ----------------------------------------------------------------------------------------------
@@ -338,6 +344,14 @@ def test_refused_document_ends_at_once_until_the_workflow_is_suspected() -> None
     assert status is Status.PENDING, "nothing was accepted since"
     status, _, _ = fail(errors.Refused("m"), waiting, 1, workflow)
     assert status is Status.REJECTED
+
+
+def test_workflow_that_refuses_everything_does_not_condemn_what_others_may_accept() -> None:
+    suspected = Workflow(workflow_id="w", consecutive_refusals=REFUSALS_IN_A_ROW)
+    refused_here = document("a", failures=1, accepted_then=0, workflow_id="w")
+    assert fail(errors.Refused("m"), refused_here, 5, suspected, pool_size=2)[0] is Status.PENDING
+    refused_elsewhere = replace(refused_here, workflow_id="other")
+    assert fail(errors.Refused("m"), refused_elsewhere, 5, suspected, pool_size=2)[0] is Status.REJECTED
 
 
 def test_slow_document_ends_after_two_whole_invocations_alone() -> None:

@@ -72,18 +72,19 @@ def match(
     `ask_names(job_id)` is asked about the newest ten jobs whose list entries hide their names. A job that is not asked
     about may be ours; so may one whose names are not complete: then it is as good as nameless.
     """
-    nameless: list[Job] = []
-    asked = 0
-    for job in sorted(jobs, key=lambda job: job.created_at or "", reverse=True):
-        told = FileStatus(documents=job.file_names(), is_complete=True)
-        if not told.documents:
-            asked += 1
-            told = ask_names(job.id) if asked <= _ASKED_JOBS else FileStatus()
+    by_age = sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
+    for job in by_age:
+        if mentions(job.file_names(), names_of(attempt)):
+            return Match(job=job, evidence=Evidence.NAMED)
+    hidden = [job for job in by_age if not job.file_names()]
+    nameless = hidden[_ASKED_JOBS:]
+    for job in hidden[:_ASKED_JOBS]:
+        told = ask_names(job.id)
         if mentions(told.documents, names_of(attempt)):
             return Match(job=job, evidence=Evidence.NAMED)
         if not (told.documents and told.is_complete):
             nameless.append(job)
-    if may_infer and len(nameless) == 1 and asked <= _ASKED_JOBS:
+    if may_infer and len(nameless) == 1 and len(hidden) <= _ASKED_JOBS:
         return Match(job=nameless[0], evidence=Evidence.ONLY_CANDIDATE)
     return None
 
@@ -91,15 +92,19 @@ def match(
 # -- whose file --------------------------------------------------------------------------------------------------------
 
 
-def own_part(job: Job, sent: SentDocument, *, solo: bool) -> tuple[Job, str | None]:
-    """The job with the list entries of one document alone, where ids show whose they are; and the document's own id."""
-    token = token_of(sent.upload_name)
+def own_part(job: Job, sent: SentDocument, attempt: Attempt) -> tuple[Job, str | None]:
+    """The job with the list entries of one document alone, where ids show whose they are; and the document's own id.
+
+    Where an entry names any document of the attempt, every document gets its own entries and no others.
+    """
+    token, is_solo = token_of(sent.upload_name), len(attempt.documents) == 1
     ids, nodes = job.input_file_ids, job.output_node_files
-    if token and ids is not None and any(token in file_id for file_id in ids):
-        ids = tuple(file_id for file_id in ids if token in file_id)
-    if token and nodes is not None and any(token in str(node.get("file_id")) for node in nodes):
-        nodes = tuple(node for node in nodes if token in str(node.get("file_id")))
-    is_named = ids is not None and len(ids) == 1 and (solo or (token is not None and token in ids[0]))
+    is_own = {name: token is not None and token in name for name in job.file_names()}
+    if ids is not None and mentions(ids, names_of(attempt)):
+        ids = tuple(file_id for file_id in ids if is_own[file_id])
+    if nodes is not None and mentions((str(node.get("file_id")) for node in nodes), names_of(attempt)):
+        nodes = tuple(node for node in nodes if is_own.get(str(node.get("file_id"))))
+    is_named = ids is not None and len(ids) == 1 and (is_solo or is_own[ids[0]])
     return replace(job, input_file_ids=ids, output_node_files=nodes), ids[0] if is_named and ids else None
 
 

@@ -77,9 +77,9 @@ POLICIES: Mapping[type[TriggerError], Policy] = {
     Refused: Policy(
         "400, 413, 415, 422",
         "alone: `REJECTED` with the platform's reason; several: back at once, in batches half as large",
-        "goes on; after three solo refusals in a row it is suspected: a refused document waits, and is `REJECTED` when "
-        "it is refused again after the pool has accepted another one",
-        _FIVE,
+        "goes on; after three solo refusals in a row it is suspected",
+        "alone: at once; by a suspected workflow: when another one refuses it too or, in a pool of one, when it is "
+        "refused again after the workflow has accepted another document",
         counts=True,
     ),
     NotSent: Policy(
@@ -178,6 +178,7 @@ class Circumstances:
     now: datetime
     accepted: int  # documents, by the whole pool, ever
     jitter: float
+    pool_size: int = 1
     had_whole_invocation: bool = False
 
 
@@ -221,8 +222,7 @@ def after_document_failure(
     if not policy.counts:
         return _back(document, error)
     counted = _count(document, error, given, solo=solo)
-    suspected = workflow is not None and workflow.consecutive_refusals >= REFUSALS_IN_A_ROW
-    if solo and _ends(error, document, counted, given, suspected=suspected):
+    if solo and _ends(error, document, counted, given, workflow):
         return replace(counted, to=Status.REJECTED)
     return counted
 
@@ -270,13 +270,20 @@ def _count(document: Document, error: TriggerError, given: Circumstances, *, sol
 
 
 def _ends(
-    error: TriggerError, document: Document, counted: DocumentUpdate, given: Circumstances, *, suspected: bool
+    error: TriggerError, document: Document, counted: DocumentUpdate, given: Circumstances, workflow: Workflow | None
 ) -> bool:
-    """Whether a document that failed alone is given up."""
+    """Whether a document that failed alone is given up.
+
+    A workflow that refuses one after the other is suspected itself: then it takes a second workflow that refuses the
+    document or, where there is none, an acceptance between two refusals.
+    """
     if isinstance(error, TooSlow):
         return counted.slow_tries == SLOW_TRIES_LIMIT
     if isinstance(error, Refused):
-        return not suspected or (document.accepted_then is not None and given.accepted > document.accepted_then)
+        if workflow is None or workflow.consecutive_refusals < REFUSALS_IN_A_ROW:
+            return True
+        was_refused = document.accepted_then is not None and given.accepted > document.accepted_then
+        return was_refused and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
     return _has_accepted_since(document, given) and document.counted_failures + 1 >= COUNTED_FAILURES_LIMIT
 
 

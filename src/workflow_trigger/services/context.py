@@ -91,6 +91,7 @@ class Context:
             now=self.clock.now(),
             accepted=self.accepted,
             jitter=random.random(),  # noqa: S311
+            pool_size=len(self.settings.workflow_ids),
             had_whole_invocation=had_whole_invocation,
         )
 

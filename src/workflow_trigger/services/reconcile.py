@@ -198,7 +198,8 @@ class Reconciler:
         self._guarded(self._claim_bound)
         for key, workflow in self._idle_ones(self._workflows).items():
             if workflow.phase is not Phase.IDLE and self._is_due(key, now):
-                self._begin(questions, key, step, workflow)
+                may_send = workflow.phase is Phase.COMMITTED  # the same batch again
+                self._begin(workers if may_send else questions, key, step, workflow)
         for key, ended in self._idle_ones(self._ended).items():
             if ended.is_due(now) and self._is_due(key, now):
                 self._begin(workers, key, collect, ended)

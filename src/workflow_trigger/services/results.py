@@ -98,7 +98,7 @@ class _Collector:
     def _fetched(self, node: Entry, place: Entry, before: Entry) -> Entry:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
         if not self._context.has_time():
-            return self._waited_for(node, before, OutputState.DELAYED, "the invocation ended before its turn")
+            return self._waited_for(node, {}, OutputState.DELAYED, "the invocation ended before its turn")
         try:
             with self._context.client.download(self._ended.job_id, node["file_id"], node.get("node_id")) as chunks:
                 if self._context.results is not None:

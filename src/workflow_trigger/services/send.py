@@ -68,8 +68,7 @@ def running_status(job: Job) -> Status:
 
 def job_updates(job: Job, attempt: Attempt, to: Status, **changes: Any) -> tuple[DocumentUpdate, ...]:
     """Write a job into the documents of its files, each with its own entries."""
-    solo = len(attempt.documents) == 1
-    parts = ((sent.key, *own_part(job, sent, solo=solo)) for sent in attempt.documents)
+    parts = ((sent.key, *own_part(job, sent, attempt)) for sent in attempt.documents)
     return tuple(
         DocumentUpdate(key=key, to=to, job=own_job, input_file_id=file_id, **changes) for key, own_job, file_id in parts
     )
@@ -109,6 +108,7 @@ class _Sender:
         opened: list[OpenObject] = []
         failed: list[tuple[Document, SourceError]] = []
         for document in self._documents:
+            self._renew_lease()
             try:
                 opened.append(self._context.reader.open(document.source))
             except SourceError as error:
@@ -140,7 +140,7 @@ class _Sender:
             logger.warning("object cannot be read", object_key=document.key.object, reason=str(error))
         given = self._context.circumstances()
         updates = [after_document_failure(error, document, given) for document, error in failed]
-        self._count(error for _, error in failed)
+        self._count([error for _, error in failed], updates)
         gone = {document.key for document, _ in failed}
         self._documents = [each for each in self._documents if each.key not in gone]
         after = self._workflow.released() if is_empty else self._workflow.without(gone)
@@ -245,7 +245,7 @@ class _Sender:
             after_document_failure(error, each, given) if error.document_key == each.key else back_unchanged(each.key)
             for each in self._documents
         ]
-        self._count([error])
+        self._count([error], updates)
         return self._save(self._workflow.released(error=self._noted(error)), updates)
 
     def _busy(self, error: Busy) -> Workflow:
@@ -276,15 +276,14 @@ class _Sender:
     def _noted(self, error: TriggerError) -> dict[str, str]:
         return {**as_stored(error), "at": iso(self._context.clock.now())}
 
-    def _count(self, errors: Iterable[TriggerError]) -> None:
+    def _count(self, errors: Iterable[SourceError], updates: Iterable[DocumentUpdate]) -> None:
         for error in errors:
-            policy = policy_for(error)
-            if policy.metric:
-                self._context.counts.add(policy.metric)
-            if policy.final:
-                self._context.counts.add(policy.final.capitalize())
+            self._context.counts.add(policy_for(error).metric or type(error).__name__)
             if isinstance(error, ObjectDenied):
                 self._context.counts.add("Held")
+        for update in updates:
+            if update.to in {Status.REJECTED, Status.SUPERSEDED}:
+                self._context.counts.add(update.to.capitalize())
 
     def _save(self, after: Workflow, updates: Sequence[DocumentUpdate] = ()) -> Workflow:
         self._workflow = self._context.commit(Transition(self._workflow, after, tuple(updates)))

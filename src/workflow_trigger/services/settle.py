@@ -50,10 +50,11 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     if workflow.attempt is None or not workflow.lease_has_ended(context.clock.now()):
         return workflow
     attempt = context.named(workflow.attempt)
-    found, is_busy = _look(context, workflow, attempt)
+    is_time = has_passed(attempt.settle_after, context.clock.now())  # a list proves nothing that was begun before
+    found, is_busy = _look(context, workflow, attempt, is_time=is_time)
     if found is not None:
         return _found(context, workflow, attempt, found)
-    if not has_passed(attempt.settle_after, context.clock.now()):
+    if not is_time:
         return workflow
     return _after_round(context, workflow, attempt, is_busy=is_busy)
 
@@ -75,7 +76,7 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     return True
 
 
-def _look(context: Context, workflow: Workflow, attempt: Attempt) -> tuple[Match | None, bool]:
+def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> tuple[Match | None, bool]:
     """The job of an attempt, if the list shows it; and whether another new job is active."""
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
@@ -84,8 +85,7 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt) -> tuple[Match
             raise
         new = []
     now = context.clock.now()
-    is_time = has_passed(attempt.settle_after, now)
-    after_letting_go = workflow.let_go_at and not has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)
+    may_infer = not workflow.let_go_at or has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)
 
     def ask_names(job_id: str) -> FileStatus:
         try:
@@ -95,7 +95,7 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt) -> tuple[Match
                 raise
             return FileStatus()
 
-    found = match(new, attempt, ask_names, may_infer=is_time and not after_letting_go)
+    found = match(new, attempt, ask_names, may_infer=is_time and may_infer)
     return found, any(job.is_active for job in new)
 
 
@@ -108,7 +108,7 @@ def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match)
 
 
 def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, is_busy: bool) -> Workflow:
-    """A complete list showed nothing of a request that is older than a minute: ask again, or let go."""
+    """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
     attempt = replace(attempt, rounds=attempt.rounds + 1)
     logger.warning("not accepted so far", workflow_id=workflow.workflow_id, rounds=attempt.rounds)
     documents = _documents(context, workflow)
@@ -133,7 +133,7 @@ def _let_go(
     documents: Sequence[Document],
     workflow: Workflow | None = None,
 ) -> Workflow:
-    """It is certain now that nothing runs: the documents go back."""
+    """It counts as certain now that nothing runs: the documents go back. `workflow` is `before` with what to remember."""
     decision = after_failure(error, workflow or before, documents, context.circumstances())
     for name in decision.metrics:
         context.counts.add(name)

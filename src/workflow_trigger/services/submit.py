@@ -131,7 +131,7 @@ def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
         return []
     pool, now = context.settings.workflow_ids, context.clock.now()
     free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
-    return sorted(free, key=lambda each: (each.consecutive_failures, -each.accepted_count))
+    return sorted(free, key=lambda each: (each.consecutive_failures + each.consecutive_refusals, -each.accepted_count))
 
 
 def has_too_many_copies(snapshot: Snapshot, context: Context) -> bool:
@@ -145,17 +145,22 @@ def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
     Raises:
         ConflictError: another invocation took the workflow first.
     """
-    batch = queue.take(workflow)
+    batch = queue.take(workflow) if context.has_time() else []
     if not batch:
         return workflow
+    try:
+        return _submit(context, workflow, queue, batch)
+    except BaseException:
+        queue.put_back(batch)
+        raise
+
+
+def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Document]) -> Workflow:
     try:
         look = context.client.look(workflow.workflow_id)
     except PlatformError as error:
         queue.put_back(batch)
         return _after_failed_look(context, workflow, error)
-    except BaseException:
-        queue.put_back(batch)
-        raise
     _report_late_acceptance(context, workflow, look)
     if look.active:
         queue.put_back(batch)

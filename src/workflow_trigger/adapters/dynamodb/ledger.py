@@ -248,7 +248,9 @@ class Ledger:
             raise ConflictError(f"{key_of(step.before)['workflow_id']} was changed by another invocation")
         if item is not None:
             return []  # our own write, whose first answer was lost
-        return [step.updates[place - 1] for place in prevented if place <= len(step.updates)]
+        if any(place > len(step.updates) for place in prevented):
+            raise ConflictError(f"job {step.creates and step.creates.job_id} has ended already")
+        return [step.updates[place - 1] for place in prevented]
 
     def _record_write(self, before: Any, after: Any) -> Item:
         if before.revision is None:
