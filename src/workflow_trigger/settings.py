@@ -75,10 +75,8 @@ class Settings:
         source_bucket, key_prefix = str(values["source_bucket"]), str(values["key_prefix"])
         results_prefix = str(values["results_prefix"])
         if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
-            faults.append(
-                f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket: "
-                "documents could not be told from results"
-            )
+            what = f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket"
+            faults.append(f"{what}: documents could not be told from results")
         if faults:
             raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
         return cls(**values)  # type: ignore[arg-type]

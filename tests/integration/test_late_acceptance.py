@@ -121,7 +121,7 @@ def test_documents_that_are_let_go_are_free_for_the_other_workflow(world: World)
 def test_acceptance_after_letting_go_is_reported_by_its_name(world: World) -> None:
     document, other = world.upload("a.pdf", b"a"), world.upload("b.pdf", b"b")
     names = let_go(world, document)
-    world.clock.sleep(3)
+    world.clock.sleep(10)  # the workflow backs off
     job = accept_late(world, names)
     world.deliver(other)
     assert world.counts["LateAcceptance"] == 1
@@ -136,7 +136,7 @@ def test_nameless_job_is_not_taken_for_ours_for_an_hour_after_letting_go(world: 
     world.state.behaviour.default_job_seconds = 5
     document = world.upload("a.pdf", b"a")
     names = let_go(world, document)
-    world.clock.sleep(3)
+    world.clock.sleep(10)  # the workflow backs off
     lose(world, document)
     accept_late(world, names)  # of the attempt before: nothing tells it from the present one's
     world.settle()

@@ -1,10 +1,9 @@
 """Use case: find out what became of an attempt whose answer was lost. Until then its batch stays with its workflow.
 
-committed ──list shows it──────────────────────────► running
-    │  ▲
-    │  └─ the same batch again, same names ◄─┐
-    └─ a minute later, a complete list shows nothing: a round ─┤
-                                                           └─ third round, or no way to ask again ──► let go
+committed ── a list of jobs shows it ──► running
+    └─ two minutes later a complete list shows nothing: a round
+           first and second round ──► the same batch again, under the same names ──► committed
+           third round, or the workflow is gone or left the pool ──► let go: the documents go back
 """
 
 from collections.abc import Sequence
@@ -133,7 +132,7 @@ def _let_go(
     documents: Sequence[Document],
     workflow: Workflow | None = None,
 ) -> Workflow:
-    """It counts as certain now that nothing runs: the documents go back. `workflow` is `before` with what to remember."""
+    """It counts as certain now that nothing runs: the documents go back. `workflow`: `before`, and what to remember."""
     decision = after_failure(error, workflow or before, documents, context.circumstances())
     for name in decision.metrics:
         context.counts.add(name)
