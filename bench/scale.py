@@ -75,7 +75,7 @@ class Functions:
     """on_schedule in two processes that take turns, minute by minute, as two containers of Lambda do."""
 
     def __init__(self, world: World, load: Load, groups: list[list[Path]]) -> None:
-        self._outcome = Outcome(load)
+        self._outcome, self._is_ending = Outcome(load), False
         settings = world.settings
         environment = {
             "PATH": os.environ["PATH"],
@@ -124,7 +124,7 @@ class Functions:
         line = process.stdout.readline() if process.stdout else ""
         outcome = self._outcome
         if not line:
-            outcome.killed += 1
+            outcome.killed += not self._is_ending
             return {"processor_seconds": 0.0}
         told: dict[str, Any] = json.loads(line)
         outcome.peak_kb = max(outcome.peak_kb, told["peak_kb"])
@@ -135,6 +135,7 @@ class Functions:
         """Let the last invocations come to their end."""
         for thread in self._threads:
             thread.join(timeout=150)
+        self._is_ending = True  # a copy may still be going on: that one is ended by us
         for process in self._processes:
             self._outcome.processor_seconds += _processor_seconds(process.pid)
             process.kill()
