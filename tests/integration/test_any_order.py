@@ -153,7 +153,7 @@ class AnyOrder(RuleBasedStateMachine):
     def rows_and_workflows_agree_with_the_platform(self) -> None:
         rows = self.world.rows()
         jobs = self.world.state.jobs
-        attempts = {each.holder: each for each in self.world.workflows() if each.phase is not Phase.IDLE}
+        attempts = {each.attempt.id: each for each in self.world.workflows() if each.phase is not Phase.IDLE}
         for row in rows:
             final = row["status"] in FINAL
             assert ("expires_at" in row) is final
@@ -166,10 +166,8 @@ class AnyOrder(RuleBasedStateMachine):
                     assert row["status"] == job.truth(file)
             if not final and row["status"] != Status.PENDING:
                 attempt = attempts[row["attempt_id"]].attempt
-                assert attempt is not None
                 assert (row["object"], row["version"]) in attempt.keys
         for workflow in attempts.values():
-            assert workflow.attempt is not None
             assert workflow.attempt.lease_ends_at or workflow.attempt.settle_after or workflow.job_id
 
     @invariant()

@@ -222,7 +222,7 @@ def test_threads_that_count_lose_nothing() -> None:
     def count() -> None:
         for _ in range(1_000):
             counts.add("Accepted")
-            counts.add("Registered", 2)
+            counts.add("Registered", value=2)
 
     threads = [threading.Thread(target=count) for _ in range(32)]
     for thread in threads:

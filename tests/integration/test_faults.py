@@ -16,8 +16,9 @@ from workflow_trigger.adapters.s3_reader import CHUNK_BYTES
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.errors import ConflictError, LedgerUnavailable, ReconcileFailed
+from workflow_trigger.domain.errors import ConflictError, LedgerUnavailable
 from workflow_trigger.domain.model import Phase, Transition
+from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
 from workflow_trigger.services import recover
 from workflow_trigger.services.reconcile import gauges
 
@@ -657,7 +658,7 @@ def test_exception_in_one_workflow_does_not_stop_the_others(world: World, monkey
 
     monkeypatch.setattr(platform_client.PlatformClient, "look", broken)
     world.deliver(*documents, submit=False)
-    with pytest.raises(ReconcileFailed, match="a defect"):
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a defect")):
         world.tick()
     world.has_a_defect = True
     world.settle()
@@ -737,7 +738,7 @@ def test_database_that_throttles_everything_for_an_hour_loses_nothing(world: Wor
     world.deliver(*documents)
     world.hook = Throttling()
     for _ in range(60):
-        with contextlib.suppress(ClientError, ReconcileFailed):
+        with contextlib.suppress(ClientError, ExceptionGroup):
             world.tick(after_seconds=60)
     world.hook = Direct()
     world.settle()
@@ -965,7 +966,7 @@ def test_invocation_near_its_end_takes_no_new_work(world: World) -> None:
     assert world.status(document) == "SCHEDULED"
 
 
-def test_file_that_cannot_be_streamed_in_one_invocation_is_rejected_after_two_tries_alone(world: World) -> None:
+def test_file_that_cannot_be_streamed_in_one_invocation_ends_while_others_are_accepted(world: World) -> None:
     class Slow(Direct):
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
             if name == "s3 read":
@@ -977,9 +978,18 @@ def test_file_that_cannot_be_streamed_in_one_invocation_is_rejected_after_two_tr
     world.hook = Slow()
     world.deliver(slow)
     row = world.row(slow)
-    assert (row["status"], row["error"]["type"], row["slow_tries"]) == ("PENDING", "TooSlow", 1)
+    assert (row["status"], row["error"]["type"], row["failures"]) == ("PENDING", "TooSlow", 1)
+    for number in range(20):
+        if world.status(slow) == "REJECTED":
+            break
+        world.hook = Direct()
+        world.deliver(world.upload(f"{number}.pdf", b"small"))
+        world.hook = Slow()
+        world.settle(until=lambda: world.row(slow)["failures"] > number + 1)  # noqa: B023
+    world.hook = Direct()
     world.settle()
     row = world.row(slow)
+    assert row["strikes"] == COUNTED_FAILURES_LIMIT
     assert (row["status"], row["error"]["type"]) == ("REJECTED", "TooSlow")
     assert world.accepted(slow) == 0
 

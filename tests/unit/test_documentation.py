@@ -50,7 +50,7 @@ def test_tables_of_the_operators_page_are_the_advice_that_the_commands_give() ->
 def failures_table() -> str:
     """The retry policies, as the page has them."""
     rows = [
-        f"| `{kind.__name__}` | {each.came_back} | {each.documents} | {each.workflow} | {each.ends} |"
+        f"| `{kind.__name__}` | {(kind.__doc__ or '').rstrip('.')} | {each.documents} | {each.workflow} | {each.ends} |"
         for kind, each in POLICIES.items()
     ]
     return "\n".join(["| class | what came back | documents | workflow | end |", "|---|---|---|---|---|", *rows])

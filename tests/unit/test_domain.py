@@ -272,7 +272,13 @@ def test_a_job_has_ended_when_it_and_its_details_agree(status: str, processing: 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
 
-COUNTED = [errors.NotSent("m"), errors.OutcomeUnknown("m"), errors.ObjectUnreadable("m"), errors.LeaseEnded("m")]
+COUNTED: list[errors.TriggerError] = [
+    errors.NotSent("m"),
+    errors.OutcomeUnknown("m"),
+    errors.ObjectUnreadable("m"),
+    errors.LeaseEnded("m"),
+]
+COUNTED += [errors.TooSlow("m")]
 NEVER_ENDING: list[errors.TriggerError] = [
     errors.Misconfigured("m"),
     errors.KeyNotSet("m"),
@@ -292,7 +298,7 @@ def fail(
     """One failure of a solo document: its status, and both as they are afterwards."""
     decision = after_failure(error, workflow or Workflow(workflow_id="w"), [each], given_accepted(accepted, **more))
     (update,) = decision.updates
-    names = ("failures", "counted_failures", "accepted_then", "slow_tries")
+    names = ("failures", "counted_failures", "accepted_then")
     changes: dict[str, Any] = {name: value for name in names if isinstance(value := getattr(update, name), int)}
     return update.to, replace(each, **changes), decision.workflow
 
@@ -352,14 +358,6 @@ def test_workflow_that_refuses_everything_does_not_condemn_what_others_may_accep
     assert fail(errors.Refused("m"), refused_here, 5, suspected, pool_size=2)[0] is Status.PENDING
     refused_elsewhere = replace(refused_here, workflow_id="other")
     assert fail(errors.Refused("m"), refused_elsewhere, 5, suspected, pool_size=2)[0] is Status.REJECTED
-
-
-def test_slow_document_ends_after_two_whole_invocations_alone() -> None:
-    status, slow, _ = fail(errors.TooSlow("m"), document("a"), 0, had_whole_invocation=True)
-    assert (status, slow.slow_tries) == (Status.PENDING, 1)
-    status, slow, _ = fail(errors.TooSlow("m"), slow, 0)
-    assert (status, slow.slow_tries) == (Status.PENDING, 1), "not a whole invocation"
-    assert fail(errors.TooSlow("m"), slow, 0, had_whole_invocation=True)[0] is Status.REJECTED
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,11 @@ from datetime import datetime
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.model import Document, Workflow
 
-_AVOID_SECONDS = 600  # a document keeps away from the workflow on which it failed last
+_AVOID_SECONDS = 600  # a document keeps away from the workflow on which it failed: another one tells whose fault it was
 
 
 def next_batch(
-    queue: Iterable[Document],
-    workflow: Workflow,
-    *,
-    pool_size: int,
-    max_files: int,
-    max_bytes: int,
-    now: datetime,
+    queue: Iterable[Document], workflow: Workflow, *, pool_size: int, max_files: int, max_bytes: int, now: datetime
 ) -> list[Document]:
     """The documents that go next to this workflow, oldest first: at most so many files and bytes, the first always.
 
@@ -24,23 +18,17 @@ def next_batch(
     alone, and a workflow that is at fault itself holds few documents. Only documents with equally many failures travel
     together, for one that failed more often would slow the others down.
     """
-    open_to_us = [each for each in queue if not (pool_size > 1 and _failed_here(each, workflow, now))]
-    if not open_to_us:
-        return []
-    first, *rest = open_to_us
-    limit = max(max_files >> max(first.failures, workflow.consecutive_failures), 1)
-    batch, total_bytes = [first], first.source.size_bytes or 0
-    for each in rest:
-        size_bytes = each.source.size_bytes or 0
-        if len(batch) == limit or total_bytes + size_bytes > max_bytes:
+    batch: list[Document] = []
+    limit, room_bytes = 1, max_bytes
+    for each in queue:
+        failed_here = each.failures and each.workflow_id == workflow.workflow_id
+        if pool_size > 1 and failed_here and not has_passed(each.read_at, now, seconds=_AVOID_SECONDS):
+            continue
+        if not batch:
+            limit = max(max_files >> max(each.failures, workflow.consecutive_failures), 1)
+        elif len(batch) == limit or (each.source.size_bytes or 0) > room_bytes:
             break
-        if each.failures == first.failures:
+        if not batch or each.failures == batch[0].failures:
             batch.append(each)
-            total_bytes += size_bytes
+            room_bytes -= each.source.size_bytes or 0
     return batch
-
-
-def _failed_here(document: Document, workflow: Workflow, now: datetime) -> bool:
-    """Whether this is where the document failed, not long ago: another workflow tells whose fault it was."""
-    failed_here = document.failures > 0 and document.workflow_id == workflow.workflow_id
-    return failed_here and not has_passed(document.read_at, now, seconds=_AVOID_SECONDS)

@@ -29,16 +29,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which the invocation is stopped, and how much time it had in all."""
+    """The moment at which the invocation is stopped."""
 
     clock: Clock
     at: datetime
-    total_seconds: float
 
     @classmethod
     def in_seconds(cls, clock: Clock, seconds: float) -> "Deadline":
         """The deadline that many seconds from now."""
-        return cls(clock, clock.now() + timedelta(seconds=seconds), seconds)
+        return cls(clock, clock.now() + timedelta(seconds=seconds))
 
     def remaining_seconds(self) -> float:
         """Seconds that are left; negative when it has passed."""

@@ -45,15 +45,11 @@ def is_later(sequencer: str | None, than: str | None) -> bool:
     return sequencer.upper().ljust(width, "0") > than.upper().ljust(width, "0")
 
 
-def why_unwanted(
-    bucket: str, key: str, size_bytes: int | None, *, results_bucket: str | None, results_prefix: str
-) -> str | None:
-    """Why an object is not a document to be processed; None where it is one."""
+def why_unwanted(bucket: str, key: str, size_bytes: int | None, results: tuple[str | None, str]) -> str | None:
+    """Why an object is not a document to be processed, or None. `results`: bucket and prefix of our own outputs."""
     if key.endswith("/") and size_bytes == 0:
         return "a folder"
-    if bucket == results_bucket and key.startswith(results_prefix):
-        return "a result of ours"
-    return None
+    return "a result of ours" if bucket == results[0] and key.startswith(results[1]) else None
 
 
 def canonical_id(workflow_id: str) -> str:

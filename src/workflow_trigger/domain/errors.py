@@ -1,27 +1,24 @@
 """What can go wrong. A class says what happened remotely; callers decide by class, never by text.
 
 TriggerError
- ├─ SettingsError · UnreadableEvent · ConflictError · LedgerUnavailable · EventsRefused · ReconcileFailed
+ ├─ SettingsError · UnreadableEvent · ConflictError · LedgerUnavailable · EventsRefused · ResultsRefused
  ├─ SourceError            the object: ObjectGone · ObjectOverwritten · ObjectDenied · OutsidePrefix · ObjectUnreadable
- ├─ ResultsRefused         the bucket for the outputs
- └─ PlatformError          the platform
+ └─ PlatformError
      ├─ NotSent            nothing runs: Unreachable · TooSlow · LeaseEnded
      ├─ Busy · Refused · Throttled
      ├─ Misconfigured      nothing runs until a person acts: KeyRejected · KeyNotSet · NotFound
      ├─ OutcomeUnknown     something may run
-     └─ Unavailable        a question without an answer; nothing was changed by asking
+     └─ Unavailable        a question without an answer
 
-What each of them means for documents and workflows: `domain/retry.py`.
+What each of them means for documents and workflows: `domain/retry.py`. The first sentence of what can come back from a
+request is its line in docs/failures.md.
 """
 
 REMOTE_TEXT_LIMIT = 256  # characters
 
 
 def printable(text: str) -> str:
-    """A remote text without characters that control a screen, turn its direction, or are not Unicode at all.
-
-    DynamoDB and S3 would refuse the last, and with it the whole row.
-    """
+    """A remote text without control characters and without what DynamoDB and S3 refuse because it is not Unicode."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
@@ -34,9 +31,10 @@ class TriggerError(Exception):
     """Base of all errors raised on purpose. `str()` is fit for an operator's eyes."""
 
 
-def as_stored(error: Exception) -> dict[str, str]:
-    """An error as the ledger keeps it."""
-    return {"type": type(error).__name__, "message": str(error)[:REMOTE_TEXT_LIMIT]}
+def as_stored(error: Exception, at: str | None = None) -> dict[str, str]:
+    """An error as the ledger keeps it: on a workflow, with its time."""
+    stored = {"type": type(error).__name__, "message": str(error)[:REMOTE_TEXT_LIMIT]}
+    return {**stored, "at": at} if at else stored
 
 
 class SettingsError(TriggerError):
@@ -59,11 +57,8 @@ class EventsRefused(TriggerError):
     """EventBridge did not take the events. The rows are final; their events are sent later."""
 
 
-class ReconcileFailed(TriggerError):
-    """A part of the run failed unexpectedly; raised when all is done, so that an alarm sees it."""
-
-
-# -- the object --------------------------------------------------------------------------------------------------------
+class ResultsRefused(TriggerError):
+    """The bucket for the outputs does not take them."""
 
 
 class SourceError(TriggerError):
@@ -73,30 +68,23 @@ class SourceError(TriggerError):
 
 
 class ObjectGone(SourceError):
-    """Deleted, or archived: there are no bytes that could be sent."""
+    """S3: the object is gone, or archived."""
 
 
 class ObjectOverwritten(SourceError):
-    """The key holds other bytes than those of the event."""
+    """S3: the object was overwritten before it was read."""
 
 
 class ObjectDenied(SourceError):
-    """The role may not read the object, or not use its key: a matter of configuration."""
+    """S3: access denied, to the object or to its key."""
 
 
 class OutsidePrefix(SourceError):
-    """The stack's KeyPrefix has changed since; the role may read only what is under it."""
+    """S3: access denied to an object outside of `KeyPrefix`, which has changed since."""
 
 
 class ObjectUnreadable(SourceError):
-    """S3 did not deliver the bytes this time."""
-
-
-class ResultsRefused(TriggerError):
-    """The bucket for the outputs does not take them."""
-
-
-# -- the platform ------------------------------------------------------------------------------------------------------
+    """S3 did not deliver the object."""
 
 
 class PlatformError(TriggerError):
@@ -104,15 +92,15 @@ class PlatformError(TriggerError):
 
 
 class NotSent(PlatformError):
-    """The request provably never was complete at the server: nothing runs."""
+    """Broken before the last bytes: TLS, a reset, an invocation that ended. Nothing runs."""
 
 
 class Unreachable(NotSent):
-    """No connection came about. The documents had no part in it."""
+    """No connection: DNS, connect, TLS handshake. The documents had no part in it."""
 
 
 class TooSlow(NotSent):
-    """The invocation ends before the objects can be streamed."""
+    """The invocation ends before the files can be streamed."""
 
 
 class LeaseEnded(NotSent):
@@ -120,19 +108,23 @@ class LeaseEnded(NotSent):
 
 
 class OutcomeUnknown(PlatformError):
-    """The request may have been acted on: timeout, reset, 5xx, an answer that makes no sense."""
+    """5xx, 408, a timeout, a reset, nonsense, an invocation that died after the last bytes. Something may run."""
 
 
 class Unavailable(PlatformError):
-    """A question got no usable answer. Nothing was changed by asking; ask again."""
+    """A question without a usable answer. Nothing was changed by asking."""
 
 
 class Refused(PlatformError):
-    """The platform does not want these files (400, 413, 415, 422)."""
+    """400, 413, 415, 422. The platform does not want these files."""
+
+
+class Busy(PlatformError):
+    """2xx without the id of a new job; 409. The files were dropped, because a job is active."""
 
 
 class Throttled(PlatformError):
-    """429: not now; `retry_after_seconds` says when again."""
+    """429. Not now; `retry_after_seconds` says when again."""
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
@@ -140,7 +132,7 @@ class Throttled(PlatformError):
 
 
 class Misconfigured(PlatformError):
-    """A wrong key, id, address or plan: no document's fault; the workflow is blocked until a person acts."""
+    """401, 402, 403, 404, 405, 410, another 4xx, a redirect; no key yet. No document's fault."""
 
     retry_after_seconds: float = 300
 
@@ -156,8 +148,4 @@ class KeyNotSet(Misconfigured):
 
 
 class NotFound(Misconfigured):
-    """404: the platform does not know the job, or the workflow."""
-
-
-class Busy(PlatformError):
-    """No new job was started: the files of the request were dropped, because a job is active."""
+    """404. The platform does not know the job, or the workflow."""

@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-
-from workflow_trigger.domain.clock import parse_time
 
 JOB_ACTIVE = frozenset({"SCHEDULED", "IN_PROGRESS"})
 JOB_ENDED = frozenset({"COMPLETED", "STOPPED", "FAILED"})
@@ -31,10 +28,6 @@ class Job:
     def is_active(self) -> bool:
         """Whether the job says that it holds its workflow. Of an unknown status, a busy answer would tell."""
         return self.status in JOB_ACTIVE
-
-    def created(self) -> datetime | None:
-        """`created_at` as a time; a value without a zone is UTC."""
-        return parse_time(self.created_at)
 
     def file_names(self) -> tuple[str, ...]:
         """Every id under which the answer mentions a file; empty where it hides them."""
@@ -79,5 +72,4 @@ class Look:
 
 def has_ended(job: Job, details: Details) -> bool:
     """Whether the job and its details agree that it ended; of a status that is not known, the details decide."""
-    job_ended = job.status in JOB_ENDED or job.status not in JOB_ACTIVE
-    return job_ended and details.processing_status in _DETAILS_ENDED
+    return job.status not in JOB_ACTIVE and details.processing_status in _DETAILS_ENDED

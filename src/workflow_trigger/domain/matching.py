@@ -13,7 +13,7 @@ from enum import Enum
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import FailedFile, FileStatus, Job
-from workflow_trigger.domain.model import Attempt, SentDocument, names_of
+from workflow_trigger.domain.model import Attempt, SentDocument
 
 _CLOCK_SKEW = timedelta(minutes=1)  # between the platform's servers
 _ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
@@ -35,19 +35,10 @@ class Match:
     evidence: Evidence
 
 
-def token_of(upload_name: str | None) -> str | None:
-    """The token in a name that was sent."""
-    found = _TOKEN.search(upload_name or "")
-    return found[1] if found else None
-
-
 def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
     """Whether any of the platform's names is that of a file sent under one of ours."""
-    tokens = {token for each in upload_names if (token := token_of(each))}
+    tokens = {found[1] for each in upload_names if (found := _TOKEN.search(each or ""))}
     return any(token in name for name in names for token in tokens)
-
-
-# -- whose job ---------------------------------------------------------------------------------------------------------
 
 
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
@@ -56,12 +47,12 @@ def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[st
     Takes in a list of any length; keeps only these.
     """
     first_look = parse_time(attempt.first_look_at)
-    since = first_look - _CLOCK_SKEW if first_look else None
-    return [
-        job
-        for job in jobs
-        if job.id not in known_job_ids and (since is None or (created := job.created()) is None or created >= since)
-    ]
+
+    def is_old(job: Job) -> bool:
+        created = parse_time(job.created_at)
+        return first_look is not None and created is not None and created < first_look - _CLOCK_SKEW
+
+    return [job for job in jobs if job.id not in known_job_ids and not is_old(job)]
 
 
 def match(
@@ -74,13 +65,13 @@ def match(
     """
     by_age = sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
     for job in by_age:
-        if mentions(job.file_names(), names_of(attempt)):
+        if mentions(job.file_names(), attempt.upload_names):
             return Match(job=job, evidence=Evidence.NAMED)
     hidden = [job for job in by_age if not job.file_names()]
     nameless = hidden[_ASKED_JOBS:]
     for job in hidden[:_ASKED_JOBS]:
         told = ask_names(job.id)
-        if mentions(told.documents, names_of(attempt)):
+        if mentions(told.documents, attempt.upload_names):
             return Match(job=job, evidence=Evidence.NAMED)
         if not (told.documents and told.is_complete):
             nameless.append(job)
@@ -89,32 +80,24 @@ def match(
     return None
 
 
-# -- whose file --------------------------------------------------------------------------------------------------------
-
-
 def own_part(job: Job, sent: SentDocument, attempt: Attempt) -> tuple[Job, str | None]:
     """The job with the list entries of one document alone, where ids show whose they are; and the document's own id.
 
     Where an entry names any document of the attempt, every document gets its own entries and no others.
     """
-    token, is_solo = token_of(sent.upload_name), len(attempt.documents) == 1
     ids, nodes = job.input_file_ids, job.output_node_files
-    is_own = {name: token is not None and token in name for name in job.file_names()}
-    if ids is not None and mentions(ids, names_of(attempt)):
-        ids = tuple(file_id for file_id in ids if is_own[file_id])
-    if nodes is not None and mentions((str(node.get("file_id")) for node in nodes), names_of(attempt)):
-        nodes = tuple(node for node in nodes if is_own.get(str(node.get("file_id"))))
-    is_named = ids is not None and len(ids) == 1 and (is_solo or is_own[ids[0]])
-    return replace(job, input_file_ids=ids, output_node_files=nodes), ids[0] if is_named and ids else None
+    if ids is not None and mentions(ids, attempt.upload_names):
+        ids = tuple(file_id for file_id in ids if is_own_file(file_id, sent.upload_name))
+    if nodes is not None and mentions((str(node.get("file_id")) for node in nodes), attempt.upload_names):
+        nodes = tuple(node for node in nodes if is_own_file(str(node.get("file_id")), sent.upload_name))
+    own_id = ids[0] if ids is not None and len(ids) == 1 else None
+    is_sure = own_id is not None and (len(attempt.documents) == 1 or is_own_file(own_id, sent.upload_name))
+    return replace(job, input_file_ids=ids, output_node_files=nodes), own_id if is_sure else None
 
 
-def is_own_output(file_id: str, upload_name: str | None) -> bool:
-    """Whether an output's file id is that of a document."""
-    token = token_of(upload_name)
-    return token is not None and token in file_id
-
-
-# -- whose failure -----------------------------------------------------------------------------------------------------
+def is_own_file(file_id: str, upload_name: str | None) -> bool:
+    """Whether a file's id is that of a document."""
+    return mentions([file_id], [upload_name])
 
 
 def attribute_failures(
@@ -124,7 +107,7 @@ def attribute_failures(
     reasons: dict[DocumentKey, str] = {}
     unattributed: list[FailedFile] = []
     for each in failed:
-        owner = next((sent for sent in documents if mentions([each.document], [sent.upload_name])), None)
+        owner = next((sent for sent in documents if is_own_file(each.document, sent.upload_name)), None)
         if owner is None:
             unattributed.append(each)
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, Self
 
 from workflow_trigger.domain.clock import iso
@@ -25,9 +25,9 @@ class Status(StrEnum):
     SUPERSEDED = "SUPERSEDED"  # never ran: overwritten before it was read
 
 
-FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED, Status.REJECTED, Status.SUPERSEDED})
 RUNNING = frozenset({Status.SCHEDULED, Status.IN_PROGRESS})
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
+FINAL = ENDED | {Status.REJECTED, Status.SUPERSEDED}
 
 # A document stays SUBMITTING, or running, when its job changes, or when it is taken up again.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
@@ -42,9 +42,6 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 def sources_of(target: Status) -> frozenset[Status]:
     """The states from which a document may go to `target`."""
     return frozenset(source for source, targets in TRANSITIONS.items() if target in targets)
-
-
-# -- documents ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +61,6 @@ class Document:
     failures: int = 0
     counted_failures: int = 0
     accepted_then: int | None = None  # documents accepted by the pool when its last failure was counted
-    slow_tries: int = 0
     bound_to: str | None = None  # of 0.2.0: the workflow in which an answer was lost
     bound_since: str | None = None  # of 0.2.0: when the youngest job then known was created
     upload_name: str | None = None
@@ -79,14 +75,7 @@ class Document:
         return self.source.document_key
 
 
-class Unchanged(Enum):
-    """The mark of an attribute that an update leaves as it is."""
-
-    UNCHANGED = 1
-
-
-UNCHANGED = Unchanged.UNCHANGED
-type Maybe[T] = T | Unchanged | None  # None takes the attribute away
+UNCHANGED: Any = object()  # an update leaves the attribute as it is; None takes it away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,19 +91,15 @@ class DocumentUpdate:
     read_at: str | None = None
     last_sequencer: str | None = None
     job: Job | None = None
-    input_file_id: str | None = None
-    upload_name: Maybe[str] = UNCHANGED
-    error: Maybe[Mapping[str, str]] = UNCHANGED
-    failures: Maybe[int] = UNCHANGED
-    counted_failures: Maybe[int] = UNCHANGED
-    accepted_then: Maybe[int] = UNCHANGED
-    slow_tries: Maybe[int] = UNCHANGED
-    eligible_at: Maybe[str] = UNCHANGED
-    results: Maybe[list[dict[str, Any]]] = UNCHANGED
-    inferred: Maybe[bool] = UNCHANGED
-
-
-# -- workflows ---------------------------------------------------------------------------------------------------------
+    input_file_id: str | None = None  # None: not known, and left as it is
+    upload_name: str | None = UNCHANGED
+    error: Mapping[str, str] | None = UNCHANGED
+    failures: int = UNCHANGED
+    counted_failures: int = UNCHANGED
+    accepted_then: int = UNCHANGED
+    eligible_at: str = UNCHANGED
+    results: list[dict[str, Any]] | None = UNCHANGED
+    inferred: bool | None = UNCHANGED
 
 
 class Phase(StrEnum):
@@ -142,9 +127,9 @@ class Attempt:
     attempt with `rounds` is unsettled: whatever happens to its present request, an earlier one may have been accepted.
     """
 
-    id: str
-    documents: tuple[SentDocument, ...]
-    started_at: str
+    id: str = ""
+    documents: tuple[SentDocument, ...] = ()
+    started_at: str = ""
     first_look_at: str | None = None  # the platform's time
     lease_ends_at: str | None = None  # until then somebody sends, or waits for the answer
     settle_after: str | None = None  # a list that shows nothing proves nothing before
@@ -154,6 +139,11 @@ class Attempt:
     def keys(self) -> tuple[DocumentKey, ...]:
         """The documents' keys."""
         return tuple(document.key for document in self.documents)
+
+    @property
+    def upload_names(self) -> tuple[str, ...]:
+        """The names under which the documents were sent, as far as they are known."""
+        return tuple(document.upload_name for document in self.documents if document.upload_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +164,7 @@ class Workflow:
     workflow_id: str
     phase: Phase = Phase.IDLE
     revision: str | None = None
-    attempt: Attempt | None = None
+    attempt: Attempt = field(default_factory=Attempt)
     job_id: str | None = None
     job_status: str | None = None
     doubt: Doubt | None = None
@@ -192,67 +182,45 @@ class Workflow:
         """Whether documents of ours are on their way, or in a job."""
         return self.phase is not Phase.IDLE
 
-    @property
-    def holder(self) -> str | None:
-        """The attempt that holds documents."""
-        return self.attempt.id if self.attempt else None
-
     def is_free(self, now: datetime) -> bool:
         """Whether an attempt may start."""
         return self.phase is Phase.IDLE and (self.paused_until is None or self.paused_until <= iso(now))
 
     def lease_has_ended(self, now: datetime) -> bool:
         """Whether nobody sends any more, or who does is to be taken for dead."""
-        return self.attempt is None or self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
+        return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
 
     def with_attempt(self, **changes: Any) -> Self:
         """The same with other attributes of the attempt."""
-        return replace(self, attempt=replace(self.attempt, **changes)) if self.attempt else self
+        return replace(self, attempt=replace(self.attempt, **changes))
 
     def without(self, keys: Collection[DocumentKey]) -> Self:
         """The same without some documents of the attempt."""
-        if self.attempt is None:
-            return self
         return self.with_attempt(documents=tuple(each for each in self.attempt.documents if each.key not in keys))
 
     def released(self, *, paused_until: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
         """Idle again; the job, if there was one, is known from now on."""
         known = (*self.known_job_ids, self.job_id) if self.job_id else self.known_job_ids
-        return replace(
-            self,
-            phase=Phase.IDLE,
-            attempt=None,
-            known_job_ids=known[-KNOWN_JOBS:],
-            job_id=None,
-            job_status=None,
-            doubt=None,
-            paused_until=iso(paused_until) if paused_until else None,
-            last_error=error,
-        )
+        idle = replace(self, phase=Phase.IDLE, attempt=Attempt(), job_id=None, job_status=None, doubt=None)
+        until = iso(paused_until) if paused_until else None
+        return replace(idle, known_job_ids=known[-KNOWN_JOBS:], paused_until=until, last_error=error)
 
     def running(self, job: Job) -> Self:
         """Runs `job`, which holds the attempt's documents."""
-        attempt = self.attempt
-        accepted = len(attempt.documents) if attempt else 0
-        resent = attempt is not None and attempt.rounds > 0
+        is_new = self.job_id != job.id
         return replace(
             self.with_attempt(lease_ends_at=None, settle_after=None),
             phase=Phase.RUNNING,
             job_id=job.id,
-            job_status=job.status,
+            job_status=job.status if is_new else self.job_status,
             doubt=None,
             paused_until=None,
-            accepted_count=self.accepted_count + accepted,
+            accepted_count=self.accepted_count + (len(self.attempt.documents) if is_new else 0),
             consecutive_failures=0,
             consecutive_refusals=0,
             last_error=None,
-            unanswered=names_of(attempt) if resent else self.unanswered,
+            unanswered=self.attempt.upload_names if self.attempt.rounds else self.unanswered,
         )
-
-
-def names_of(attempt: Attempt | None) -> tuple[str, ...]:
-    """The names under which an attempt's documents were sent, as far as they are known."""
-    return tuple(each.upload_name for each in attempt.documents if each.upload_name) if attempt else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +245,6 @@ class EndedJob:
     lease_ends_at: str | None = None  # until then somebody copies
     retry_at: str | None = None
 
-    @property
-    def holder(self) -> str:
-        """The attempt that holds documents."""
-        return self.attempt_id
-
     def without(self, keys: Collection[DocumentKey]) -> Self:
         """The same without some documents."""
         return replace(self, documents=tuple(each for each in self.documents if each.key not in keys))
@@ -301,14 +264,19 @@ class Poller:
     lease_ends_at: str | None = None
     paused_until: str | None = None
 
-    @property
-    def holder(self) -> None:
-        """It holds no documents."""
-        return
-
     def is_alive(self, now: datetime) -> bool:
         """Whether somebody polls."""
         return self.lease_ends_at is not None and self.lease_ends_at > iso(now)
+
+
+def holder(record: Workflow | EndedJob | Poller) -> str | None:
+    """The attempt by which a record holds documents."""
+    match record:
+        case Workflow():
+            return record.attempt.id or None
+        case EndedJob():
+            return record.attempt_id
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,11 +286,6 @@ class Snapshot:
     workflows: tuple[Workflow, ...]
     ended_jobs: tuple[EndedJob, ...] = ()
     poller: Poller = field(default_factory=Poller)
-
-    @property
-    def accepted(self) -> int:
-        """How many documents the workflows have accepted, ever."""
-        return sum(workflow.accepted_count for workflow in self.workflows)
 
 
 @dataclass(frozen=True, slots=True)

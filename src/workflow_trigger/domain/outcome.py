@@ -12,6 +12,7 @@ from workflow_trigger.domain.matching import attribute_failures
 from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
+_SOME_FAILED = "some files failed; the platform does not say which"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +42,13 @@ def outcomes(
     said = {job.status, details.processing_status}
     keys = [sent.key for sent in documents]
     if "STOPPED" in said:
-        return dict.fromkeys(keys, _ended(Status.STOPPED, "JobStopped", details.message or "the job was stopped"))
+        return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
     reasons, unattributed = attribute_failures(failed, documents)
     if len(documents) == 1 and unattributed:
         reasons = {keys[0]: unattributed[0].error}
-    rest = _of_the_others(details, reasons, unattributed, has_failed="FAILED" in said)
+    ends = dict.fromkeys(keys, _of_the_others(details, reasons, unattributed, has_failed="FAILED" in said))
     kind = "JobFailed" if "FAILED" in said and not any(reasons.values()) else "FileFailed"
-    return {
-        key: _ended(Status.FAILED, kind, reasons[key] or details.message or _NO_REASON) if key in reasons else rest
-        for key in keys
-    }
+    return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
 
 
 def _of_the_others(
@@ -58,22 +56,15 @@ def _of_the_others(
 ) -> Outcome:
     """The end of every document that no failure names."""
     if unattributed:
-        return _ended(Status.FAILED, "Unattributed", unattributed[0].error, outputs_decide=True)
+        return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
-        decide = _some_succeeded(details, reasons)
-        return _ended(Status.FAILED, "JobFailed", details.message or _NO_REASON, outputs_decide=decide)
+        some = details.processing_status == COMPLETED_WITH_ERRORS or bool(reasons)
+        some = some if details.succeeded is None else details.succeeded > 0
+        return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
     if names_are_missing(details, list(reasons)):
-        text = details.message or "some files failed; the platform does not say which"
-        return _ended(Status.FAILED, "Unattributed", text, outputs_decide=True)
+        return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 
 
-def _some_succeeded(details: Details, reasons: Mapping[DocumentKey, str]) -> bool:
-    """Whether anything speaks of success for some files of a job that failed."""
-    if details.succeeded is not None:
-        return details.succeeded > 0
-    return details.processing_status == COMPLETED_WITH_ERRORS or bool(reasons)
-
-
-def _ended(status: Status, kind: str, message: str, *, outputs_decide: bool = False) -> Outcome:
+def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:
     return Outcome(status=status, error={"type": kind, "message": message}, outputs_decide=outputs_decide)

@@ -15,20 +15,11 @@ from workflow_trigger.adapters.eventbridge import EventPublisher
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, PlatformClient
-from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import EventsRefused
-from workflow_trigger.domain.model import (
-    FINAL,
-    Attempt,
-    EndedJob,
-    Poller,
-    SentDocument,
-    Snapshot,
-    Transition,
-    Workflow,
-)
-from workflow_trigger.domain.retry import Circumstances
+from workflow_trigger.domain.errors import EventsRefused, TriggerError, as_stored
+from workflow_trigger.domain.model import FINAL, Document, EndedJob, Poller, Snapshot, Transition, Workflow
+from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
 
 MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left begins no attempt
@@ -43,10 +34,11 @@ class Counts:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def add(self, name: str, value: int = 1) -> None:
+    def add(self, *names: str, value: int = 1) -> None:
         """Count something."""
         with self._lock:
-            self._counts[name] += value
+            for name in names:
+                self._counts[name] += value
 
     def taken(self) -> dict[str, int]:
         """Everything counted since the last time."""
@@ -79,30 +71,32 @@ class Context:
         """The time in so many seconds."""
         return self.clock.now() + timedelta(seconds=seconds)
 
+    def iso_later(self, seconds: float = 0) -> str:
+        """The same as it is stored; without an argument, now."""
+        return iso(self.later(seconds))
+
     def snapshot(self) -> Snapshot:
         """The workflows, ended jobs and who polls, as they are now."""
         snapshot = self.ledger.snapshot(self.settings.workflow_ids)
-        self.accepted = snapshot.accepted
+        self.accepted = sum(workflow.accepted_count for workflow in snapshot.workflows)
         return snapshot
 
-    def circumstances(self, *, had_whole_invocation: bool = False) -> Circumstances:
+    def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""
-        return Circumstances(
-            now=self.clock.now(),
-            accepted=self.accepted,
-            jitter=random.random(),  # noqa: S311
-            pool_size=len(self.settings.workflow_ids),
-            had_whole_invocation=had_whole_invocation,
-        )
+        pool_size, jitter = len(self.settings.workflow_ids), random.random()  # noqa: S311
+        return Circumstances(now=self.clock.now(), accepted=self.accepted, jitter=jitter, pool_size=pool_size)
 
-    def named(self, attempt: Attempt) -> Attempt:
-        """The attempt with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
-        missing = [each.key for each in attempt.documents if each.upload_name is None]
-        if not missing:
-            return attempt
-        names = {key: document.upload_name for key, document in self.ledger.documents(missing).items()}
-        sent = (SentDocument(each.key, each.upload_name or names.get(each.key)) for each in attempt.documents)
-        return replace(attempt, documents=tuple(sent))
+    def fail(
+        self, workflow: Workflow, error: TriggerError, documents: Sequence[Document], after: Workflow | None = None
+    ) -> Workflow:
+        """Write what a failure means, now that nothing of a batch runs. `after`: the workflow, and what to remember."""
+        decision = after_failure(error, after or workflow, documents, self.circumstances())
+        return self.conclude(workflow, decision)
+
+    def conclude(self, workflow: Workflow, decision: Decision) -> Workflow:
+        """Count and write a decision."""
+        self.counts.add(*decision.metrics)
+        return self.commit(Transition(workflow, decision.workflow, decision.updates))
 
     def commit[R: (Workflow, EndedJob, Poller)](self, step: Transition[R]) -> R:
         """Write a step; then publish what became final. Documents that have moved on meanwhile are left alone.
@@ -129,3 +123,10 @@ class Context:
         except (EventsRefused, ClientError, BotoCoreError):
             logger.exception("events could not be published; the next run does")
             self.counts.add("PublishErrors")
+
+    def note(self, workflow: Workflow, error: TriggerError, **changes: object) -> Workflow:
+        """Write an error down on a workflow, once, for whoever asks why nothing moves."""
+        if (workflow.last_error or {}).get("message") == as_stored(error)["message"]:
+            return workflow
+        noted = as_stored(error, self.iso_later())
+        return self.commit(Transition(workflow, replace(workflow, last_error=noted, **changes)))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, ReconcileFailed, as_stored
+from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, as_stored
 from workflow_trigger.domain.model import EndedJob, Phase, Poller, Snapshot, Transition, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
@@ -45,28 +45,20 @@ def step(context: Context, workflow: Workflow) -> Workflow:
             case Phase.RUNNING:
                 return track(context, workflow)
     except PlatformError as error:
-        return _note_silence(context, workflow, error)
+        logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
+        context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
+        return context.note(workflow, error)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)
     return workflow
 
 
-def _note_silence(context: Context, workflow: Workflow, error: PlatformError) -> Workflow:
-    logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
-    context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-    noted = as_stored(error)
-    if (workflow.last_error or {}).items() >= noted.items():
-        return workflow
-    return context.commit(Transition(workflow, replace(workflow, last_error={**noted, "at": iso(context.clock.now())})))
-
-
 def gauges(context: Context) -> dict[str, float]:
     """Seconds for which the queue has been waiting, and without any workflow at work; and for which jobs have run."""
-    snapshot = context.snapshot()
-    now = context.clock.now()
+    snapshot, now = context.snapshot(), context.clock.now()
     waiting = context.ledger.longest_wait_seconds()
-    started = [parse_time(each.attempt.started_at) for each in snapshot.workflows if each.attempt]
+    started = [parse_time(each.attempt.started_at) for each in snapshot.workflows]
     pool = [each for each in snapshot.workflows if each.workflow_id in context.settings.workflow_ids]
     is_idle = not any(each.is_at_work or _waits_for_another(each) for each in pool)
     return {
@@ -86,7 +78,8 @@ class Reconciler:
 
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
-        self._worker_threads = worker_threads
+        self._questions = ThreadPoolExecutor(_QUESTION_THREADS)
+        self._workers = ThreadPoolExecutor(worker_threads)
         self._owner = uuid.uuid4().hex
         self._poller = Poller()
         self._workflows: dict[str, Workflow] = {}
@@ -102,7 +95,7 @@ class Reconciler:
         """Poll for about that long while anything is active, or until the next run takes over.
 
         Raises:
-            ReconcileFailed: a part failed unexpectedly; the others were done nevertheless.
+            ExceptionGroup: parts failed unexpectedly; the others were done nevertheless.
         """
         until = self._context.later(seconds)
         snapshot = self._context.snapshot()
@@ -110,27 +103,25 @@ class Reconciler:
         if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
             self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)
-        if self._is_ours:
-            with (
-                ThreadPoolExecutor(_QUESTION_THREADS) as questions,
-                ThreadPoolExecutor(self._worker_threads) as workers,
-            ):
-                self._loop(until, questions, workers)
+        with self._questions, self._workers:
+            while self._goes_on(until):
+                pass
         if self._failures:
-            raise ReconcileFailed(f"{len(self._failures)} parts failed, the first with {self._failures[0]!r}")
+            raise ExceptionGroup("parts of the run failed", self._failures)
 
-    def _loop(self, until: datetime, questions: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
-        while True:
-            self._refresh()
-            if self._is_ours:
-                self._dispatch(questions, workers)
-            now, again = self._context.clock.now(), self._next_due(until) if self._is_ours else None
-            if self._in_flight or (again is not None and now < until):
-                seconds = (again - now).total_seconds() if again else self._context.settings.poll_seconds
-                self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
-                self._gather()
-            elif not self._is_ours or self._release():
-                return
+    def _goes_on(self, until: datetime) -> bool:
+        """One turn of the loop: begin what is due, wait for what was begun or becomes due next; False at the end."""
+        self._refresh()
+        if self._is_ours:
+            self._dispatch()
+        now, again = self._context.clock.now(), self._next_due(until) if self._is_ours else None
+        if not self._in_flight and (again is None or now >= until):
+            return self._is_ours and not self._release()
+        seconds = (again - now).total_seconds() if again else self._context.settings.poll_seconds
+        self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
+        for future in [each for each in self._in_flight if each.done()]:
+            self._guarded(self._take_in, self._in_flight.pop(future), future)
+        return True
 
     # -- who polls -----------------------------------------------------------------------------------------------------
 
@@ -139,25 +130,20 @@ class Reconciler:
         paused_until = parse_time(before.paused_until)
         if paused_until is not None and paused_until > now:
             self._context.client.throttle.until = paused_until
-        young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
-        if before.is_alive(now) and young:
+        is_young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
+        if before.is_alive(now) and is_young:
             return False
         self._poller = before
         return self._renew(began_at=iso(now))
 
     def _renew(self, **changes: str) -> bool:
         """Hold the lease until after the next look; False when another run has taken it."""
-        until = self._context.client.throttle.until
-        after = replace(
-            self._poller,
-            owner=self._owner,
-            lease_ends_at=iso(self._context.later(self._context.settings.poll_seconds + _LEASE_SECONDS)),
-            paused_until=iso(until) if until else None,
-            **changes,
-        )
-        return self._write_poller(after)
+        lease_ends_at = self._context.iso_later(self._context.settings.poll_seconds + _LEASE_SECONDS)
+        return self._write_poller(owner=self._owner, lease_ends_at=lease_ends_at, **changes)
 
-    def _write_poller(self, after: Poller) -> bool:
+    def _write_poller(self, **changes: str | None) -> bool:
+        until = self._context.client.throttle.until
+        after = replace(self._poller, paused_until=iso(until) if until else None, **changes)
         try:
             self._poller = self._context.commit(Transition(self._poller, after))
         except ConflictError:
@@ -166,83 +152,71 @@ class Reconciler:
 
     def _release(self) -> bool:
         """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
-        until = self._context.client.throttle.until
-        self._write_poller(replace(self._poller, lease_ends_at=None, paused_until=iso(until) if until else None))
-        followed = {each.workflow_id for each in self._workflows.values() if each.is_at_work}
+        self._write_poller(lease_ends_at=None)
         snapshot = self._context.snapshot()
-        if {each.workflow_id for each in snapshot.workflows if each.is_at_work} <= followed:
+        if not any(each.is_at_work and not self._follows(each.workflow_id) for each in snapshot.workflows):
             return True
         self._read_at = None
         return not self._takes_over(snapshot)
+
+    def _follows(self, workflow_id: str) -> bool:
+        return workflow_id in self._workflows and self._workflows[workflow_id].is_at_work
 
     # -- the round -----------------------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
         """Read all workflows, every PollSeconds, and see whether another run polls by now."""
-        now = self._context.clock.now()
-        if not self._is_ours or (self._read_at is not None and now < self._read_at):
+        if not self._is_ours or (self._read_at is not None and self._context.clock.now() < self._read_at):
             return
         self._read_at = self._context.later(self._context.settings.poll_seconds)
         snapshot = self._context.snapshot()
-        busy = set(self._in_flight.values())
-        kept = {key: each for key, each in self._workflows.items() if key in busy}
+        kept = {key: each for key, each in self._workflows.items() if key in self._in_flight.values()}
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
         self._ended = {each.job_id: each for each in snapshot.ended_jobs}
         self._queue.refresh()
         self._poller = snapshot.poller
         self._is_ours = snapshot.poller.owner == self._owner and self._renew()
 
-    def _dispatch(self, questions: ThreadPoolExecutor, workers: ThreadPoolExecutor) -> None:
+    def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""
-        context, now = self._context, self._context.clock.now()
+        now = self._context.clock.now()
         self._guarded(self._claim_bound)
         for key, workflow in self._idle_ones(self._workflows).items():
-            if workflow.phase is not Phase.IDLE and self._is_due(key, now):
+            if workflow.is_at_work and self._is_due(key, now):
                 may_send = workflow.phase is Phase.COMMITTED  # the same batch again
-                self._begin(workers if may_send else questions, key, step, workflow)
+                self._begin(self._workers if may_send else self._questions, key, step, workflow)
         for key, ended in self._idle_ones(self._ended).items():
             if ended.is_due(now) and self._is_due(key, now):
-                self._begin(workers, key, collect, ended)
-        for workflow in free_workflows(self._snapshot(), context) if context.has_time() else []:
+                self._begin(self._workers, key, collect, ended)
+        for workflow in free_workflows(self._snapshot(), self._context) if self._context.has_time() else []:
             key = workflow.workflow_id
             if key not in self._in_flight.values() and self._is_due(key, now) and self._queue.may_have_some():
-                self._begin(workers, key, self._submit, workflow)
+                self._begin(self._workers, key, self._submit, workflow)
 
     def _claim_bound(self) -> None:
         self._workflows |= recover.claim_bound(self._context, self._queue, self._workflows)
 
     def _submit(self, context: Context, workflow: Workflow) -> Workflow:
-        try:
-            return submit(context, workflow, self._queue)
-        except ConflictError as lost:
-            logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
-            return context.ledger.workflow(workflow.workflow_id)
+        return submit(context, workflow, self._queue)
 
     def _begin[R](self, threads: ThreadPoolExecutor, key: str, work: Callable[[Context, R], Any], record: R) -> None:
         self._due[key] = self._context.later(self._context.settings.poll_seconds)
         self._in_flight[threads.submit(work, self._context, record)] = key
 
-    def _gather(self) -> None:
-        """Take in what the workers have done. A workflow that became free is given its next batch at once."""
-        for future in [each for each in self._in_flight if each.done()]:
-            key = self._in_flight.pop(future)
-            self._guarded(self._take_in, key, future)
-
     def _take_in(self, key: str, future: Future[Any]) -> None:
+        """What a worker has done. A workflow that became free is given its next batch at once."""
         after: Workflow | EndedJob | None = future.result()
         if after is None:
             self._ended.pop(key, None)
         elif isinstance(after, EndedJob):
             self._ended[key] = after
         else:
-            before = self._workflows.get(key)
-            self._workflows[key] = after
+            before, self._workflows[key] = self._workflows.get(key), after
             is_news = before is None or before.revision != after.revision
-            if is_news and after.phase is Phase.IDLE and not _waits_for_another(after):
+            if is_news and not after.is_at_work and not _waits_for_another(after):
                 self._due.pop(key, None)
                 self._queue.refresh()
-                if self._context.results is not None:
-                    self._read_at = None  # its outputs are to be copied
+                self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """One part's trouble stays its own until all are done, and is seen."""
@@ -269,16 +243,16 @@ class Reconciler:
 
     def _next_due(self, until: datetime) -> datetime | None:
         """When something that is not in flight is due next; None when nothing is, until then."""
-        context, now = self._context, self._context.clock.now()
-        workflows = self._idle_ones(self._workflows)
-        waits: list[tuple[str, *tuple[str | None, ...]]] = [
-            (key,) for key, each in workflows.items() if each.is_at_work
+        context, now, pool = self._context, self._context.clock.now(), self._context.settings.workflow_ids
+        can_submit = self._queue.may_have_some() and context.has_time()
+        can_submit = can_submit and not has_too_many_copies(self._snapshot(), context)
+        waits: list[tuple[str, str | None, str | None]] = [
+            (key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()
         ]
-        waits += [(key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()]
-        if self._queue.may_have_some() and context.has_time() and not has_too_many_copies(self._snapshot(), context):
-            pool = context.settings.workflow_ids
-            waits += [
-                (key, each.paused_until) for key, each in workflows.items() if key in pool and not each.is_at_work
-            ]
+        waits += [
+            (key, None if each.is_at_work else each.paused_until, None)
+            for key, each in self._idle_ones(self._workflows).items()
+            if each.is_at_work or (can_submit and key in pool)
+        ]
         due = [max(self._due.get(key, now), now, *(parse_time(each) or now for each in more)) for key, *more in waits]
         return min((each for each in due if each <= until), default=None)

@@ -3,19 +3,16 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.model import (
-    RUNNING,
     Attempt,
     Document,
     DocumentUpdate,
     Phase,
-    SentDocument,
     Snapshot,
     Status,
     Transition,
@@ -41,13 +38,11 @@ def publish_late_events(context: Context) -> None:
 
 def recover_orphans(context: Context, snapshot: Snapshot) -> None:
     """Take up again what lost its workflow's item, say to a hand that deleted it. Looked for every ten minutes."""
-    live = {each.holder for each in snapshot.workflows} | {each.holder for each in snapshot.ended_jobs}
-    judged_before = iso(context.clock.now() - timedelta(seconds=_ORPHAN_SECONDS))
+    live = {each.attempt.id for each in snapshot.workflows} | {each.attempt_id for each in snapshot.ended_jobs}
+    judged_before = context.iso_later(-_ORPHAN_SECONDS)
     held = {key: by for status in _HELD for key, by in context.ledger.held(status).items()}
     hints = {key: by for key, (by, written_at) in held.items() if by not in live and written_at < judged_before}
-    if not hints:
-        return
-    read = context.ledger.documents(list(hints)).values()
+    read = context.ledger.documents(list(hints)).values() if hints else ()
     orphans = [each for each in read if each.attempt_id == hints[each.key] and each.status in _HELD]
     workflows = {each.workflow_id: each for each in snapshot.workflows}
     for workflow_id in sorted({each.workflow_id for each in orphans if each.workflow_id}):
@@ -79,25 +74,19 @@ def _take_up(
     context: Context, workflow: Workflow, documents: list[Document], *, since: str | None = None, rounds: int = 0
 ) -> Workflow:
     """Hold documents again that no attempt holds: those of a job, which is followed, or those of a lost answer."""
-    first, batch, now = documents[0], documents[:_BATCH], iso(context.clock.now())
-    is_running = first.status in RUNNING
+    first, batch, now = documents[0], documents[:_BATCH], context.iso_later()
+    is_running = first.status in model.RUNNING
+    to, phase = (first.status, Phase.RUNNING) if is_running else (Status.SUBMITTING, Phase.COMMITTED)
     attempt = Attempt(
         id=f"{uuid.uuid4().hex}-again",
-        documents=tuple(SentDocument(each.key, each.upload_name) for each in batch),
+        documents=tuple(model.SentDocument(each.key, each.upload_name) for each in batch),
         started_at=now,
         first_look_at=since or (None if first.bound_to else first.read_at),
         settle_after=None if is_running else now,
         rounds=rounds,
     )
     updates = tuple(
-        DocumentUpdate(
-            key=each.key,
-            to=each.status if is_running else Status.SUBMITTING,
-            read_at=each.read_at,
-            upload_name=each.upload_name,
-        )
-        for each in batch
+        DocumentUpdate(key=each.key, to=to, read_at=each.read_at, upload_name=each.upload_name) for each in batch
     )
-    phase = Phase.RUNNING if is_running else Phase.COMMITTED
     after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubt=None)
     return context.commit(Transition(workflow, after, updates))

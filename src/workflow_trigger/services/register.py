@@ -21,20 +21,15 @@ def register(event: ParsedEvent, context: Context) -> list[Document]:
         logger.info("skipped", reason=reason)
     documents = [_registered(version, context) for version in event.versions if _is_wanted(version, context)]
     if event.unreadable:
-        context.counts.add("Unreadable", len(event.unreadable))
+        context.counts.add("Unreadable", value=len(event.unreadable))
         raise UnreadableEvent("; ".join(event.unreadable))
     return documents
 
 
 def _is_wanted(version: ObjectVersion, context: Context) -> bool:
     """Our own results, for one, never become documents, whatever the bucket's notifications say."""
-    reason = why_unwanted(
-        version.bucket,
-        version.key,
-        version.size_bytes,
-        results_bucket=context.settings.results_bucket,
-        results_prefix=context.settings.results_prefix,
-    )
+    results = (context.settings.results_bucket, context.settings.results_prefix)
+    reason = why_unwanted(version.bucket, version.key, version.size_bytes, results)
     if reason:
         logger.info("skipped", reason=reason, object_key=version.document_key.object)
     return reason is None

@@ -7,16 +7,9 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, outputs_of
-from workflow_trigger.domain.clock import has_passed, iso
-from workflow_trigger.domain.errors import (
-    KeyNotSet,
-    KeyRejected,
-    Misconfigured,
-    NotFound,
-    PlatformError,
-    ResultsRefused,
-)
-from workflow_trigger.domain.matching import is_own_output
+from workflow_trigger.domain import errors
+from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import Document, DocumentUpdate, EndedDocument, EndedJob, Status, Transition
 from workflow_trigger.services.context import Context
 
@@ -24,6 +17,7 @@ type Entry = dict[str, Any]
 
 _LEASE_SECONDS = 120.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
+_KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
 # How long an output is waited for, by what stands in its way; then it is missing.
 PATIENCE_SECONDS = {OutputState.ABSENT: 20.0, OutputState.DELAYED: 900.0, OutputState.REFUSED: 3_600.0}
@@ -46,8 +40,7 @@ class _Collector:
     def __init__(self, context: Context, ended: EndedJob) -> None:
         self._context = context
         self._ended = ended
-        self._save(replace(ended, lease_ends_at=iso(context.later(_LEASE_SECONDS))))
-        self._renew_at = context.later(_LEASE_SECONDS / 3)
+        self._renew_lease()
 
     def run(self) -> EndedJob | None:
         documents = self._context.ledger.documents([each.key for each in self._ended.documents])
@@ -62,14 +55,20 @@ class _Collector:
                 is_waiting = any("since" in entry for entry in entries)
                 left += [each] if is_waiting else []
                 updates.append(_still_waiting(each, entries) if is_waiting else self._final(each, entries))
-        except (KeyRejected, KeyNotSet):
+        except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
-            return self._save(replace(self._ended, lease_ends_at=None, retry_at=iso(self._context.later(60))))
+            retry_at = self._context.iso_later(_KEY_RETRY_SECONDS)
+            return self._save(replace(self._ended, lease_ends_at=None, retry_at=retry_at))
         if left:
-            self._count_waiting()
-        retry_at = iso(self._context.later(_RETRY_SECONDS))
+            is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
+            self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
+        retry_at = self._context.iso_later(_RETRY_SECONDS)
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
         return self._context.commit(Transition(self._ended, after, tuple(updates)))
+
+    def _renew_lease(self) -> None:
+        self._save(replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS)))
+        self._renew_at = self._context.later(_LEASE_SECONDS / 3)
 
     def _save(self, after: EndedJob) -> EndedJob:
         self._ended = self._context.commit(Transition(self._ended, after))
@@ -80,9 +79,8 @@ class _Collector:
     def _entries(self, document: Document) -> list[Entry]:
         """An entry for each output: where it is, why it is missing, or since when it is waited for."""
         ids = [node["file_id"] for node in document.output_node_files if "file_id" in node]
-        if not self._ended.is_solo and not (
-            document.input_file_id or all(is_own_output(file_id, document.upload_name) for file_id in ids)
-        ):
+        is_known = bool(document.input_file_id) or all(is_own_file(each, document.upload_name) for each in ids)
+        if not (self._ended.is_solo or is_known):
             return [{"missing": "the platform's ids do not tell which outputs are this file's"}]
         known = {identity(entry): dict(entry) for entry in document.results}
         entries: list[Entry] = []
@@ -97,30 +95,30 @@ class _Collector:
 
     def _fetched(self, node: Entry, place: Entry, before: Entry) -> Entry:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
+        job_id, results = self._ended.job_id, self._context.results
         if not self._context.has_time():
             return self._waited_for(node, {}, OutputState.DELAYED, "the invocation ended before its turn")
         try:
-            with self._context.client.download(self._ended.job_id, node["file_id"], node.get("node_id")) as chunks:
-                if self._context.results is not None:
-                    self._context.results.put(place, self._watched(chunks), {"job_id": self._ended.job_id, **node})
-        except (KeyRejected, KeyNotSet):
+            with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
+                if results is not None:
+                    results.put(place, self._watched(chunks), {"job_id": job_id, **node})
+        except (errors.KeyRejected, errors.KeyNotSet):
             raise
-        except NotFound as error:
+        except errors.NotFound as error:
             return self._waited_for(node, before, OutputState.ABSENT, str(error))
-        except Misconfigured as error:
+        except errors.Misconfigured as error:
             return {**node, "missing": str(error)}
-        except PlatformError as error:
+        except errors.PlatformError as error:
             return self._waited_for(node, before, OutputState.DELAYED, str(error))
-        except ResultsRefused as error:
-            logger.warning("results refused", job_id=self._ended.job_id, reason=str(error))
+        except errors.ResultsRefused as error:
+            logger.warning("results refused", job_id=job_id, reason=str(error))
             return self._waited_for(node, before, OutputState.REFUSED, str(error))
         return place
 
     def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        now = self._context.clock.now()
-        since = before.get("since", iso(now)) if state in before else iso(now)
-        if has_passed(since, now, seconds=PATIENCE_SECONDS[state]):
+        since = before["since"] if state in before else self._context.iso_later()
+        if has_passed(since, self._context.clock.now(), seconds=PATIENCE_SECONDS[state]):
             return {**node, "missing": reason}
         return {**node, state.value: reason, "since": since}
 
@@ -128,11 +126,8 @@ class _Collector:
         """The chunks of a download; the lease is renewed on the way."""
         for chunk in chunks:
             if self._context.clock.now() >= self._renew_at:
-                self._save(replace(self._ended, lease_ends_at=iso(self._context.later(_LEASE_SECONDS))))
-                self._renew_at = self._context.later(_LEASE_SECONDS / 3)
+                self._renew_lease()
             yield chunk
-
-    # -- documents -----------------------------------------------------------------------------------------------------
 
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
         """COMPLETED, if it succeeded anyway or an output could be had."""
@@ -141,16 +136,9 @@ class _Collector:
         results = [] if self._context.results is None or not succeeded else entries
         missing = sum("missing" in entry for entry in results)
         logger.info("finished", object_key=ended.key.object, version=ended.key.version, status=status, missing=missing)
-        self._context.counts.add(status.capitalize())
-        if missing:
-            self._context.counts.add("ResultsMissing", missing)
+        self._context.counts.add(status.capitalize(), *["ResultsMissing"] * missing)
         error = None if succeeded else ended.unless
         return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None)
-
-    def _count_waiting(self) -> None:
-        self._context.counts.add("ResultsDelayed")
-        if has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS):
-            self._context.counts.add("ResultsMissing")
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

@@ -6,17 +6,16 @@ committed ── a list of jobs shows it ──► running
            third round, or the workflow is gone or left the pool ──► let go: the documents go back
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus
 from workflow_trigger.domain.matching import Evidence, Match, candidates, match
-from workflow_trigger.domain.model import Attempt, Document, Phase, Status, Transition, Workflow, names_of
-from workflow_trigger.domain.retry import ROUNDS, after_failure
+from workflow_trigger.domain.model import Attempt, Document, Phase, SentDocument, Status, Transition, Workflow
+from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, accepted, send
 
@@ -31,13 +30,12 @@ def expire_lease(context: Context, workflow: Workflow) -> Workflow:
 
     Nothing runs, unless an earlier request of the attempt is unsettled: then it goes on being settled.
     """
-    attempt = workflow.attempt
-    logger.warning("lease ended", workflow_id=workflow.workflow_id, attempt_id=workflow.holder)
-    if attempt is not None and attempt.rounds:
-        after = workflow.with_attempt(lease_ends_at=None, settle_after=iso(context.later(SETTLE_SECONDS)))
+    logger.warning("lease ended", workflow_id=workflow.workflow_id, attempt_id=workflow.attempt.id)
+    if workflow.attempt.rounds:
+        after = workflow.with_attempt(lease_ends_at=None, settle_after=context.iso_later(SETTLE_SECONDS))
         return context.commit(Transition(workflow, replace(after, phase=Phase.COMMITTED)))
     error = LeaseEnded("the invocation ended before it had sent the files")
-    return _let_go(context, workflow, error, _documents(context, workflow))
+    return context.fail(workflow, error, _documents(context, workflow))
 
 
 def settle(context: Context, workflow: Workflow) -> Workflow:
@@ -46,16 +44,24 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     Raises:
         PlatformError: the list is not complete, or not ours to see; it proves nothing.
     """
-    if workflow.attempt is None or not workflow.lease_has_ended(context.clock.now()):
+    if not workflow.lease_has_ended(context.clock.now()):
         return workflow
-    attempt = context.named(workflow.attempt)
+    attempt = named(context, workflow.attempt)
     is_time = has_passed(attempt.settle_after, context.clock.now())  # a list proves nothing that was begun before
     found, is_busy = _look(context, workflow, attempt, is_time=is_time)
     if found is not None:
         return _found(context, workflow, attempt, found)
-    if not is_time:
-        return workflow
-    return _after_round(context, workflow, attempt, is_busy=is_busy)
+    return _after_round(context, workflow, attempt, is_busy=is_busy) if is_time else workflow
+
+
+def named(context: Context, attempt: Attempt) -> Attempt:
+    """The attempt with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
+    missing = [each.key for each in attempt.documents if each.upload_name is None]
+    if not missing:
+        return attempt
+    names = {key: document.upload_name for key, document in context.ledger.documents(missing).items()}
+    sent = (SentDocument(each.key, each.upload_name or names.get(each.key)) for each in attempt.documents)
+    return replace(attempt, documents=tuple(sent))
 
 
 def is_gone(context: Context, workflow: Workflow) -> bool:
@@ -69,9 +75,7 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     pool = context.settings.workflow_ids
     others = [each for each in pool if each != workflow.workflow_id]
     if workflow.workflow_id in pool and not any(map(context.client.has_workflow, others)):
-        raise NotFound(
-            f"workflow {workflow.workflow_id} is not to be seen: deleted, or the key is of another workspace"
-        )
+        raise NotFound(f"workflow {workflow.workflow_id} was deleted, or the key is of another workspace")
     return True
 
 
@@ -108,42 +112,25 @@ def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match)
 
 def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, is_busy: bool) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
-    attempt = replace(attempt, rounds=attempt.rounds + 1)
+    attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
     logger.warning("not accepted so far", workflow_id=workflow.workflow_id, rounds=attempt.rounds)
     documents = _documents(context, workflow)
     is_in_pool = workflow.workflow_id in context.settings.workflow_ids
     if attempt.rounds >= ROUNDS or not is_in_pool or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
-        let_go = replace(workflow, unanswered=names_of(attempt), let_go_at=iso(context.clock.now()))
-        return _let_go(context, workflow, OutcomeUnknown(reason), documents, let_go)
-    attempt = replace(attempt, settle_after=iso(context.later(SETTLE_SECONDS)))
+        let_go = replace(workflow, unanswered=attempt.upload_names, let_go_at=context.iso_later())
+        return context.fail(workflow, OutcomeUnknown(reason), documents, let_go)
     if is_busy or not context.has_time() or len(documents) < len(attempt.documents):
         return context.commit(Transition(workflow, replace(workflow, attempt=attempt)))
-    attempt = replace(attempt, lease_ends_at=iso(context.later(LEASE_SECONDS)))
+    attempt = replace(attempt, lease_ends_at=context.iso_later(LEASE_SECONDS))
     again = Transition(workflow, replace(workflow, phase=Phase.SUBMITTING, attempt=attempt))
     return send(context, context.commit(again), documents)
-
-
-def _let_go(
-    context: Context,
-    before: Workflow,
-    error: LeaseEnded | OutcomeUnknown,
-    documents: Sequence[Document],
-    workflow: Workflow | None = None,
-) -> Workflow:
-    """It counts as certain now that nothing runs: the documents go back. `workflow`: `before`, and what to remember."""
-    decision = after_failure(error, workflow or before, documents, context.circumstances())
-    for name in decision.metrics:
-        context.counts.add(name)
-    return context.commit(Transition(before, decision.workflow, decision.updates))
 
 
 def _documents(context: Context, workflow: Workflow) -> list[Document]:
     """The documents that the attempt still holds, in the order in which they were sent."""
     attempt = workflow.attempt
-    if attempt is None or not attempt.documents:
-        return []
     read = context.ledger.documents(attempt.keys)
     found = (read[key] for key in attempt.keys if key in read)
     return [each for each in found if each.attempt_id == attempt.id and each.status is Status.SUBMITTING]

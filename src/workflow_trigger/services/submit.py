@@ -8,25 +8,13 @@ from datetime import datetime
 
 from aws_lambda_powertools import Logger
 
+from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import next_batch
-from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
-from workflow_trigger.domain.model import (
-    KNOWN_JOBS,
-    Attempt,
-    Document,
-    DocumentUpdate,
-    Phase,
-    SentDocument,
-    Snapshot,
-    Status,
-    Transition,
-    Workflow,
-)
-from workflow_trigger.domain.retry import after_failure
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Snapshot, Transition, Workflow
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, send
 
@@ -50,21 +38,18 @@ class Queue:
         """Something may have come into the queue: read it when it is next asked for."""
         self._read_again_at = None
 
+    def may_have_some(self) -> bool:
+        """Whether anything waits, as far as is known."""
+        return bool(self._waiting) or self._read_again_at is None or self._context.clock.now() >= self._read_again_at
+
     def take(self, workflow: Workflow) -> list[Document]:
         """The next batch for a workflow; no document is handed out twice as it is."""
         with self._lock:
-            batch = self._next(workflow)
-            if not batch and self._read():
-                batch = self._next(workflow)
+            batch = self._next(workflow) or (self._next(workflow) if self._read() else [])
             for document in batch:
                 del self._waiting[document.key]
                 self._handed_out.add((document.key, document.read_at))
             return batch
-
-    def may_have_some(self) -> bool:
-        """Whether anything waits, as far as is known."""
-        now = self._context.clock.now()
-        return bool(self._waiting) or self._read_again_at is None or now >= self._read_again_at
 
     def put_back(self, batch: Iterable[Document]) -> None:
         """A batch that was not sent after all."""
@@ -78,10 +63,7 @@ class Queue:
         with self._lock:
             if not self._waiting:
                 self._read()
-            found = [each for each in self._waiting.values() if each.bound_to]
-            for document in found:
-                del self._waiting[document.key]
-            return found
+            return [self._waiting.pop(each.key) for each in list(self._waiting.values()) if each.bound_to]
 
     def _next(self, workflow: Workflow) -> list[Document]:
         settings = self._context.settings
@@ -104,32 +86,25 @@ class Queue:
         found = self._context.ledger.ready(limit)
         new = {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
         self._waiting |= new
-        self._read_again_at = None if new else self._context.later(self._context.settings.poll_seconds)
+        self._read_again_at = None if new else self._context.later(settings.poll_seconds)
         return bool(new)
 
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
     """Give every free workflow a batch, those that work well first. True when somebody has to follow what began."""
     snapshot = context.snapshot()
-    if snapshot.poller.paused_until and snapshot.poller.paused_until > iso(context.clock.now()):
+    if snapshot.poller.paused_until and snapshot.poller.paused_until > context.iso_later():
         return False
     queue = Queue(context, fresh)
-    began = False
-    for workflow in free_workflows(snapshot, context):
-        if not context.has_time():
-            break
-        try:
-            began = submit(context, workflow, queue).is_at_work or began
-        except ConflictError as lost:
-            logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
-    return began
+    began = [submit(context, workflow, queue) for workflow in free_workflows(snapshot, context)]
+    return any(workflow.is_at_work for workflow in began)
 
 
 def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
     """The workflows of the pool that may take a batch; none while too many ended jobs wait for their results."""
+    pool, now = context.settings.workflow_ids, context.clock.now()
     if has_too_many_copies(snapshot, context):
         return []
-    pool, now = context.settings.workflow_ids, context.clock.now()
     free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
     return sorted(free, key=lambda each: (each.consecutive_failures + each.consecutive_refusals, -each.accepted_count))
 
@@ -140,16 +115,16 @@ def has_too_many_copies(snapshot: Snapshot, context: Context) -> bool:
 
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
-    """One attempt on a free workflow; returns its new state, or the very argument when nothing is to be done.
-
-    Raises:
-        ConflictError: another invocation took the workflow first.
-    """
+    """One attempt on a free workflow; its new state, as another invocation wrote it where that was first."""
     batch = queue.take(workflow) if context.has_time() else []
     if not batch:
         return workflow
     try:
         return _submit(context, workflow, queue, batch)
+    except ConflictError as lost:
+        logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
+        queue.put_back(batch)
+        return context.ledger.workflow(workflow.workflow_id)
     except BaseException:
         queue.put_back(batch)
         raise
@@ -159,46 +134,31 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
     try:
         look = context.client.look(workflow.workflow_id)
     except PlatformError as error:
+        logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         queue.put_back(batch)
-        return _after_failed_look(context, workflow, error)
-    _report_late_acceptance(context, workflow, look)
+        return context.fail(workflow, error, [])
     if look.active:
         queue.put_back(batch)
         return _wait_for(context, workflow, look)
     while batch:
         claimed = _claim(context, workflow, batch, look)
-        documents = [each for each in batch if claimed.attempt and each.key in claimed.attempt.keys]
+        documents = [each for each in batch if each.key in claimed.attempt.keys]
         if documents:
             return send(context, claimed, documents)
         workflow, batch = claimed, queue.take(workflow)
     return context.commit(Transition(workflow, workflow.released()))
 
 
-def _after_failed_look(context: Context, workflow: Workflow, error: PlatformError) -> Workflow:
-    logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
-    decision = after_failure(error, workflow, [], context.circumstances())
-    for name in decision.metrics:
-        context.counts.add(name)
-    return context.commit(Transition(workflow, decision.workflow))
-
-
-def _report_late_acceptance(context: Context, workflow: Workflow, look: Look) -> None:
-    """A request that is accepted after its retry has finished cannot be prevented. It is reported."""
-    for job in look.active:
-        if job.id not in workflow.known_job_ids and mentions(job.file_names(), workflow.unanswered):
-            context.counts.add("LateAcceptance")
-            logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
-
-
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
-    """A job is active that is not ours. Written down once, for whoever asks why nothing moves."""
+    """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
+    new = [job for job in look.active if job.id not in workflow.known_job_ids]
+    for job in (job for job in new if mentions(job.file_names(), workflow.unanswered)):
+        context.counts.add("LateAcceptance")
+        logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
     context.counts.add("Busy")
-    message = f"job {look.active[0].id} is active, and not of this stack"
-    if (workflow.last_error or {}).get("message") == message:
-        return workflow
-    error = {**as_stored(Busy(message)), "at": iso(context.clock.now())}
-    known = (*workflow.known_job_ids, *(job.id for job in look.active))[-KNOWN_JOBS:]
-    return context.commit(Transition(workflow, replace(workflow, last_error=error, known_job_ids=known)))
+    known = (*workflow.known_job_ids, *(job.id for job in new))[-model.KNOWN_JOBS :]
+    error = Busy(f"job {look.active[0].id} is active, and not of this stack")
+    return context.note(workflow, error, known_job_ids=known)
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:
@@ -207,14 +167,14 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
     names = {document.key: upload_name(document.key, attempt_id) for document in batch}
     attempt = Attempt(
         id=attempt_id,
-        documents=tuple(SentDocument(key, name) for key, name in names.items()),
-        started_at=iso(context.clock.now()),
+        documents=tuple(model.SentDocument(key, name) for key, name in names.items()),
+        started_at=context.iso_later(),
         first_look_at=look.at,
-        lease_ends_at=iso(context.later(LEASE_SECONDS)),
+        lease_ends_at=context.iso_later(LEASE_SECONDS),
     )
-    updates = [
-        DocumentUpdate(key=each.key, to=Status.SUBMITTING, read_at=each.read_at, upload_name=names[each.key])
+    updates = tuple(
+        DocumentUpdate(key=each.key, to=model.Status.SUBMITTING, read_at=each.read_at, upload_name=names[each.key])
         for each in batch
-    ]
+    )
     claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
-    return context.commit(Transition(workflow, claimed, tuple(updates)))
+    return context.commit(Transition(workflow, claimed, updates))

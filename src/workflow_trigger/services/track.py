@@ -1,29 +1,19 @@
 """Use case: follow a job to its true end, and free its workflow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import NotFound, Unavailable
 from workflow_trigger.domain.job import JOB_ACTIVE, JOB_ENDED, Details, FailedFile, Job, has_ended
-from workflow_trigger.domain.model import (
-    Attempt,
-    DocumentUpdate,
-    Doubt,
-    EndedDocument,
-    EndedJob,
-    Status,
-    Transition,
-    Workflow,
-)
+from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
 from workflow_trigger.domain.outcome import Outcome, is_plain_success, names_are_missing, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates, running_status
-from workflow_trigger.services.settle import is_gone
+from workflow_trigger.services.settle import is_gone, named
 
 CONFIRM_TIMEOUT_SECONDS = 900.0  # for a job that vanished, or what contradicts itself
 DETAILS_TIMEOUT_SECONDS = 3_600.0  # for details that are not given at all, while the platform answers otherwise
@@ -47,7 +37,7 @@ class _Tracked:
     def __init__(self, context: Context, workflow: Workflow) -> None:
         self._context = context
         self._workflow = workflow
-        self._attempt = context.named(workflow.attempt or Attempt(id="", documents=(), started_at=""))
+        self._attempt = named(context, workflow.attempt)
         self._job = Job(id=workflow.job_id or "", status=workflow.job_status or "UNKNOWN")
 
     def look(self) -> Workflow:
@@ -67,11 +57,13 @@ class _Tracked:
 
     def _conclude(self) -> Workflow:
         """The job says that it ended, or something that we do not know: its details tell the truth."""
-        says = f"the job says {self._job.status}"
+        says, client = f"the job says {self._job.status}", self._context.client
         try:
-            details = self._context.client.details(self._job.id)
+            details = client.details(self._job.id)
             if not has_ended(self._job, details):
-                return self._contradicts(f"{says}, its details {details.processing_status}")
+                if self._job.status not in JOB_ENDED:
+                    return self._note_progress()  # a status that nobody knows, and details that go on
+                return self._doubt("Contradiction", f"{says}, its details {details.processing_status}")
             failed = self._failures(details)
         except NotFound:
             return self._doubt("NoDetails", f"{says}, and has no details")
@@ -94,7 +86,10 @@ class _Tracked:
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
-        waiting = {key: end for key, end in ends.items() if self._needs_outputs(end)}
+        copies = self._context.results is not None
+        waiting = {
+            key: end for key, end in ends.items() if end.outputs_decide or (copies and end.status is Status.COMPLETED)
+        }
         updates = [
             update if update.key in waiting else self._final(update, ends[update.key])
             for update in job_updates(self._job, self._attempt, Status.IN_PROGRESS)
@@ -104,24 +99,14 @@ class _Tracked:
             workflow_id=self._workflow.workflow_id,
             attempt_id=self._attempt.id,
             documents=tuple(EndedDocument(key, end.error) for key, end in waiting.items()),
-            ended_at=iso(self._context.clock.now()),
+            ended_at=self._context.iso_later(),
             is_solo=len(self._attempt.documents) == 1,
         )
         return self._commit(self._workflow.released(), updates, ended if waiting else None)
 
-    def _needs_outputs(self, end: Outcome) -> bool:
-        return end.outputs_decide or (end.status is Status.COMPLETED and self._context.results is not None)
-
     def _final(self, update: DocumentUpdate, end: Outcome) -> DocumentUpdate:
-        key = update.key
-        logger.info(
-            "finished",
-            object_key=key.object,
-            version=key.version,
-            job_id=self._job.id,
-            status=end.status,
-            error=end.error,
-        )
+        (name, version), job_id = update.key, self._job.id
+        logger.info("finished", object_key=name, version=version, job_id=job_id, status=end.status, error=end.error)
         self._context.counts.add(end.status.capitalize())
         return replace(update, to=end.status, error=end.error)
 
@@ -137,20 +122,15 @@ class _Tracked:
                 raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
         return self._doubt("JobVanished", "the platform does not know the job any more")
 
-    def _contradicts(self, message: str) -> Workflow:
-        if self._job.status not in JOB_ENDED:
-            return self._note_progress()  # a status that nobody knows, and details that go on
-        return self._doubt("Contradiction", message)
-
     def _doubt(self, kind: str, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""
         error = {"type": kind if kind == "JobVanished" else "Unconfirmed", "message": message}
         if self._is_overdue(kind):
             status = Status(self._job.status) if self._job.status in {"FAILED", "STOPPED"} else Status.FAILED
-            return self._finish({sent.key: Outcome(status=status, error=error) for sent in self._attempt.documents})
+            return self._finish(dict.fromkeys(self._attempt.keys, Outcome(status=status, error=error)))
         if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
             return self._workflow
-        now = iso(self._context.clock.now())
+        now = self._context.iso_later()
         return self._commit(replace(self._workflow, doubt=Doubt(kind, now), last_error={**error, "at": now}))
 
     def _is_overdue(self, kind: str) -> bool:
@@ -159,5 +139,7 @@ class _Tracked:
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
         return doubt is not None and doubt.kind == kind and has_passed(doubt.since, now, seconds=seconds)
 
-    def _commit(self, after: Workflow, updates: Any = (), ended: EndedJob | None = None) -> Workflow:
+    def _commit(
+        self, after: Workflow, updates: Sequence[DocumentUpdate] = (), ended: EndedJob | None = None
+    ) -> Workflow:
         return self._context.commit(Transition(self._workflow, after, tuple(updates), ended))

@@ -1,27 +1,15 @@
 """Documents, workflows and ended jobs as DynamoDB items, and back. The only module that knows attribute names."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
+from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
-from workflow_trigger.domain.model import (
-    FINAL,
-    UNCHANGED,
-    Attempt,
-    Document,
-    DocumentUpdate,
-    Doubt,
-    EndedDocument,
-    EndedJob,
-    Phase,
-    Poller,
-    SentDocument,
-    Status,
-    Workflow,
-)
+from workflow_trigger.domain.job import Job
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, EndedJob, Phase, Poller, Status, Workflow
 
 type Item = dict[str, Any]
 
@@ -68,9 +56,7 @@ def _plain(value: Mapping[str, Any]) -> Any:
             return deserialize(content)
         case "L":
             return [_plain(each) for each in content]
-        case "NULL":
-            return None
-    return content
+    return None if kind == "NULL" else content
 
 
 def present(item: Mapping[str, Any]) -> Item:
@@ -78,14 +64,19 @@ def present(item: Mapping[str, Any]) -> Item:
     return {name: value for name, value in item.items() if value is not None}
 
 
+def _from(item: Item, kind: Any, names: Mapping[str, str] | None = None) -> Item:
+    """The attributes of an item by the fields of a dataclass; `names`: field → attribute, where they differ."""
+    return {each.name: item.get((names or {}).get(each.name, each.name)) for each in fields(kind)}
+
+
+def _to(record: Any, names: Mapping[str, str] | None = None) -> Item:
+    """A dataclass by the names of attributes."""
+    return {(names or {}).get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
+
+
 # -- documents ---------------------------------------------------------------------------------------------------------
 
-# Where an attribute has another name than the field.
-DOCUMENT_NAMES = {
-    "read_at": "updated_at",
-    "counted_failures": "strikes",
-    "accepted_then": "accepted_count_then",
-}
+DOCUMENT_NAMES = {"read_at": "updated_at", "counted_failures": "strikes", "accepted_then": "accepted_count_then"}
 _KEPT_OF_A_RUN = ("status", "job_id", "workflow_id", "created_at", "attempt_id", "error", "updated_at")
 _KEPT_RUNS = 20
 _OF_ONE_RUN = (
@@ -98,41 +89,33 @@ _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
 def new_row(version: ObjectVersion, now: str) -> Item:
     """The item of an object version that arrives at `now`."""
-    source = {
-        name: getattr(version, name) for name in ("bucket", "key", "version_id", "etag", "sequencer", "uploaded_at")
-    }
     times = dict.fromkeys(("eligible_at", "queued_at", "registered_at", "updated_at"), now)
-    size = {"size": version.size_bytes, "status": Status.PENDING, "failures": 0}
-    return present({**version.document_key._asdict(), **source, **size, **times})
+    more = {**version.document_key._asdict(), **times, "status": Status.PENDING, "failures": 0}
+    return present({**_to(version, {"size_bytes": "size"}), **more})
 
 
-def reopened(item: Item, now: str) -> Item:
+def reopened(row: Item, now: str) -> Item:
     """The changes that put a final row back into the queue; the run that it had goes to `runs`."""
-    runs = [*item.get("runs", []), {name: item[name] for name in _KEPT_OF_A_RUN if name in item}][-_KEPT_RUNS:]
+    runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
     again = {"status": Status.PENDING, "failures": 0, "eligible_at": now, "queued_at": now, "runs": runs}
     return {**dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)), **again}
 
 
 def document_from_item(item: Item) -> Document:
     """An item of the ledger, or of its index, as a document."""
-    source: Item = {each.name: item.get(each.name) for each in fields(ObjectVersion) if each.name != "size_bytes"}
-    values = {each.name: item.get(DOCUMENT_NAMES.get(each.name, each.name)) for each in fields(Document)}
     lists = {name: tuple(item.get(name) or ()) for name in ("output_node_files", "results")}
-    return Document(
-        **present({**values, **lists, "status": Status(item["status"])}),
-        source=ObjectVersion(**source, size_bytes=item.get("size")),
-    )
+    source = ObjectVersion(**_from(item, ObjectVersion, {"size_bytes": "size"}))
+    values = _from(item, Document, DOCUMENT_NAMES) | lists | {"status": Status(item["status"]), "source": source}
+    return Document(**present(values))
 
 
 def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflow_id: str | None, now: str) -> Item:
     """The attributes that an update changes; None takes one away."""
-    own = {"key", "to", "read_at", "last_sequencer", "job"}
-    given = {each.name: getattr(update, each.name) for each in fields(DocumentUpdate) if each.name not in own}
-    changes = {DOCUMENT_NAMES.get(name, name): value for name, value in given.items() if value is not UNCHANGED}
-    if update.input_file_id is None:
-        del changes["input_file_id"]
-    changes |= {"status": update.to, "updated_at": now, **(_job_attributes(update) if update.job else {})}
-    if update.to in FINAL:
+    changes = {name: value for name, value in _to(update, DOCUMENT_NAMES).items() if value is not model.UNCHANGED}
+    for own in ("key", "to", "updated_at", "last_sequencer", "job", *["input_file_id"] * (not update.input_file_id)):
+        del changes[own]
+    changes |= {"status": update.to, "updated_at": now, **(_job_attributes(update.job) if update.job else {})}
+    if update.to in model.FINAL:
         return changes | {"eligible_at": None, **dict(zip(MARK, (UNPUBLISHED, now), strict=True))}
     if update.to is Status.PENDING:
         return changes | {"attempt_id": None}  # where it was tried last stays
@@ -141,21 +124,13 @@ def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflo
     return changes | {"attempt_id": attempt_id, "workflow_id": workflow_id}
 
 
-def _job_attributes(update: DocumentUpdate) -> Item:
+def _job_attributes(job: Job) -> Item:
     """JobInformation as attributes. What the answer left out is left out: it never undoes a value."""
-    job = update.job
-    if job is None:
-        return {}
-    names = ("workflow_name", "created_at", "runtime", "job_type")
-    return present(
-        {
-            **{name: getattr(job, name) for name in names},
-            "job_id": job.id,
-            "job_status": job.status,
-            "input_file_ids": _fitting(job.input_file_ids),
-            "output_node_files": _fitting(job.output_node_files, {"missing": LEFT_OUT}),
-        }
-    )
+    attributes = _to(job, {"id": "job_id", "status": "job_status"})
+    del attributes["workflow_id"]
+    attributes["input_file_ids"] = _fitting(job.input_file_ids)
+    attributes["output_node_files"] = _fitting(job.output_node_files, {"missing": LEFT_OUT})
+    return present(attributes)
 
 
 def _fitting(entries: Sequence[Any] | None, *left_out: Any) -> list[Any] | None:
@@ -167,15 +142,10 @@ def _fitting(entries: Sequence[Any] | None, *left_out: Any) -> list[Any] | None:
     return fitting if len(fitting) == len(entries) else [*fitting, *left_out]
 
 
-# -- workflows, ended jobs, the poller ---------------------------------------------------------------------------------
+# -- workflows, ended jobs, the poller: field → attribute, as 0.2.0 named it -------------------------------------------
 
-# Field → attribute, as 0.2.0 named it.
-_WORKFLOW_NAMES = {
-    "paused_until": "not_before",
-    "consecutive_failures": "setbacks",
-    "consecutive_refusals": "refusals",
-    "known_job_ids": "baseline",
-}
+_WORKFLOW_NAMES = {"paused_until": "not_before", "consecutive_failures": "setbacks", "consecutive_refusals": "refusals"}
+_WORKFLOW_NAMES |= {"known_job_ids": "baseline"}
 _ATTEMPT_NAMES = {"id": "attempt_id", "documents": "rows"}
 
 
@@ -191,63 +161,58 @@ def key_of(record: Workflow | EndedJob | Poller) -> Item:
 
 def item_from_record(record: Workflow | EndedJob | Poller) -> Item:
     """A workflow, an ended job or the poller as an item."""
-    item = {each.name: getattr(record, each.name) for each in fields(record)}
+    item = _to(record)
     match record:
         case Workflow():
-            attempt, doubt = item.pop("attempt"), item.pop("doubt")
-            item = {_WORKFLOW_NAMES.get(name, name): value for name, value in item.items()}
-            item["doubt"] = {"kind": doubt.kind, "since": doubt.since} if doubt else None
-            if attempt:
-                values = {each.name: getattr(attempt, each.name) for each in fields(Attempt)}
-                item |= {_ATTEMPT_NAMES.get(name, name): value for name, value in values.items()}
-            item["rows"] = [
-                present({**sent.key._asdict(), "upload_name": sent.upload_name}) for sent in item.get("rows", ())
-            ]
+            item = _to(record, _WORKFLOW_NAMES)
+            del item["attempt"]
+            item["doubt"] = _to(record.doubt) if record.doubt else None
+            item |= _to(record.attempt, _ATTEMPT_NAMES) if record.attempt.id else {}
+            item["rows"] = _documents(record.attempt.documents)
         case EndedJob():
-            item["of_workflow"] = item["workflow_id"]
-            item["documents"] = [present({**ended.key._asdict(), "unless": ended.unless}) for ended in record.documents]
+            item["of_workflow"] = record.workflow_id
+            item["documents"] = _documents(record.documents)
     return present({**item, **key_of(record)})
+
+
+def _documents(documents: Iterable[Any]) -> list[Item]:
+    return [present({**_to(each), **each.key._asdict(), "key": None}) for each in documents]
 
 
 def record_from_item(item: Item) -> Workflow | EndedJob | Poller:
     """An item of the table of workflows, as what it is."""
     if item["workflow_id"] == POLLER_KEY:
-        return Poller(**{each.name: item.get(each.name) for each in fields(Poller)})
+        return Poller(**_from(item, Poller))
     if item["workflow_id"].startswith(_ENDED_JOB):
-        values = {each.name: item.get(each.name) for each in fields(EndedJob)}
-        documents = tuple(EndedDocument(_document_key(each), each.get("unless")) for each in item["documents"])
-        return EndedJob(**{**values, "workflow_id": item["of_workflow"], "documents": documents})
+        documents = tuple(model.EndedDocument(_document_key(each), each.get("unless")) for each in item["documents"])
+        return EndedJob(**_from(item, EndedJob) | {"workflow_id": item["of_workflow"], "documents": documents})
     return _workflow_from_item(item)
 
 
 def _workflow_from_item(item: Item) -> Workflow:
-    values = {each.name: item.get(_WORKFLOW_NAMES.get(each.name, each.name)) for each in fields(Workflow)}
     phase = Phase(item.get("phase", Phase.IDLE))
     if phase is Phase.RUNNING and not item.get("rows"):
         phase = Phase.IDLE  # 0.2.0 followed a foreign job in this way
-    doubt, idle = item.get("doubt"), phase is Phase.IDLE
     changes = {
         "phase": phase,
-        "attempt": None if idle else _attempt_from_item(item),
-        "job_id": None if idle else item.get("job_id"),
-        "doubt": Doubt(**doubt) if doubt else None,
+        "attempt": None if phase is Phase.IDLE else _attempt_from_item(item),
+        "job_id": None if phase is Phase.IDLE else item.get("job_id"),
+        "doubt": model.Doubt(**item["doubt"]) if item.get("doubt") else None,
         "known_job_ids": tuple(item.get("baseline", ())),
         "unanswered": tuple(item.get("unanswered", ())),
     }
-    return Workflow(**present({**values, **changes}))
+    return Workflow(**present(_from(item, Workflow, _WORKFLOW_NAMES) | changes))
 
 
 def _attempt_from_item(item: Item) -> Attempt:
     """The attempt of a workflow's item. 0.2.0 knew when the youngest earlier job was created, not when it looked."""
-    values = {each.name: item.get(_ATTEMPT_NAMES.get(each.name, each.name)) for each in fields(Attempt)}
+    sent = (model.SentDocument(_document_key(each), each.get("upload_name")) for each in item.get("rows", ()))
     changes = {
-        "id": item.get("attempt_id", ""),
-        "documents": tuple(SentDocument(_document_key(each), each.get("upload_name")) for each in item.get("rows", ())),
-        "started_at": item.get("started_at", ""),
+        "documents": tuple(sent),
         "first_look_at": item.get("first_look_at") or item.get("baseline_newest"),
         "settle_after": item.get("settle_after") or item.get("lease_ends_at"),
     }
-    return Attempt(**present({**values, **changes}))
+    return Attempt(**present(_from(item, Attempt, _ATTEMPT_NAMES) | changes))
 
 
 def _document_key(entry: Item) -> DocumentKey:

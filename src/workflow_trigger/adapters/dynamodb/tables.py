@@ -5,35 +5,21 @@ Whatever may pass by itself, throttling or a transaction that holds the item, is
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 from botocore.exceptions import ClientError
 
-from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize, serialize
+from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize, present, serialize
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-
-class Condition(NamedTuple):
-    """An expression, and the names and values in it."""
-
-    expression: str
-    names: Mapping[str, str]
-    values: Mapping[str, Any]
-
-
 _MAY_PASS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
-_MAY_PASS_CALL = _MAY_PASS | {
-    "TransactionConflictException",
-    "TransactionInProgressException",
-    "ProvisionedThroughputExceededException",
-    "ThrottlingException",
-    "InternalServerError",
-    "ServiceUnavailable",
-}
+_MAY_PASS |= {f"{name}Exception" for name in ("TransactionConflict", "TransactionInProgress", "Throttling")}
+_MAY_PASS |= {"ProvisionedThroughputExceededException", "InternalServerError", "ServiceUnavailable"}
 
 
 class Tables:
@@ -52,16 +38,13 @@ class Tables:
     def batch_get(self, table: str, keys: Sequence[Item]) -> list[Item]:
         """Those of the items that there are, in any order."""
         items: list[Item] = []
-        wanted = [serialize(key) for key in keys]
-        attempt = 0
+        wanted, attempt = [serialize(key) for key in keys], 0
         while wanted:
             answer = self._client.batch_get_item(RequestItems={table: {"Keys": wanted[:100], "ConsistentRead": True}})
             items += map(deserialize, answer["Responses"].get(table, []))
             unprocessed: Item = dict(answer.get("UnprocessedKeys", {}))
             left_over = unprocessed.get(table, {}).get("Keys", [])
-            if left_over:
-                self._pause(attempt)
-                attempt += 1
+            attempt = self._pause(attempt) if left_over else 0
             wanted = [*left_over, *wanted[100:]]
         return items
 
@@ -70,13 +53,12 @@ class Tables:
         pages = self._client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
         return [deserialize(item) for page in pages for item in page["Items"]]
 
-    def pages(self, table: str, index: str, condition: Condition, **query: Any) -> Iterator[list[Item]]:
-        """The answers of an index, one after the other as they are wanted."""
-        query |= {
-            "KeyConditionExpression": condition.expression,
-            "ExpressionAttributeNames": condition.names,
-            "ExpressionAttributeValues": serialize(condition.values),
-        }
+    def pages(self, table: str, index: str, key: ConditionBase, *shown: str, **query: Any) -> Iterator[list[Item]]:
+        """The answers of an index, one after the other as they are wanted; of its attributes those `shown`, or all."""
+        query |= _expression("KeyConditionExpression", key, is_key_condition=True)
+        if shown:
+            query["ProjectionExpression"] = ", ".join(f"#{name}" for name in shown)
+            query["ExpressionAttributeNames"] |= {f"#{name}": name for name in shown}
         while True:
             answer = self._client.query(TableName=table, IndexName=index, **query)
             yield [deserialize(item) for item in answer["Items"]]
@@ -84,105 +66,93 @@ class Tables:
                 return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def put_if(self, table: str, item: Item, condition: Condition) -> Item | None:
-        """Put an item on a condition; None when it was written, else what stands there (empty: not shown)."""
-        return self._conditionally(lambda: self._client.put_item(**put_request(table, item, condition)))
-
-    def write_if(self, write: Item) -> Item | None:
-        """A Put or Delete as a transaction would have it, alone; the result is that of `put_if`."""
-        if "Put" in write:
-            return self._conditionally(lambda: self._client.put_item(**write["Put"]))
-        return self._conditionally(lambda: self._client.delete_item(**write["Delete"]))
-
-    def update_if(self, update: Item) -> bool:
-        """A conditional UpdateItem: whether it was written."""
-        return self._conditionally(lambda: self._client.update_item(**update)) is None
-
-    def _conditionally(self, write: Callable[[], Any]) -> Item | None:
+    def write(self, request: Item) -> Item | None:
+        """One write of those below, alone; None when done, else what stands there (empty: not shown)."""
+        calls: dict[str, Callable[..., Any]] = {
+            "Put": self._client.put_item,
+            "Update": self._client.update_item,
+            "Delete": self._client.delete_item,
+        }
+        ((kind, arguments),) = request.items()
         attempt = 0
         while True:
             try:
-                write()
+                calls[kind](**arguments)
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code == "ConditionalCheckFailedException":
                     return deserialize(error.response.get("Item", {}))  # type: ignore[arg-type]
-                if code not in _MAY_PASS_CALL:
+                if code not in _MAY_PASS:
                     raise
-                self._pause(attempt)
-                attempt += 1
+                attempt = self._pause(attempt)
             else:
                 return None
 
-    def transact(self, writes: Sequence[Item]) -> dict[int, Item]:
+    def transact(self, requests: Sequence[Item]) -> dict[int, Item]:
         """All writes, or none: those whose conditions did not hold, by their place, with what stands there."""
         attempt = 0
-        while (prevented := self._transact_once(writes)) is None:
-            self._pause(attempt)
-            attempt += 1
+        while (prevented := self._transact_once(requests)) is None:
+            attempt = self._pause(attempt)
         return prevented
 
-    def _transact_once(self, writes: Sequence[Item]) -> dict[int, Item] | None:
+    def _transact_once(self, requests: Sequence[Item]) -> dict[int, Item] | None:
         """One try; None where what prevented it may pass by itself."""
         try:
-            self._client.transact_write_items(TransactItems=list(writes))  # type: ignore[arg-type]
+            self._client.transact_write_items(TransactItems=list(requests))  # type: ignore[arg-type]
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in _MAY_PASS_CALL:
-                return None
-            if code != "TransactionCanceledException":
-                raise
             reasons: list[Any] = [*error.response.get("CancellationReasons", [])]
-            prevented = {
-                place: deserialize(reason.get("Item", {}))
-                for place, reason in enumerate(reasons)
-                if reason.get("Code") == "ConditionalCheckFailed"
-            }
-            if not prevented and not {reason.get("Code") for reason in reasons} & _MAY_PASS:
+            codes = [reason.get("Code") for reason in reasons]
+            if code in _MAY_PASS:
+                return None
+            if code != "TransactionCanceledException" or not _MAY_PASS.union(["ConditionalCheckFailed"]) & {*codes}:
                 raise
-            return prevented or None
+            failed = [place for place, each in enumerate(codes) if each == "ConditionalCheckFailed"]
+            return {place: deserialize(reasons[place].get("Item", {})) for place in failed} or None
         return {}
 
-    def _pause(self, attempt: int) -> None:
-        """Wait before another try, a little longer each time."""
+    def _pause(self, attempt: int) -> int:
+        """Wait before another try, a little longer each time; the number of the next."""
         seconds = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 2.0)  # noqa: S311
         if self._deadline.remaining_seconds() < seconds + 2:
             raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
         self._clock.sleep(seconds)
+        return attempt + 1
 
 
-def put_request(table: str, item: Item, condition: Condition) -> Item:
-    """The arguments of a conditional PutItem that answers, when refused, with what stands there."""
-    return {"TableName": table, "Item": serialize(item), **_conditional(condition)}
+def put(table: str, item: Item, condition: ConditionBase) -> Item:
+    """A conditional Put that answers, when refused, with what stands there."""
+    return {"Put": {"TableName": table, "Item": serialize(item), **_conditional(condition)}}
 
 
-def delete_request(table: str, key: Item, condition: Condition) -> Item:
-    """The arguments of a conditional DeleteItem."""
-    return {"TableName": table, "Key": serialize(key), **_conditional(condition)}
+def delete(table: str, key: Item, condition: ConditionBase) -> Item:
+    """A conditional Delete."""
+    return {"Delete": {"TableName": table, "Key": serialize(key), **_conditional(condition)}}
 
 
-def _conditional(condition: Condition) -> Item:
-    given: Item = {
-        "ConditionExpression": condition.expression,
-        "ExpressionAttributeNames": condition.names,
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    return {**given, "ExpressionAttributeValues": serialize(condition.values)} if condition.values else given
-
-
-def update_request(table: str, key: Item, changes: Mapping[str, Any], condition: Condition) -> Item:
-    """The arguments of a conditional UpdateItem that sets what has a value and removes what has none."""
-    given = {name: value for name, value in changes.items() if value is not None}
+def update(table: str, key: Item, changes: Mapping[str, Any], condition: ConditionBase) -> Item:
+    """A conditional Update that sets what has a value and removes what has none."""
+    given = present(changes)
     sets = ", ".join(f"#{name} = :{name}" for name in given)
     removes = ", ".join(f"#{name}" for name in changes if name not in given)
+    request = _expression("ConditionExpression", condition)
+    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in changes}
+    request["ExpressionAttributeValues"] |= serialize({f":{name}": value for name, value in given.items()})
     expression = " ".join(filter(None, (sets and f"SET {sets}", removes and f"REMOVE {removes}")))
+    return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
+
+
+def _conditional(condition: ConditionBase) -> Item:
+    request = _expression("ConditionExpression", condition)
+    if not request["ExpressionAttributeValues"]:
+        del request["ExpressionAttributeValues"]
+    return {**request, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+
+
+def _expression(name: str, condition: ConditionBase, *, is_key_condition: bool = False) -> Item:
+    built = ConditionExpressionBuilder().build_expression(condition, is_key_condition=is_key_condition)
     return {
-        "TableName": table,
-        "Key": serialize(key),
-        "UpdateExpression": expression,
-        "ConditionExpression": condition.expression,
-        "ExpressionAttributeNames": {f"#{name}": name for name in changes} | dict(condition.names),
-        "ExpressionAttributeValues": serialize(
-            {f":{name}": value for name, value in given.items()} | dict(condition.values)
-        ),
+        name: built.condition_expression,
+        "ExpressionAttributeNames": dict(built.attribute_name_placeholders),
+        "ExpressionAttributeValues": serialize(built.attribute_value_placeholders),
     }
