@@ -64,16 +64,14 @@ class Settings:
             "max_bytes_per_run": read("MAX_MEGABYTES_PER_RUN", _megabytes, "100"),
             "poll_seconds": read("POLL_SECONDS", _between(1, 50), "10"),
             "retention_days": read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
-            "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "results_bucket": environment.get("RESULTS_BUCKET") or None,
-            "results_prefix": environment.get("RESULTS_PREFIX", "results/"),
+            "results_prefix": (results_prefix := environment.get("RESULTS_PREFIX", "results/")),
             "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
-            "source_bucket": environment.get("SOURCE_BUCKET", ""),
-            "key_prefix": environment.get("KEY_PREFIX", ""),
+            "source_bucket": (source_bucket := environment.get("SOURCE_BUCKET", "")),
+            "key_prefix": (key_prefix := environment.get("KEY_PREFIX", "")),
+            "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }
-        source_bucket, key_prefix = str(values["source_bucket"]), str(values["key_prefix"])
-        results_prefix = str(values["results_prefix"])
         if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
             what = f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket"
             faults.append(f"{what}: documents could not be told from results")

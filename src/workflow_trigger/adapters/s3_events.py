@@ -5,9 +5,9 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote_plus
 
 from workflow_trigger.domain.document import ObjectVersion
@@ -31,16 +31,16 @@ class ParsedEvent:
     @classmethod
     def of(cls, event: object) -> Self:
         """Read an event, through whatever envelopes it is in (but SQS, whose messages fail one by one)."""
-        event_read = cls()
-        event_read._read(event, depth=0)
-        return event_read
+        parsed = cls()
+        parsed._read(event, depth=0)
+        return parsed
 
     @classmethod
     def of_message(cls, body: object) -> Self:
         """Read the body of an SQS message."""
-        event_read = cls()
-        event_read._read_text(body, depth=0)
-        return event_read
+        parsed = cls()
+        parsed._read_text(body, depth=0)
+        return parsed
 
     def _read_text(self, text: object, depth: int) -> None:
         try:
@@ -60,18 +60,17 @@ class ParsedEvent:
                 self.skipped.append("S3's test event")
             case {"Records": list(records)}:
                 for record in records:
-                    self._parse_record(_from_s3_record, record)
-            case {"detail-type": str(kind), "source": "aws.s3", "detail": detail}:
-                if kind == "Object Created":
-                    self._parse_record(_from_eventbridge, {"detail": detail, "time": event.get("time")})  # type: ignore[attr-defined]
-                else:
-                    self.skipped.append(f"not a creation: {_safe_for_log(kind)}")
+                    self._read_record(_from_s3_record, record)
+            case {"detail-type": "Object Created", "source": "aws.s3", "detail": _}:
+                self._read_record(_from_eventbridge, event)
+            case {"detail-type": str(kind), "source": "aws.s3", "detail": _}:
+                self.skipped.append(f"not a creation: {_safe_for_log(kind)}")
             case {"Type": "Notification", "Message": message}:
                 self._read_text(message, depth)
             case _:
                 self.unreadable.append("neither an S3 notification nor an EventBridge event of S3")
 
-    def _parse_record(self, read: Any, record: object) -> None:
+    def _read_record(self, read: Callable[[object], ObjectVersion | str], record: object) -> None:
         try:
             found = read(record)
         except UnreadableEvent as error:
@@ -87,58 +86,35 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
     name = _text(_require(record, "eventName"), "eventName")
     if not name.removeprefix("s3:").startswith("ObjectCreated:"):
         return f"not a creation: {_safe_for_log(name)}"
-    s3_object = _require(record, "s3", "object")
-    return _version(
-        bucket=_require(record, "s3", "bucket", "name"),
-        # Form-encoded here, and raw in EventBridge's events.
-        key=unquote_plus(_text(_require(s3_object, "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)),
-        version_id=_optional(s3_object, "versionId"),
-        etag=_optional(s3_object, "eTag"),
-        size=_optional(s3_object, "size"),
-        sequencer=_optional(s3_object, "sequencer"),
-        uploaded_at=_optional(record, "eventTime"),
-    )
+    # Form-encoded here, and raw in EventBridge's events.
+    key = unquote_plus(_text(_require(record, "s3", "object", "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES))
+    return _version(_require(record, "s3"), key, _optional(record, "eventTime"))
 
 
 def _from_eventbridge(event: object) -> ObjectVersion | str:
-    s3_object = _require(event, "detail", "object")
-    return _version(
-        bucket=_require(event, "detail", "bucket", "name"),
-        key=_require(s3_object, "key"),
-        version_id=_optional(s3_object, "version-id"),
-        etag=_optional(s3_object, "etag"),
-        size=_optional(s3_object, "size"),
-        sequencer=_optional(s3_object, "sequencer"),
-        uploaded_at=_optional(event, "time"),
-    )
+    return _version(_require(event, "detail"), _require(event, "detail", "object", "key"), _optional(event, "time"))
 
 
-def _version(
-    *,
-    bucket: object,
-    key: object,
-    version_id: object,
-    etag: object,
-    size: object,
-    sequencer: object,
-    uploaded_at: object,
-) -> ObjectVersion | str:
-    key = _text(key, "the object key")
+def _version(event: object, key: object, uploaded_at: object) -> ObjectVersion:
+    """The two kinds of events have the same fields, but for the spelling: `versionId` and `version-id`."""
+    s3_object = _require(event, "object")
+    fields = s3_object.items() if isinstance(s3_object, Mapping) else ()
+    given = {str(name).lower().replace("-", ""): value for name, value in fields}
+    size = given.get("size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63):
         raise UnreadableEvent("size is not a number of bytes")
     version = ObjectVersion(
-        bucket=_text(bucket, "bucket name", limit_bytes=255),
-        key=key,
-        version_id=_absent_if(version_id, "null", "version id"),
-        etag=_absent_if(etag, '""', "etag", strip='"'),
+        bucket=_text(_require(event, "bucket", "name"), "bucket name", limit_bytes=255),
+        key=_text(key, "the object key"),
+        version_id=_absent_if(given.get("versionid"), "null", "version id"),
+        etag=_absent_if(given.get("etag"), '""', "etag", strip='"'),
         size_bytes=size,
-        sequencer=_absent_if(sequencer, "", "sequencer"),
+        sequencer=_absent_if(given.get("sequencer"), "", "sequencer"),
         uploaded_at=_absent_if(uploaded_at, "", "event time"),
     )
     if not version.version_id and not version.etag:
-        raise UnreadableEvent(
-            f"{_safe_for_log(version.document_key.object)}: neither a version id nor an etag says which object is meant"
-        )
+        name = _safe_for_log(version.document_key.object)
+        raise UnreadableEvent(f"{name}: neither a version id nor an etag says which object is meant")
     return version
 
 

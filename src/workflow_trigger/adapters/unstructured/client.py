@@ -16,35 +16,13 @@ import urllib3
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.multipart import Encoder
-from workflow_trigger.adapters.unstructured.responses import (
-    array_entries,
-    details_from,
-    error_for_status,
-    error_message,
-    failed_files_from,
-    file_status_from,
-    job_from,
-    parsed,
-    time_of,
-)
+from workflow_trigger.adapters.unstructured.responses import error_for_status, error_message, job_from, parsed
+from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import Deadline
 from workflow_trigger.domain.document import canonical_id
-from workflow_trigger.domain.errors import (
-    Busy,
-    KeyNotSet,
-    KeyRejected,
-    Misconfigured,
-    NotFound,
-    NotSent,
-    OutcomeUnknown,
-    PlatformError,
-    Refused,
-    Throttled,
-    Unavailable,
-    Unreachable,
-)
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, Look
 
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
@@ -144,60 +122,56 @@ class PlatformClient:
         asked_for = canonical_id(workflow_id)
         path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
         with self._question(path, seconds=_LIST_SECONDS) as response:
-            jobs = self._jobs_in(response, asked_for)
-            yield jobs, time_of(response.headers, self._deadline.clock.now())
-
-    def _jobs_in(self, response: urllib3.BaseHTTPResponse, workflow_id: str) -> Iterator[Job]:
-        for entry in array_entries(self._chunks(response, _LIST_CHUNK_BYTES), self._api_key.redact_text):
-            job = job_from(entry)
-            if job is None:
-                raise ValueError("a job without an id")
-            if canonical_id(job.workflow_id or workflow_id) == workflow_id:
-                yield job
+            chunks = self._chunks(response, _LIST_CHUNK_BYTES)
+            jobs = responses.jobs_in(responses.array_entries(chunks, self._api_key.redact_text))
+            ours = (job for job in jobs if canonical_id(job.workflow_id or asked_for) == asked_for)
+            yield ours, responses.time_of(response.headers, self._deadline.clock.now())
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
-        return self._answer(f"/jobs/{quote(job_id, safe='')}", job_from)
+        return self._answer(_path("jobs", job_id), job_from)
 
     def details(self, job_id: str) -> Details:
         """How the processing went; what COMPLETED alone does not tell."""
-        return self._answer(f"/jobs/{quote(job_id, safe='')}/details", details_from)
+        return self._answer(_path("jobs", job_id, "details"), responses.details_from)
 
     def failed_files(self, job_id: str) -> list[FailedFile]:
         """The files of a job that failed."""
-        return self._answer(f"/jobs/{quote(job_id, safe='')}/failed-files", failed_files_from)
+        return self._answer(_path("jobs", job_id, "failed-files"), responses.failed_files_from)
 
     def file_status(self, job_id: str) -> FileStatus | None:
         """The status of each file of a job; None where the platform does not have this newer question."""
-        with _or_none():
-            return self._answer(f"/jobs/{quote(job_id, safe='')}/file-status", file_status_from)
-        return None
+        return self._or_none(lambda: self._answer(_path("jobs", job_id, "file-status"), responses.file_status_from))
 
     def names(self, job_id: str) -> FileStatus:
         """The names of a job's files, from its file status or its failed files; none where neither tells."""
         status = self.file_status(job_id)
         if status is not None and status.documents:
             return status
-        with _or_none():
-            failed = self.failed_files(job_id)
-            return FileStatus(documents=tuple(each.document for each in failed if each.document), is_complete=True)
-        return FileStatus()
+        failed = self._or_none(lambda: self.failed_files(job_id))
+        documents = tuple(each.document for each in failed or () if each.document)
+        return FileStatus(documents=documents, is_complete=failed is not None)
 
     def workflow(self, workflow_id: str) -> Any:
         """A workflow, as the platform describes it."""
-        return self._answer(f"/workflows/{quote(workflow_id, safe='')}", lambda answer: answer or {})
+        return self._answer(_path("workflows", workflow_id), lambda answer: answer or {})
 
     def has_workflow(self, workflow_id: str) -> bool:
         """Whether the key's workspace has a workflow; True where the platform does not say."""
         try:
-            self.workflow(workflow_id)
-        except NotFound:
+            self._or_none(lambda: self.workflow(workflow_id), but=errors.NotFound)
+        except errors.NotFound:
             return False
-        except (KeyRejected, KeyNotSet):
-            raise
-        except Misconfigured:
-            return True
         return True
+
+    def _or_none[T](self, ask: Callable[[], T], *, but: type[errors.Misconfigured] = errors.KeyRejected) -> T | None:
+        """A question that not every deployment has: nothing is told, unless it is the key that is wrong."""
+        try:
+            return ask()
+        except (errors.KeyRejected, errors.KeyNotSet, but):
+            raise
+        except errors.Misconfigured:
+            return None
 
     @contextmanager
     def download(self, job_id: str, file_id: str, node_id: str | None) -> Iterator[Iterator[bytes]]:
@@ -207,14 +181,14 @@ class PlatformClient:
             NotFound: the platform does not have it. Misconfigured: it never will. Unavailable: not in full this time.
         """
         query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
-        with self._question(f"/jobs/{quote(job_id, safe='')}/download?{query}") as response:
+        with self._question(f"{_path('jobs', job_id, 'download')}?{query}") as response:
             yield self._chunks(response, _CHUNK_BYTES)
 
     def _answer[T](self, path: str, read: Callable[[Any], T | None]) -> T:
         with self._question(path) as response:
             answer = read(parsed(self._bounded(response)))
             if answer is None:
-                raise Unavailable(f"The answer to {path.partition('?')[0]} makes no sense")
+                raise errors.Unavailable(f"The answer to {path} makes no sense")
             return answer
 
     @contextmanager
@@ -225,52 +199,44 @@ class PlatformClient:
             Misconfigured, Throttled: the platform said so. Unavailable: no answer, or none that makes sense.
         """
         try:
-            with self._asked(path, seconds) as response:
+            try:
+                response = self._asked(path, seconds)
+            except errors.KeyRejected:
+                self._api_key.invalidate()  # it may have been rotated
+                response = self._asked(path, seconds)
+            with response:
                 yield response
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"No answer from the platform: {type(error).__name__}") from error
+            raise errors.Unavailable(f"No answer from the platform: {type(error).__name__}") from error
         except ValueError as error:
-            raise Unavailable(f"The platform's answer is not what it should be: {type(error).__name__}") from error
+            raise errors.Unavailable(
+                f"The platform's answer is not what it should be: {type(error).__name__}"
+            ) from error
 
     def _asked(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
-        try:
-            return self._asked_once(path, seconds)
-        except KeyRejected:
-            self._api_key.invalidate()  # it may have been rotated
-            return self._asked_once(path, seconds)
-
-    def _asked_once(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
-        self._heed_throttle()
+        until, now = self.throttle.until, self._deadline.clock.now()
+        if until is not None and now < until:
+            raise errors.Throttled("The platform asked for a pause", (until - now).total_seconds())
         seconds = min(seconds, self._spare_seconds())
         if seconds <= 0:
-            raise Unavailable("No answer could come before the invocation ends")
-        response = self._pool.request(
-            "GET",
-            self._root + path,
-            headers=self._headers(),
-            redirect=False,
-            timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds),
-            preload_content=False,
-        )
+            raise errors.Unavailable("No answer could come before the invocation ends")
+        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
+        more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
+        response = self._pool.request("GET", self._root + path, headers=self._headers(), **more)
         if 200 <= response.status < 300:
             return response
         with response:
             raise self._error_of(response)
 
-    def _error_of(self, response: urllib3.BaseHTTPResponse) -> PlatformError:
+    def _error_of(self, response: urllib3.BaseHTTPResponse) -> errors.PlatformError:
         """What an answer to a question stands for. A question has no file that could be refused."""
         content = self._bounded(response)
         error = error_for_status(response.status, response.headers, content)
-        if isinstance(error, Throttled):
+        if isinstance(error, errors.Throttled):
             self.throttle.until = self._deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
-        if isinstance(error, Refused):
-            return Misconfigured(str(error))
-        return error or Unavailable(f"HTTP {response.status}: {error_message(content)}")
-
-    def _heed_throttle(self) -> None:
-        until, now = self.throttle.until, self._deadline.clock.now()
-        if until is not None and now < until:
-            raise Throttled("The platform asked for a pause", (until - now).total_seconds())
+        if isinstance(error, errors.Refused):
+            return errors.Misconfigured(str(error))
+        return error or errors.Unavailable(f"HTTP {response.status}: {error_message(content)}")
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -283,61 +249,54 @@ class PlatformClient:
             NotSent: nothing can be running. OutcomeUnknown: something may. Busy, Refused, Throttled, Misconfigured:
                 the platform said so.
         """
-        committed = False
+        unheard: type[errors.PlatformError] = errors.NotSent
 
         def body() -> Iterator[bytes]:
-            nonlocal committed
+            nonlocal unheard
             yield from encoder.body_without_closing()
             commit(answer_seconds)
-            committed = True
+            unheard = errors.OutcomeUnknown
             yield encoder.closing
 
         lengths = {"Content-Type": encoder.content_type, "Content-Length": str(encoder.content_length)}
-        headers = self._headers() | lengths
         answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
+        timeout = urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds)
+        more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
+        more |= {"body": body(), "headers": self._headers() | lengths}
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
         with self._fresh_pool(self._root) as pool:
             try:
-                response = pool.request(
-                    "POST",
-                    f"{self._root}/workflows/{quote(workflow_id, safe='')}/run",
-                    body=body(),
-                    headers=headers,
-                    redirect=False,
-                    timeout=urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds),
-                    preload_content=False,
-                )
-                with response:
+                with pool.request("POST", f"{self._root}{_path('workflows', workflow_id, 'run')}", **more) as response:
                     content = self._bounded(response)
             except (NewConnectionError, ConnectTimeoutError) as error:
-                raise Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
+                raise errors.Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
             except (HTTPError, OSError) as error:
-                unheard = OutcomeUnknown if committed else NotSent
                 raise unheard(f"The run request broke off: {type(error).__name__}") from error
-        return self._answered(response.status, response.headers, content, committed=committed)
+        return self._answered(response.status, response.headers, content, unheard)
 
-    def _answered(self, status: int, headers: Mapping[str, str], content: bytes, *, committed: bool) -> Job:
+    def _answered(
+        self, status: int, headers: Mapping[str, str], content: bytes, unheard: type[errors.PlatformError]
+    ) -> Job:
         """The job that an answer names. What an answer says holds even where it came before the last bytes."""
         if status == HTTPStatus.CONFLICT:
-            raise Busy(f"HTTP {status}: {error_message(content)}")
+            raise errors.Busy(f"HTTP {status}: {error_message(content)}")
         error = error_for_status(status, headers, content)
-        if isinstance(error, KeyRejected):
+        if isinstance(error, errors.KeyRejected):
             self._api_key.invalidate()
             error.retry_after_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
         if error is not None:
             raise error
-        unknown = OutcomeUnknown if committed else NotSent
         if not 200 <= status < 300:
-            raise unknown(f"HTTP {status}: {error_message(content)}")
+            raise unheard(f"HTTP {status}: {error_message(content)}")
         try:
             answer = parsed(content)
         except ValueError as failed:
-            raise unknown(f"HTTP {status} with an answer that is not JSON") from failed
+            raise unheard(f"HTTP {status} with an answer that is not JSON") from failed
         if not isinstance(answer, Mapping):
-            raise unknown(f"HTTP {status} with an answer that is no object")
+            raise unheard(f"HTTP {status} with an answer that is no object")
         job = job_from(answer)
         if job is None:
-            raise Busy(f"HTTP {status} without a job: {error_message(content)}")
+            raise errors.Busy(f"HTTP {status} without a job: {error_message(content)}")
         return job
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -366,19 +325,10 @@ class PlatformClient:
         return self._deadline.remaining_seconds() - _RESERVE_SECONDS
 
     def _headers(self) -> dict[str, str]:
-        return {
-            "unstructured-api-key": self._api_key.value(),
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
+        key = self._api_key.value()
+        return {"unstructured-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
-@contextmanager
-def _or_none() -> Iterator[None]:
-    """A question that not every deployment has: nothing is told, unless it is the key that is wrong."""
-    try:
-        yield
-    except (KeyRejected, KeyNotSet):
-        raise
-    except Misconfigured:
-        return
+def _path(*parts: str) -> str:
+    """A path below `/api/v1`."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)

@@ -2,24 +2,18 @@
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.errors import (
-    KeyRejected,
-    Misconfigured,
-    NotFound,
-    PlatformError,
-    Refused,
-    Throttled,
-    printable,
-    truncate,
-)
+from workflow_trigger.domain.errors import PlatformError, printable, truncate
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job
 
 _THROTTLE_DEFAULT_SECONDS = 30.0
@@ -99,21 +93,18 @@ def _object_at(text: str, position: int) -> tuple[Mapping[str, Any] | None, int]
 def error_for_status(status: int, headers: Mapping[str, str], content: bytes) -> PlatformError | None:
     """The error that an HTTP status stands for; None where the status alone does not tell what happened."""
     reason = f"HTTP {status}: {error_message(content)}"
-    if status == HTTPStatus.UNAUTHORIZED:
-        return KeyRejected(
-            f"{reason} (a key of this workspace is needed; keys of the Transform product do not work here)"
-        )
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Throttled(reason, retry_after_seconds(headers, content))
-    if status == HTTPStatus.NOT_FOUND:
-        return NotFound(reason)
-    if status in _REFUSALS:
-        return Refused(reason)
     if 300 <= status < 400:
-        return Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
-    if 400 <= status < 500 and status not in _GIVEN_UP:
-        return Misconfigured(reason)
-    return None
+        return errors.Misconfigured(f"HTTP {status}: a redirect, which is not followed; check UnstructuredApiUrl")
+    if not 400 <= status < 500 or status in _GIVEN_UP:
+        return None
+    if status == HTTPStatus.UNAUTHORIZED:
+        hint = "a key of this workspace is needed; keys of the Transform product do not work here"
+        return errors.KeyRejected(f"{reason} ({hint})")
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return errors.Throttled(reason, retry_after_seconds(headers, content))
+    if status == HTTPStatus.NOT_FOUND:
+        return errors.NotFound(reason)
+    return (errors.Refused if status in _REFUSALS else errors.Misconfigured)(reason)
 
 
 def error_message(content: bytes) -> str:
@@ -133,27 +124,22 @@ def error_message(content: bytes) -> str:
 def retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
     """`Retry-After` as seconds or as a date, else `retry_after` in the body, else half a minute; at most 15 minutes."""
     text = headers.get("Retry-After", "")
-    seconds = _seconds(text)
-    if seconds is None and text:
-        try:
-            moment = parsedate_to_datetime(text)
-            seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
-        except (ValueError, OverflowError):
-            seconds = None
-    if seconds is None:
-        try:
-            seconds = _seconds(parsed(content)["retry_after"])
-        except (ValueError, LookupError, TypeError):
-            seconds = None
-    return min(max(_THROTTLE_DEFAULT_SECONDS if seconds is None else seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
+    ways: list[Callable[[], float]] = [
+        lambda: float(text),
+        lambda: _seconds_until(text),
+        lambda: float(parsed(content)["retry_after"]),
+    ]
+    for read in ways:
+        with suppress(ValueError, LookupError, TypeError, OverflowError):
+            seconds = read()
+            if not math.isnan(seconds):
+                return min(max(seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
+    return _THROTTLE_DEFAULT_SECONDS
 
 
-def _seconds(value: object) -> float | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number == number else None  # noqa: PLR0124  NaN
+def _seconds_until(text: str) -> float:
+    moment = parsedate_to_datetime(text)
+    return (moment - datetime.now(moment.tzinfo)).total_seconds()
 
 
 def time_of(headers: Mapping[str, str], otherwise: datetime) -> str:
@@ -167,21 +153,30 @@ def time_of(headers: Mapping[str, str], otherwise: datetime) -> str:
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 
+def jobs_in(entries: Iterable[Mapping[str, Any]]) -> Iterator[Job]:
+    """The jobs of a list.
+
+    Raises:
+        ValueError: one has no id.
+    """
+    for entry in entries:
+        job = job_from(entry)
+        if job is None:
+            raise ValueError("a job without an id")
+        yield job
+
+
 def job_from(answer: Any) -> Job | None:
     """JobInformation, field by field; None where it has no id."""
-    if not isinstance(answer, Mapping):
-        return None
-    job_id = answer.get("id")
+    job_id = answer.get("id") if isinstance(answer, Mapping) else None
     if not isinstance(job_id, str) or not 0 < len(job_id) <= 256 or not job_id.isprintable():
         return None
+    texts = {name: _text(answer, name) for name in ("workflow_id", "workflow_name", "runtime", "job_type")}
     return Job(
+        **texts,
         id=job_id,
-        workflow_id=_text(answer, "workflow_id"),
-        workflow_name=_text(answer, "workflow_name"),
         status=_text(answer, "status") or "UNKNOWN",
         created_at=_with_zone(_text(answer, "created_at")),
-        runtime=_text(answer, "runtime"),
-        job_type=_text(answer, "job_type"),
         input_file_ids=_file_ids(answer.get("input_file_ids")),
         output_node_files=_node_files(answer.get("output_node_files")),
     )
@@ -194,32 +189,30 @@ def details_from(answer: Any) -> Details | None:
         return None
     summary = answer.get("summary")
     counts = summary if isinstance(summary, Mapping) else {}
-    return Details(
-        processing_status=status,
-        message=_text(answer, "message"),
-        succeeded=_count(counts.get("total_docs_succeeded")),
-        failed=_count(counts.get("total_docs_failed")),
-    )
+    succeeded, failed = (_count(counts.get(f"total_docs_{how}")) for how in ("succeeded", "failed"))
+    return Details(processing_status=status, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
 
 
 def failed_files_from(answer: Any) -> list[FailedFile] | None:
     """A job's failed files; None where there is no list of them."""
-    entries = answer.get("failed_files") if isinstance(answer, Mapping) else None
-    return (
-        [_failed_file(entry) for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else None
-    )
+    entries = _objects(answer, "failed_files")
+    return None if entries is None else [_failed_file(entry) for entry in entries]
 
 
 def file_status_from(answer: Any) -> FileStatus:
     """The status of each of a job's files, as far as it goes."""
     answer = answer if isinstance(answer, Mapping) else {}
-    files = answer.get("files")
-    entries = [entry for entry in files if isinstance(entry, Mapping)] if isinstance(files, list) else []
+    entries = _objects(answer, "files") or []
     return FileStatus(
         documents=tuple(name for entry in entries if isinstance(name := entry.get("document"), str) and name),
         failed=tuple(_failed_file(entry) for entry in entries if entry.get("status") == "FAILURE"),
         is_complete=not answer.get("truncated") and answer.get("index_finished") is not False,
     )
+
+
+def _objects(answer: Any, name: str) -> list[Mapping[str, Any]] | None:
+    entries = answer.get(name) if isinstance(answer, Mapping) else None
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else None
 
 
 def _failed_file(entry: Mapping[str, Any]) -> FailedFile:
@@ -237,11 +230,8 @@ def _text(answer: Mapping[str, Any], name: str) -> str | None:
 
 def _with_zone(created_at: str | None) -> str | None:
     """GET leaves out the zone that POST gives for the same moment: UTC."""
-    try:
-        naive = created_at is not None and datetime.fromisoformat(created_at).tzinfo is None
-    except ValueError:
-        naive = False
-    return f"{created_at}Z" if naive and parse_time(created_at) else created_at
+    moment = parse_time(created_at)
+    return f"{created_at}Z" if moment and datetime.fromisoformat(created_at or "").tzinfo is None else created_at
 
 
 def _file_ids(value: object) -> tuple[str, ...] | None:
@@ -251,14 +241,10 @@ def _file_ids(value: object) -> tuple[str, ...] | None:
 
 
 def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
-    if not isinstance(value, list):
-        return None
-    return tuple(
-        {
-            printable(name[:256]): printable(text[:1_024])
-            for name, text in each.items()
-            if name and isinstance(text, str)
-        }
-        for each in value[:_NAMES_LIMIT]
-        if isinstance(each, Mapping)
-    )
+    nodes = _objects({"nodes": value}, "nodes")
+    return None if nodes is None else tuple(map(_node_file, nodes[:_NAMES_LIMIT]))
+
+
+def _node_file(node: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: text for name, text in node.items() if name and isinstance(text, str)}
+    return {printable(name[:256]): printable(text[:1_024]) for name, text in texts.items()}
