@@ -121,6 +121,7 @@ class Behaviour:
     has_file_status: bool = True
     is_another_workspace: bool = False  # the key shows nothing of ours
     ignores_filter: bool = False  # the list of jobs has every status, whatever was asked for
+    list_seconds: float = 0  # how long a whole list of jobs takes to come
     earlier_jobs: int = 0  # in every workflow's list, of ten files and five nodes each
     output_bytes: int = 0  # of every output, at least
 

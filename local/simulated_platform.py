@@ -176,6 +176,8 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         now = state.clock()
         behaviour = state.behaviour
         asked_for = None if behaviour.ignores_filter else status
+        if asked_for is None:
+            await asyncio.sleep(behaviour.list_seconds)
         shown = [
             state.information(job, posted=False, files=behaviour.list_shows_files)
             for job in list(state.jobs.values())

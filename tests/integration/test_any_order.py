@@ -24,12 +24,12 @@ from hypothesis.stateful import (
 
 from local.platform_state import Fault
 from local.stack import Aws
-from tests.integration.hooks import Gate
+from tests.integration.hooks import Gate, LaggingIndex
 from tests.integration.world import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import FINAL, Phase, Status
 
-EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "5"))  # of each circumstance
 KEYS = ("a.pdf", "b.pdf", "c.pdf")
 FAULTS = st.sampled_from(
     [
@@ -59,6 +59,9 @@ class AnyOrder(RuleBasedStateMachine):
     """The world, and what the test knows of it."""
 
     aws: Aws
+    hides_names = False
+    index_lags = False
+    changes_pool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +69,11 @@ class AnyOrder(RuleBasedStateMachine):
         folder = Path(self.ends.enter_context(tempfile.TemporaryDirectory(prefix="any-order-")))
         self.world = self.ends.enter_context(World.opened(self.aws, folder))
         self.world.judge()
+        if self.index_lags:
+            self.world.dynamodb = LaggingIndex(self.world.dynamodb)
+        if self.hides_names:
+            self.world.state.behaviour.list_shows_files = False
+            self.world.state.behaviour.has_file_status = False
         self.delivered: list[ObjectVersion] = []
         self.flights: list[Gate] = []
         self.reopenings = 0
@@ -130,14 +138,21 @@ class AnyOrder(RuleBasedStateMachine):
         call, kind, more = fault
         self.world.state.faults.append(Fault(call, kind, times=times, **more))
 
+    @precondition(lambda self: not self.hides_names)
     @rule(names=st.booleans())
     def hide_or_show_file_ids(self, names: bool) -> None:
         self.world.state.behaviour.list_shows_files = names
 
+    @precondition(lambda self: not self.hides_names)  # nobody else uses a workflow whose jobs hide their names
     @rule()
     def stranger(self) -> None:
         if self.world.state.active(self.world.settings.workflow_ids[0]) is None:
             self.world.stranger()
+
+    @precondition(lambda self: self.changes_pool)
+    @rule(workflows=st.integers(1, 3))
+    def pool_changes(self, workflows: int) -> None:
+        self.world.grow_pool(workflows)
 
     @rule(seconds=st.sampled_from([1, 10, 30, 61, 300, 1000]))
     def time_passes(self, seconds: float) -> None:
@@ -210,12 +225,14 @@ class AnyOrder(RuleBasedStateMachine):
         assert len(rows) == len({version.document_key for version in self.delivered})
 
 
-@pytest.mark.usefixtures("aws")
-def test_whatever_happens_in_whatever_order(aws: Aws) -> None:
+@pytest.mark.parametrize("circumstance", [None, "hides_names", "index_lags", "changes_pool"])
+def test_whatever_happens_in_whatever_order(aws: Aws, circumstance: str | None) -> None:
     class OnThisStack(AnyOrder):
         pass
 
     OnThisStack.aws = aws
+    if circumstance:
+        setattr(OnThisStack, circumstance, True)
     run_state_machine_as_test(
         OnThisStack,
         settings=settings(

@@ -12,6 +12,7 @@ from local.platform_state import Fault, SimulatedJob
 from local.simulated_platform import output_of
 from tests.integration.hooks import Direct
 from tests.integration.world import World
+from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
@@ -343,6 +344,25 @@ def test_workflow_id_in_another_spelling_is_the_same(world: World, shown: str) -
     world.settle()
     assert_each_ran_once(world, [document])
     assert {job.workflow_id for job in world.state.jobs.values()} == {lower}
+
+
+def test_list_that_takes_long_to_come_slows_the_settling_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 19: 65 s, here by a smaller measure. What submits never reads the whole list."""
+    assert platform_client._LIST_SECONDS > 65 > platform_client._QUESTION_SECONDS
+    monkeypatch.setattr(platform_client, "_QUESTION_SECONDS", 1)
+    world.state.behaviour.list_seconds = 2.5
+    world.grow_pool(2)
+    lost, other = (world.upload(f"{name}.pdf", name.encode()) for name in ("lost", "other"))
+    world.state.faults.append(Fault("run", "drop-after"))
+    world.deliver(lost)
+    world.deliver(other)
+    assert (world.status(lost), world.status(other)) == ("SUBMITTING", "SCHEDULED")
+    world.tick()
+    assert world.status(lost) == "SCHEDULED"
+    world.settle()
+    assert_each_ran_once(world, [lost, other])
 
 
 def ready_keys(world: World) -> set[str]:
