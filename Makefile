@@ -14,10 +14,13 @@ RUN := PYTHONPATH=src:. $(BIN)/python
 TOOLS := .local
 ENVIRONMENTS := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready $(TOOLS)/audit/ready
 
+TRIED := .venv/ready $(TOOLS)/ministack/ready $(TOOLS)/sam/ready
+
 FILE ?= events/documents/sample.pdf
 EVENT ?= events/s3-put.json
 KEY ?=
 ONLY ?=
+WORKERS ?= 2
 export PORT
 
 .DEFAULT_GOAL := help
@@ -58,7 +61,8 @@ $(TOOLS)/audit/ready: local/requirements-audit.txt
 $(TOOLS)/bench/ready: bench/requirements.txt
 	$(make_environment)
 
-run: setup
+run:
+	@$(MAKE) --silent --no-print-directory setup ENVIRONMENTS="$(TRIED)"
 	@$(RUN) -m local.run "$(FILE)"
 
 up: setup
@@ -71,7 +75,7 @@ event: setup
 	@$(RUN) -m local.event "$(KEY)"
 
 test: setup check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 soak: setup
 	@$(RUN) -m tests.soak

@@ -1,5 +1,6 @@
 """One MiniStack for all integration tests; worlds with tables of their own; one deployed stack."""
 
+import fcntl
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -37,9 +38,26 @@ class DeployedWorld:
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The built template."""
-    return build(TOOLS / "test-build")
+def package(testrun_uid: str) -> Path:
+    """The built template: built once, however many processes run the tests."""
+    folder = TOOLS / "test-build"
+    folder.parent.mkdir(exist_ok=True)
+    with (TOOLS / "test-build.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if lock.read() == testrun_uid:
+            return folder / "template.yaml"
+        template = build(folder)
+        lock.truncate(0)
+        lock.write(testrun_uid)
+        return template
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one module that share a stack stay in one process; all others go where there is time."""
+    for item in items:
+        if {"deployed", "package"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
