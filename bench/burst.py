@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bench.report import Check, Section
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, build, deploy
 
 UPLOADS = 5_000

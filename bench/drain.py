@@ -12,8 +12,8 @@ import urllib3
 
 from bench.report import Check, Section, plot
 from bench.world import JOB_SECONDS, SimulatedClock, counted_world
-from local.platform_state import Behaviour, Fault, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.stack import Aws
 from workflow_trigger.domain.model import FINAL
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from bench.report import Check, Section, plot
 from bench.world import JOB_SECONDS
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.limits import MEGABYTES_PER_CORE, limited
-from local.platform_state import Behaviour, Fault, PlatformState
-from local.simulated_platform import serving
 from local.stack import ROOT, Aws
-from tests.integration.world import TestClock, World
+from tests.integration.harness import TestClock, World
 
 MINUTES = float(os.environ.get("SCALE_MINUTES", "10"))
 _RUN_EVERY_SECONDS = 60.0

@@ -9,7 +9,7 @@ from typing import Any
 from bench.report import Check, Section, plot
 from bench.world import CountedWorld, counted_world
 from local.stack import Aws
-from tests.integration.world import TestClock
+from tests.integration.harness import TestClock
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.services.reconcile import step
 from workflow_trigger.services.submit import Queue, submit

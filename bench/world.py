@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import Aws
-from tests.integration.world import World
+from tests.integration.harness import World
 from workflow_trigger.domain.clock import Clock
 
 JOB_SECONDS = (60.0, 180.0)

@@ -12,7 +12,7 @@ import yaml
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from local.running import recall
+from local.environment import recall
 from local.stack import ROOT, TOOLS, Deployed
 
 console = Console(highlight=False, soft_wrap=True)

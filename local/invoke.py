@@ -18,9 +18,9 @@ import urllib3
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from local import leash
+from local import child_process
+from local.environment import recall, running
 from local.event import function_variables
-from local.running import recall, running
 from local.stack import REGION, ROOT, TOOLS, Aws, Deployed, LocalStackError, chosen_port, free_port
 from workflow_trigger.adapters.s3_events import ParsedEvent
 
@@ -92,12 +92,12 @@ def runtime(package: Path, handler: str, variables: Mapping[str, str]) -> Iterat
         handler,
     ]
     with log.open("w") as output:
-        process = leash.start(command, cwd=package, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = child_process.start(command, cwd=package, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         _await_port(process, port, log)
         yield Runtime(port, log)
     finally:
-        leash.end(process)
+        child_process.end(process)
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

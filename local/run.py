@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from local.running import Running, running
+from local.environment import Running, running
 from local.stack import LocalStackError, chosen_port
 from workflow_trigger.domain.model import FINAL, Status
 

@@ -18,7 +18,7 @@ import boto3
 import urllib3
 from botocore.config import Config
 
-from local import leash
+from local import child_process
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".local"
@@ -93,7 +93,7 @@ def ministack(
     )
     log = TOOLS / f"ministack-{port}.log"
     with log.open("w") as output:
-        process = leash.start(
+        process = child_process.start(
             [str(TOOLS / "ministack/bin/python"), "-m", "ministack"],
             cwd=folder,
             env=environment,
@@ -105,7 +105,7 @@ def ministack(
         _await_health(process, url, log, ca_bundle)
         yield Aws(url)
     finally:
-        leash.end(process)
+        child_process.end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 

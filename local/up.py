@@ -6,7 +6,7 @@ import time
 import typer
 from rich.console import Console
 
-from local.running import STATE_FILE, Running, remember, running
+from local.environment import STATE_FILE, Running, remember, running
 from local.stack import CREDENTIALS, LocalStackError, chosen_port
 
 console = Console(highlight=False, soft_wrap=True)
@@ -38,7 +38,9 @@ def _explain(run: Running) -> None:
     console.print("\nIn another terminal:")
     console.print(f"  export {exports}", markup=False)
     console.print(f"  {stack['UploadCommand'].replace('FILE', 'events/documents/sample.pdf')}", markup=False)
-    console.print(f"  PYTHONPATH=src:. .venv/bin/python -m ops status --stack {stack.name}", markup=False)
+    console.print(
+        f"  PYTHONPATH=src:. .venv/bin/python -m workflow_trigger_cli status --stack {stack.name}", markup=False
+    )
     console.print(f"  aws dynamodb scan --table-name {stack['LedgerTable']}", markup=False)
     console.print("  make invoke EVENT=events/s3-put.json", markup=False)
     console.print("  make event KEY=sample.pdf", markup=False)

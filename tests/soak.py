@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from local.platform_state import Behaviour, Fault, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.stack import TOOLS, Deployed, build, deploy, ministack
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.document import DocumentKey, upload_name

@@ -25,7 +25,7 @@ class Ended:
 
 def _arguments(stack: Deployed, arguments: tuple[str, ...]) -> dict[str, Any]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **stack.aws.environment}
-    typed = [sys.executable, "-m", "ops", *arguments, "--stack", stack.name]
+    typed = [sys.executable, "-m", "workflow_trigger_cli", *arguments, "--stack", stack.name]
     return {"args": typed, "env": environment, "cwd": ROOT, "text": True}
 
 

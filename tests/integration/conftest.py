@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, build, deploy, ministack
-from tests.integration.world import World
+from tests.integration.harness import World
 
 
 @pytest.fixture(scope="session")

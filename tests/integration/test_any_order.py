@@ -22,10 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from local.platform_state import Fault
+from local.fake_platform.state import Fault
 from local.stack import Aws
-from tests.integration.hooks import Gate, LaggingIndex
-from tests.integration.world import World
+from tests.integration.fault_injection import Gate, LaggingIndex
+from tests.integration.harness import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import FINAL, Phase, Status
 

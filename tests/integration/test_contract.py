@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from local.platform_state import PlatformState
-from local.simulated_platform import create_app
-from tests.integration.world import World
+from local.fake_platform.app import create_app
+from local.fake_platform.state import PlatformState
+from tests.integration.harness import World
 
 CONTRACT = Path(__file__).resolve().parent.parent / "contract/run-workflow.yaml"
 PATH = "/api/v1/workflows/{workflow_id}/run"

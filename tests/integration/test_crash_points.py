@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.hooks import KillAt, ended_by_kill
-from tests.integration.world import World
+from tests.integration.fault_injection import KillAt, ended_by_kill
+from tests.integration.harness import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import FINAL
 

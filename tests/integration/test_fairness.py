@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.platform_state import Fault
-from tests.integration.hooks import Direct
+from local.fake_platform.state import Fault
+from tests.integration.fault_injection import Direct
+from tests.integration.harness import World
 from tests.integration.test_upload import Context, s3_event
-from tests.integration.world import World
 from workflow_trigger import handlers
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.platform_state import Fault
-from tests.integration.hooks import Direct, Gate
-from tests.integration.world import World
+from local.fake_platform.state import Fault
+from tests.integration.fault_injection import Direct, Gate
+from tests.integration.harness import World
 from workflow_trigger.adapters.s3_reader import CHUNK_BYTES
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso

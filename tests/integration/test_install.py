@@ -22,5 +22,5 @@ def test_command_line_installs_and_starts_with_what_it_declares(tmp_path: Path) 
         assert name in shown.stdout
     packages = (tmp_path / "tool/lib").glob("python3.*/site-packages/*")
     names = {path.name.partition("-")[0].lower() for path in packages}
-    assert {"ops", "workflow_trigger", "boto3", "typer"} <= names
+    assert {"workflow_trigger_cli", "workflow_trigger", "boto3", "typer"} <= names
     assert not {"tests", "local", "bench", "aws_lambda_powertools"} & names

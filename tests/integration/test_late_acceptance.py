@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from local.platform_state import Fault, SimulatedJob
-from local.simulated_platform import output_of
-from tests.integration.hooks import Direct
-from tests.integration.world import World
+from local.fake_platform.app import output_of
+from local.fake_platform.state import Fault, SimulatedJob
+from tests.integration.fault_injection import Direct
+from tests.integration.harness import World
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion

@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from local.event import s3_event
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import Deployed, deploy, ministack
 from tests.integration.workers import kill_workers
 from workflow_trigger.domain.model import FINAL

@@ -12,15 +12,15 @@ from typing import Any
 import boto3
 import pytest
 
-from local.platform_state import Fault
-from local.simulated_platform import output_of
+from local.fake_platform.app import output_of
+from local.fake_platform.state import Fault
 from local.stack import CREDENTIALS, REGION, ROOT, Deployed, deploy
-from ops.backfill import Backfill, Tally
-from ops.stack import Stack
 from tests.integration.commands import command, started
 from tests.integration.conftest import DeployedWorld
 from tests.integration.workers import kill_workers
 from workflow_trigger.domain.model import FINAL
+from workflow_trigger_cli.commands.backfill import Backfill, Tally
+from workflow_trigger_cli.stack import Stack
 
 _HANG_SECONDS = 120
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from local.platform_state import Fault, SimulatedJob
-from tests.integration.world import World
+from local.fake_platform.state import Fault, SimulatedJob
+from tests.integration.harness import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from local.platform_state import Fault
-from local.simulated_platform import output_of
-from tests.integration.hooks import Direct
+from local.fake_platform.app import output_of
+from local.fake_platform.state import Fault
+from tests.integration.fault_injection import Direct
+from tests.integration.harness import World
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
-from tests.integration.world import World
 from workflow_trigger.adapters.s3_results import result_key
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured.responses import job_from

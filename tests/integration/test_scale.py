@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.scale import LOADS, run
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import ROOT, Aws
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")

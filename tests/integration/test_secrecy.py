@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local.platform_state import Fault
-from tests.integration.world import World, template
+from local.fake_platform.state import Fault
+from tests.integration.harness import World, template
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.eventbridge import detail_of
 

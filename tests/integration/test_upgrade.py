@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from local.platform_state import SimulatedJob, StoredFile
+from local.fake_platform.state import SimulatedJob, StoredFile
 from local.stack import ROOT
-from tests.integration.world import World
+from tests.integration.harness import World
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import load_event
-from tests.integration.world import World
+from tests.integration.harness import World
 from workflow_trigger import handlers
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from tests.integration.harness import template
 from tests.integration.test_least_privilege import NOT_ENFORCED_LOCALLY
-from tests.integration.world import template
 
 RESOURCES: dict[str, dict[str, Any]] = template()["Resources"]
 SOURCE = "[MakesBucket: SourceBucket, SourceBucketName]"

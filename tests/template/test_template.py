@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local.stack import ROOT
-from tests.integration.world import template
+from tests.integration.harness import template
 from tests.releases import RELEASES
 from workflow_trigger.adapters.dynamodb.mapping import DOCUMENT_NAMES
 from workflow_trigger.domain.document import ObjectVersion

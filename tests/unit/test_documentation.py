@@ -9,9 +9,9 @@ import pytest
 
 from bench.report import README, RESULTS, measured, results_page, with_figures
 from local.stack import ROOT
-from ops import advice
-from ops.advice import Advice
 from workflow_trigger.domain.retry import POLICIES
+from workflow_trigger_cli import advice
+from workflow_trigger_cli.advice import Advice
 
 OPERATIONS = ROOT / "docs/operations.md"
 

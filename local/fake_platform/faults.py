@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from local.platform_state import Fault, PlatformState
+from local.fake_platform.state import Fault, PlatformState
 
 type Message = dict[str, Any]
 type Receive = Callable[[], Awaitable[Message]]

@@ -12,11 +12,11 @@ from itertools import batched
 from typing import Any
 from urllib.parse import quote_plus
 
-from ops.errors import OpsError
-from ops.stack import Stack, split_url
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.stack import Stack, split_url
 
 _KNOWN_AT_ONCE = 100  # of a BatchGetItem
 _RECORDS = 10  # of a message: what one message brings is registered in one piece

@@ -8,13 +8,13 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.stack import Stack
-from ops.status import held_by, messages_in
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
 from workflow_trigger.settings import api_root
+from workflow_trigger_cli.commands.status import held_by, messages_in
+from workflow_trigger_cli.stack import Stack
 
 _ANSWER_SECONDS = 60.0
 _SILENT_MINUTES = 5

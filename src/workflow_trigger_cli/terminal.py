@@ -11,8 +11,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from ops import screens
-from ops.errors import Exit, OpsError
+from workflow_trigger_cli import views
+from workflow_trigger_cli.errors import Exit, OpsError
 
 screen = Console(highlight=False, soft_wrap=True)
 beside = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -64,7 +64,7 @@ def progress(what: str, total: int | None) -> Iterator[Any]:
     with Progress(*columns(total), console=beside, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda tally: progress.update(
-            task, completed=tally.listed, description=f"{what}: {screens.tally_line(tally)}"
+            task, completed=tally.listed, description=f"{what}: {views.tally_line(tally)}"
         )
 
 

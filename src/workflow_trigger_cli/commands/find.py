@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from ops import advice
-from ops.errors import TypedWrongly
-from ops.stack import Stack, split_url
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
+from workflow_trigger_cli import advice
+from workflow_trigger_cli.errors import TypedWrongly
+from workflow_trigger_cli.stack import Stack, split_url
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

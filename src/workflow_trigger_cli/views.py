@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ops.backfill import Tally
-from ops.doctor import Finding, Health
-from ops.find import Findings, Version
-from ops.status import StackState, WorkflowState
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.model import Status
+from workflow_trigger_cli.commands.backfill import Tally
+from workflow_trigger_cli.commands.doctor import Finding, Health
+from workflow_trigger_cli.commands.find import Findings, Version
+from workflow_trigger_cli.commands.status import StackState, WorkflowState
 
 _COLOURS: Mapping[str, str] = {
     Status.PENDING: "yellow",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ops import advice
-from ops.advice import Advice
-from ops.stack import Stack
 from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.model import FINAL, Phase, Status, Workflow
+from workflow_trigger_cli import advice
+from workflow_trigger_cli.advice import Advice
+from workflow_trigger_cli.stack import Stack
 
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without being asked to: a scan costs by size
 _SEGMENTS = 4

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.platform_state import Behaviour, PlatformState
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, LocalStackError, build, deploy, ministack
 
 STATE_FILE = TOOLS / "stack.json"

@@ -12,18 +12,28 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.live import Live
 from rich.progress import Progress
 
-from ops import screens
-from ops.backfill import Backfill, Tally
-from ops.doctor import Doctor, Finding, Health
-from ops.errors import Exit, OpsError
-from ops.find import find as find_object
-from ops.fix import fix as fix_stack
-from ops.redrive import redrive as redrive_letters
-from ops.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, reopen
-from ops.stack import Stack
-from ops.status import RowCounter, StackState, look, messages_in
-from ops.terminal import ask, beside, columns, interruptible, jsonable, print_json, progress, screen, show
 from workflow_trigger.domain.model import Status
+from workflow_trigger_cli import views
+from workflow_trigger_cli.commands.backfill import Backfill, Tally
+from workflow_trigger_cli.commands.doctor import Doctor, Finding, Health
+from workflow_trigger_cli.commands.find import find as find_object
+from workflow_trigger_cli.commands.fix import fix as fix_stack
+from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
+from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, Choice, chosen, counted, moment_before_now, reopen
+from workflow_trigger_cli.commands.status import RowCounter, StackState, look, messages_in
+from workflow_trigger_cli.errors import Exit, OpsError
+from workflow_trigger_cli.stack import Stack
+from workflow_trigger_cli.terminal import (
+    ask,
+    beside,
+    columns,
+    interruptible,
+    jsonable,
+    print_json,
+    progress,
+    screen,
+    show,
+)
 
 DEFAULT_STACK = "unstructured-workflow-trigger"
 
@@ -55,7 +65,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: Exit) -> NoReturn:
-    beside.print(f"[bold red]workflow-trigger:[/] {screens.visible(message)}")
+    beside.print(f"[bold red]workflow-trigger:[/] {views.visible(message)}")
     sys.exit(code)
 
 
@@ -79,7 +89,7 @@ def status(
     if watch:
         _watch(found, counter, seconds, as_json=as_json)
     state = look(found, counter.counted())
-    show(state, screens.status_screen(state), as_json=as_json)
+    show(state, views.status_screen(state), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if state.attention else Exit.WELL)
 
 
@@ -92,7 +102,7 @@ def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) 
                 sys.stdout.flush()
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
             for state in _looks(stack, counter, seconds):
-                live.update(screens.status_screen(state), refresh=True)
+                live.update(views.status_screen(state), refresh=True)
     except KeyboardInterrupt:
         pass
     raise typer.Exit(Exit.WELL)
@@ -104,7 +114,7 @@ def _looks(stack: Stack, counter: RowCounter, seconds: float) -> Iterator[StackS
         try:
             yield look(stack, counter.counted())
         except (ClientError, BotoCoreError) as error:
-            beside.print(f"[yellow]{screens.visible(error)}[/]")
+            beside.print(f"[yellow]{views.visible(error)}[/]")
         time.sleep(seconds)
 
 
@@ -119,7 +129,7 @@ def find(
 ) -> None:
     """What became of an object: every version, its job, what happened, and what to do."""
     findings = find_object(Stack.find(stack, region=region, profile=profile), url)
-    show(findings, screens.find_screen(findings), as_json=as_json)
+    show(findings, views.find_screen(findings), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if findings.needs_attention else Exit.WELL)
 
 
@@ -138,12 +148,12 @@ def doctor(
     if fix:
         ask(f"Mend the notifications of {found['SourceBucket']}, the rule and the schedule?", yes=yes, as_json=as_json)
         for line in fix_stack(found):
-            (beside if as_json else screen).print(f"[green]mended[/] {screens.visible(line)}")
+            (beside if as_json else screen).print(f"[green]mended[/] {views.visible(line)}")
     findings: list[Finding] = []
     for finding in Doctor(found).findings():
         findings.append(finding)
         if not as_json:
-            screen.print(screens.finding_line(finding))
+            screen.print(views.finding_line(finding))
     if as_json:
         print_json(findings)
     is_ill = any(finding.health is Health.ILL for finding in findings)
@@ -179,14 +189,14 @@ def backfill(
         if dry_run or not yes:
             with progress("counting", None) as bar:
                 planned = work.run(send=False, progress=bar)
-            beside.print(screens.tally_line(planned))
+            beside.print(views.tally_line(planned))
             if dry_run or not planned.new:
                 _print_tally(planned, sent=False, as_json=as_json)
                 raise typer.Exit(Exit.ATTENTION if planned.new else Exit.WELL)
             ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
         with progress("registering", planned.listed if planned else None) as bar:
             done = work.run(send=True, progress=bar)
-    beside.print(screens.tally_line(done))
+    beside.print(views.tally_line(done))
     _print_tally(done, sent=True, as_json=as_json)
 
 
@@ -235,7 +245,7 @@ def retry(
     with interruptible("The others are as they were: type the same command again."):
         counts = counted(chosen(found, choice))
         for (name, kind), number in sorted(counts.items()):
-            beside.print(f"{number:>8,}  {name:<10} {screens.visible(kind)}")
+            beside.print(f"{number:>8,}  {name:<10} {views.visible(kind)}")
         total = counts.total()
         beside.print(f"{total:>8,}  in all")
         reopened = 0
@@ -275,7 +285,7 @@ def redrive(
         task = progress.add_task("moving", total=total)
         done = redrive_letters(found, even_unreadable=even_unreadable, progress=lambda: progress.advance(task))
     for letter in done.kept:
-        beside.print(f"[yellow]stays[/] {letter.message_id}: {screens.visible('; '.join(letter.unreadable))}")
+        beside.print(f"[yellow]stays[/] {letter.message_id}: {views.visible('; '.join(letter.unreadable))}")
     if as_json:
         print_json(done)
     else:

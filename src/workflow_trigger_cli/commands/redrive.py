@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ops.errors import OpsError
-from ops.stack import Stack
 from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.stack import Stack
 
 _AT_ONCE = 10
 _HIDDEN_SECONDS = 600

@@ -9,9 +9,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from ops.errors import OpsError, TypedWrongly
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger_cli.errors import OpsError, TypedWrongly
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
 _PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes

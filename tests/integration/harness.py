@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from local.platform_state import Behaviour, PlatformState, SimulatedJob, StoredFile
-from local.simulated_platform import serving
+from local.fake_platform.app import serving
+from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
 from local.stack import ROOT, Aws
-from tests.integration.hooks import Direct, Hook, HookedClient, HookedPool
+from tests.integration.fault_injection import Direct, Hook, HookedClient, HookedPool
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.dynamodb.mapping import deserialize
 from workflow_trigger.adapters.eventbridge import EventPublisher

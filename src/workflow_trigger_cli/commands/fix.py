@@ -5,8 +5,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ops.errors import OpsError
-from ops.stack import Stack
+from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.stack import Stack
 
 _ANSWER_FIELD = "ResponseMetadata"
 _SCHEDULE_FIELDS = (

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.errors import TypedWrongly
-from ops.find import rows_of
-from ops.stack import Stack, split_url
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger_cli.commands.find import rows_of
+from workflow_trigger_cli.errors import TypedWrongly
+from workflow_trigger_cli.stack import Stack, split_url
 
 UNSUCCESSFUL = (Status.FAILED, Status.STOPPED, Status.REJECTED)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

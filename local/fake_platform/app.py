@@ -1,6 +1,6 @@
 """A simulated Unstructured platform: the vendor's HTTP API with its oddities, and faults on demand.
 
-Alone: `python -m local.simulated_platform --port 8000`. What is under `/_simulation` steers it and shows what it got.
+Alone: `python -m local.fake_platform.app --port 8000`. What is under `/_simulation` steers it and shows what it got.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from fastapi import Depends, FastAPI, File, Header, HTTPException, Request, Resp
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
-from local.platform_faults import Faults, answer_of, faulty
-from local.platform_state import Behaviour, Fault, PlatformState, SimulatedJob
+from local.fake_platform.faults import Faults, answer_of, faulty
+from local.fake_platform.state import Behaviour, Fault, PlatformState, SimulatedJob
 
 BUSY = {"detail": "There is a running job in progress. No new job run."}
 

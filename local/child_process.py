@@ -1,4 +1,4 @@
-"""Runs a command that ends when its starter does, however that ends: `python -m local.leash COMMAND...`.
+"""Runs a command that ends when its starter does, however that ends: `python -m local.child_process COMMAND...`.
 
 The starter holds the other end of this process's standard input, and the system closes it even for a killed process.
 """
@@ -43,16 +43,16 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """A command on a leash: ended by `end`, or by the end of this very process."""
-    leashed: Any = [sys.executable, __file__, *command]
+    """A command that is ended by `end`, or by the end of this very process."""
+    guarded: Any = [sys.executable, __file__, *command]
     process: subprocess.Popen[bytes] = subprocess.Popen(
-        leashed, stdin=subprocess.PIPE, start_new_session=True, **options
+        guarded, stdin=subprocess.PIPE, start_new_session=True, **options
     )
     return process
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Let go of the leash and wait until all is over."""
+    """End the command and wait until all is over."""
     if process.stdin:
         process.stdin.close()
     process.wait(timeout=2 * _GRACE_SECONDS)

@@ -12,8 +12,9 @@ from local.stack import ROOT
 
 STARTER = """
 import sys, time
-from local import leash
-process = leash.start([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"])
+from local import child_process
+program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+process = child_process.start([sys.executable, "-c", program])
 time.sleep(600)
 """
 
@@ -24,7 +25,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def test_command_on_a_leash_ends_when_its_starter_is_killed() -> None:
+def test_child_process_ends_when_its_starter_is_killed() -> None:
     starter = subprocess.Popen([sys.executable, "-c", STARTER], cwd=ROOT, stdout=subprocess.PIPE)
     assert starter.stdout is not None
     pid = int(starter.stdout.readline())

@@ -1,6 +1,0 @@
-"""`python -m ops`."""
-
-from ops.cli import main
-
-if __name__ == "__main__":
-    main()
