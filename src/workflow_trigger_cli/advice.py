@@ -32,9 +32,9 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.SCHEDULED: Advice("accepted by the platform"),
     Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),
     Status.COMPLETED: Advice("this file succeeded; its results are listed"),
-    Status.FAILED: Advice("the platform could not process it", "mend the document or the workflow, then", _RETRY),
+    Status.FAILED: Advice("the platform could not process it", "fix the document or the workflow, then", _RETRY),
     Status.STOPPED: Advice("somebody stopped its job at the platform", "if it should run after all", _RETRY),
-    Status.REJECTED: Advice("it never ran", "mend what the error names, then", _RETRY),
+    Status.REJECTED: Advice("it never ran", "fix what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("overwritten before it was read; the newer version has its own row"),
 }
 
@@ -74,7 +74,9 @@ OF_ERROR: Mapping[str, Advice] = {
         "the bucket for the results does not take them; it is tried again for an hour, then they are missing",
         "look at its policy, its object lock and its key (ResultsKmsKeyArn)",
     ),
-    "Refused": Advice("the platform does not take this file, as the message says", "mend or convert it, then", _RETRY),
+    "Refused": Advice(
+        "the platform does not accept this file; the message says why", "fix or convert it, then", _RETRY
+    ),
     "JobVanished": Advice(
         "the platform does not know the job any more", "see there whether it ran; if it did not", _RETRY
     ),
@@ -82,14 +84,14 @@ OF_ERROR: Mapping[str, Advice] = {
         "the platform never said how the job ended", "see there how it ended; if it did not succeed", _RETRY
     ),
     "Unattributed": Advice("a file of its job failed, and nothing tells which one", type=_RETRY),
-    "Throttled": Advice("the platform asked for a pause; it goes on by itself"),
-    "Busy": Advice("a job was active; it goes on by itself"),
-    "OutcomeUnknown": Advice("the answer was lost; it is settled by itself"),
-    "NotSent": Advice("the connection broke before anything could run; it goes on by itself"),
-    "Unreachable": Advice("the platform could not be reached; it goes on by itself"),
-    "Unavailable": Advice("the platform did not answer a question; it goes on by itself"),
-    "ObjectUnreadable": Advice("S3 did not deliver the object; it goes on by itself"),
-    "LeaseEnded": Advice("an invocation ended in the middle; it goes on by itself"),
+    "Throttled": Advice("the platform asked for a pause; it is retried automatically"),
+    "Busy": Advice("the workflow was busy; it is retried automatically"),
+    "OutcomeUnknown": Advice("the answer was lost; it is settled automatically"),
+    "NotSent": Advice("the connection broke before anything could run; it is retried automatically"),
+    "Unreachable": Advice("the platform could not be reached; it is retried automatically"),
+    "Unavailable": Advice("the platform did not answer a question; it is retried automatically"),
+    "ObjectUnreadable": Advice("S3 did not deliver the object; it is retried automatically"),
+    "LeaseEnded": Advice("an invocation ended in the middle; it is retried automatically"),
 }
 
 SICK = Advice(
@@ -101,7 +103,7 @@ SICK = Advice(
 # As earlier releases named them.
 _RENAMED = {"OutOfTime": "TooSlow"}
 
-# Errors for which a workflow waits until somebody mends something.
+# Errors that block a workflow until a person fixes something.
 HOLDING = frozenset({"KeyNotSet", "KeyRejected", "NotFound", "Misconfigured"})
 
 _TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.REJECTED}

@@ -1,4 +1,4 @@
-"""What ends a command, and the exit codes that scripts can use."""
+"""Errors of the commands, and their exit codes."""
 
 from enum import IntEnum
 
@@ -6,20 +6,20 @@ from enum import IntEnum
 class Exit(IntEnum):
     """How a command ended."""
 
-    WELL = 0  # done, and nothing needs anybody
-    ATTENTION = 1  # done, and something needs somebody
-    USAGE = 2  # the command was typed wrongly
-    FAILED = 3  # could not be done: no such stack, no credentials, AWS said no
-    INTERRUPTED = 130  # by hand; the same command goes on
+    OK = 0  # done, and nothing needs attention
+    ATTENTION = 1  # done; something needs attention
+    USAGE = 2  # the command line was wrong
+    FAILED = 3  # no such stack, no credentials, or an error of AWS
+    INTERRUPTED = 130  # Ctrl-C; the same command continues
 
 
-class OpsError(Exception):
-    """A command cannot be carried out. The message names what to mend."""
+class CommandError(Exception):
+    """The command failed. The message names what to fix."""
 
     exit = Exit.FAILED
 
 
-class TypedWrongly(OpsError):
-    """What was typed has no meaning."""
+class UsageError(CommandError):
+    """The command line was wrong."""
 
     exit = Exit.USAGE

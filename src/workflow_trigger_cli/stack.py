@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger_cli.errors import OpsError, TypedWrongly
+from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
 _PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes
@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Everything is found by the outputs and the parameters; nothing else has to be told to a command."""
+    """A stack by its outputs and parameters, which tell a command all that it needs."""
 
     name: str
     region: str
@@ -34,25 +34,25 @@ class Stack:
         """Look a stack up.
 
         Raises:
-            OpsError: there is none of that name, or it is not one of ours, or no region is set.
+            CommandError: there is none of that name, or it is not one of ours, or no region is set.
         """
         session = boto3.Session(region_name=region, profile_name=profile)
         if session.region_name is None:
-            raise OpsError("No region is set. Name it with --region, or export AWS_DEFAULT_REGION.")
+            raise CommandError("No region is set. Pass --region, or export AWS_DEFAULT_REGION.")
         try:
             (found,) = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            raise OpsError(
-                f"There is no stack {name} in {session.region_name}. Name it with --stack, its region with --region."
+            raise CommandError(
+                f"There is no stack {name} in {session.region_name}. Pass --stack and --region to name another."
             ) from error
         outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
         missing = [each for each in _NEEDED if each not in outputs]
         if missing:
-            raise OpsError(
+            raise CommandError(
                 f"The stack {name} ({found['StackStatus']}) has no output {missing[0]}: "
-                "it is not a workflow trigger, or its deployment did not come to an end."
+                "it is not a workflow trigger, or its deployment did not finish."
             )
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
         return cls(name, session.region_name, found["StackStatus"], found["CreationTime"], outputs, parameters, session)
@@ -108,9 +108,9 @@ def split_url(url: str) -> tuple[str, str]:
     """`s3://bucket/key` → bucket and key, as they are: nothing in a key is an escape.
 
     Raises:
-        TypedWrongly: it is not such an address.
+        UsageError: it is not such an address.
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not url.startswith("s3://") or not bucket:
-        raise TypedWrongly(f"'{url}' is not an address like s3://bucket/key")
+        raise UsageError(f"'{url}' is not an address like s3://bucket/key")
     return bucket, key

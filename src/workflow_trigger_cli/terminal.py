@@ -1,4 +1,4 @@
-"""The terminal: results on standard output, as a screen or as JSON; all else, questions too, beside them."""
+"""The terminal: results on standard output, as a stdout or as JSON; all else, questions too, stderr them."""
 
 import dataclasses
 import json
@@ -12,18 +12,18 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from workflow_trigger_cli import views
-from workflow_trigger_cli.errors import Exit, OpsError
+from workflow_trigger_cli.errors import CommandError, Exit
 
-screen = Console(highlight=False, soft_wrap=True)
-beside = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show(result: Any, shown: RenderableType, *, as_json: bool) -> None:
-    """A result, as it was asked for."""
+    """Print a result for people or as JSON."""
     if as_json:
         print_json(result)
     else:
-        screen.print(shown)
+        stdout.print(shown)
 
 
 def jsonable(result: Any) -> Any:
@@ -34,34 +34,34 @@ def jsonable(result: Any) -> Any:
 
 
 def print_json(result: Any) -> None:
-    """A result for programs."""
+    """Print a result as JSON."""
     sys.stdout.write(json.dumps(jsonable(result), default=str, indent=2) + "\n")
 
 
 def ask(question: str, *, yes: bool, as_json: bool) -> None:
-    """Go on only if somebody says so; a program says so with --yes."""
+    """Ask for confirmation, unless --yes was passed."""
     if yes:
         return
     if as_json or not sys.stdin.isatty():
-        raise OpsError("Nobody is there to be asked: --yes goes on without")
+        raise CommandError("Not a terminal; pass --yes to confirm.")
     try:
         goes_on = typer.confirm(question, err=True)
     except typer.Abort:
         raise typer.Exit(Exit.INTERRUPTED) from None
     if not goes_on:
-        raise typer.Exit(Exit.WELL)
+        raise typer.Exit(Exit.OK)
 
 
 def columns(total: int | None) -> list[Any]:
-    """What a bar shows; the time that is left, where it is known how much there is."""
+    """The columns of a progress bar; with a total, the remaining time too."""
     always = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     return [*always, TimeRemainingColumn()] if total else always
 
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Any]:
-    """A bar that takes tallies."""
-    with Progress(*columns(total), console=beside, transient=True) as progress:
+    """A progress bar that is updated with tallies."""
+    with Progress(*columns(total), console=stderr, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda tally: progress.update(
             task, completed=tally.listed, description=f"{what}: {views.tally_line(tally)}"
@@ -70,9 +70,9 @@ def progress(what: str, total: int | None) -> Iterator[Any]:
 
 @contextmanager
 def interruptible(message: str) -> Iterator[None]:
-    """What may be interrupted, and what to tell who does."""
+    """On Ctrl-C, print a message and end with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        beside.print(f"Interrupted. {message}")
+        stderr.print(f"Interrupted. {message}")
         raise typer.Exit(Exit.INTERRUPTED) from None

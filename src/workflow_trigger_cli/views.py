@@ -1,4 +1,4 @@
-"""How the commands show what they found, to people."""
+"""How results look in a terminal."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,11 +27,11 @@ _COLOURS: Mapping[str, str] = {
     Status.REJECTED: "red",
     Status.SUPERSEDED: "dim",
 }
-_MARKS = {Health.WELL: "[green]✓[/]", Health.UNSURE: "[yellow]?[/]", Health.ILL: "[bold red]✗[/]"}
+_MARKS = {Health.OK: "[green]✓[/]", Health.UNKNOWN: "[yellow]?[/]", Health.FAILED: "[bold red]✗[/]"}
 
 
 def duration(seconds: float) -> str:
-    """Two units are enough: `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
+    """A duration in at most two units: `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
     whole = int(seconds)
     for size, name, smaller, smaller_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
@@ -48,29 +48,29 @@ def megabytes(size_bytes: int) -> str:
 
 
 def visible(text: object) -> str:
-    """A remote text, an object key for one, as a terminal may show it: nothing that controls it, no markup."""
-    return escape("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text)))
+    """A remote text, made safe for a terminal: no control characters and no markup."""
+    return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(text)))
 
 
 # -- status ------------------------------------------------------------------------------------------------------------
 
 
 def status_screen(state: StackState) -> RenderableType:
-    """The whole stack on one screen."""
+    """The whole stack on one stdout."""
     at = parse_time(state.at)
     title = Text.from_markup(
         f"[bold]{visible(state.stack)}[/] · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else state.stack
     )
-    wait = duration(state.oldest_waiting_seconds) if state.oldest_waiting_seconds else "nothing waits"
+    wait = duration(state.oldest_waiting_seconds) if state.oldest_waiting_seconds else "none"
     letters = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
     queues = Table.grid(padding=(0, 2))
     queues.add_row("longest wait", wait)
-    queues.add_row("events on their way", str(state.unregistered_events))
+    queues.add_row("unregistered events", str(state.unregistered_events))
     queues.add_row("dead letters", letters)
     parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
     parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows]
     if state.attention:
-        parts += ["", "[bold red]Needs you:[/]", *(f"  {visible(text)}" for text in state.attention)]
+        parts += ["", "[bold red]Needs attention:[/]", *(f"  {visible(text)}" for text in state.attention)]
     return Group(*parts)
 
 
@@ -82,7 +82,7 @@ def _rows_table(state: StackState) -> RenderableType:
         colour = _COLOURS[status] if count else "dim"
         table.add_row(f"[{colour}]{status}[/]", "?" if count is None else f"[{colour}]{count:,}[/]")
     uncounted = any(count is None for count in state.rows.values())
-    return Group(table, "[dim]? was not counted, for the ledger is large: --all counts it[/]") if uncounted else table
+    return Group(table, "[dim]? not counted, because the ledger is large; use --all[/]") if uncounted else table
 
 
 def _workflow_lines(each: WorkflowState, now: datetime) -> str:
@@ -91,9 +91,9 @@ def _workflow_lines(each: WorkflowState, now: datetime) -> str:
     told = [f"[bold]{visible(each.workflow_id)}[/]", f"[{colour}]{each.phase}[/]"]
     told += [f"{each.files} file{'s' if each.files > 1 else ''}"] if each.files else []
     told += [f"for {duration((now - since).total_seconds())}"] if since else []
-    told += [f"pauses {duration((until - now).total_seconds())}"] if until else []
-    told += [f"{each.accepted_count:,} accepted so far"]
-    told += [] if each.is_in_pool else ["[yellow]not of the pool any more[/]"]
+    told += [f"paused for {duration((until - now).total_seconds())}"] if until else []
+    told += [f"{each.accepted_count:,} accepted"]
+    told += [] if each.is_in_pool else ["[yellow]no longer in the pool[/]"]
     lines = ["  ".join(told)]
     lines += [f"    job {visible(each.job_id)} {visible(each.job_status or '')}"] if each.job_id else []
     lines += [f"    [red]{visible(each.error['type'])}[/] {visible(each.error['message'])}"] if each.error else []
@@ -118,7 +118,7 @@ def _version(version: Version) -> RenderableType:
     row = version.row
     facts = {**_facts(row), "means": visible(version.meaning)}
     if version.todo:
-        facts["to do"] = f"[bold]{visible(version.todo)}[/]"
+        facts["to fix"] = f"[bold]{visible(version.todo)}[/]"
     lines = [f"[bold {_COLOURS[row['status']]}]{row['status']}[/]  version {visible(row['version'])}"]
     lines += [f"  [dim]{name:<9}[/] {line}" for name, text in facts.items() for line in text.splitlines()]
     return "\n".join(lines)
@@ -151,15 +151,15 @@ def _run(run: Mapping[str, Any]) -> str:
 
 
 def finding_line(finding: Finding) -> RenderableType:
-    """One check on one line, and what mends it on the next."""
+    """A check on one line, and its fix on the next."""
     line = f"{_MARKS[finding.health]} {visible(finding.check)}: {visible(finding.says)}"
-    return f"{line}\n    [bold]{visible(finding.mend)}[/]" if finding.mend else line
+    return f"{line}\n    [bold]{visible(finding.fix)}[/]" if finding.fix else line
 
 
 def tally_line(tally: Tally) -> str:
-    """Where a backfill stands."""
-    skipped = f", {tally.skipped:,} not for this stack" if tally.skipped else ""
-    forgotten = f", {tally.forgotten:,} older than the ledger's memory" if tally.forgotten else ""
+    """The progress of a backfill."""
+    skipped = f", {tally.skipped:,} skipped" if tally.skipped else ""
+    forgotten = f", {tally.forgotten:,} possibly expired" if tally.forgotten else ""
     return (
         f"{tally.listed:,} listed{skipped}, {tally.known:,} known{forgotten}, "
         f"[bold]{tally.new:,} new[/] ({megabytes(tally.new_bytes)})"

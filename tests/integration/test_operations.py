@@ -146,13 +146,13 @@ def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: De
     assert "--yes" in asked.err
     counted = command(stack, "retry", "--prefix", prefix, "--dry-run", "--json")
     assert counted.json == {"chosen": 2, "reopened": 0, "by": [["FAILED", "JobFailed", 2]]}
-    for nothing in (("--state", "COMPLETED"), ("--error", "FileFailed"), ("--older-than", "1d")):
-        assert command(stack, "retry", "--prefix", prefix, "--yes", "--json", *nothing).json["chosen"] == 0
+    for nothing in (("--status", "COMPLETED"), ("--error", "FileFailed"), ("--older-than", "1d")):
+        assert command(stack, "retry", "--prefix", prefix, "--yes", "--json", *nothing).json["selected"] == 0
     assert rows_under(stack, "retry/") == before
 
     one = command(stack, "retry", "--object", url_of(stack, "retry/bad-1.pdf"), "--yes", "--json", "--newer-than", "1h")
     assert one.json["reopened"] == 1
-    rest = command(stack, "retry", "--prefix", prefix, "--state", "FAILED", "--error", "JobFailed", "--yes", "--json")
+    rest = command(stack, "retry", "--prefix", prefix, "--status", "FAILED", "--error", "JobFailed", "--yes", "--json")
     assert rest.json["reopened"] == 1
     after = run_to_the_end(stack, "retry/", 2)
     for key, row in after.items():
@@ -178,7 +178,7 @@ def test_redrive_moves_what_can_be_read_and_shows_what_cannot(deployed: Deployed
     assert ended.code == 1
     assert ended.json["moved"] == 1
     assert "not JSON" in ended.json["kept"][0]["unreadable"][0]
-    again = command(stack, "redrive", "--yes", "--json", "--even-unreadable")
+    again = command(stack, "redrive", "--yes", "--json", "--include-unreadable")
     assert (again.code, again.json) == (0, {"moved": 1, "kept": []})
     until(lambda: "redrive/a b.pdf" in rows_under(stack, "redrive/"))
 
@@ -187,7 +187,7 @@ def test_names_that_lead_nowhere_are_told_apart(deployed: DeployedWorld) -> None
     stack = deployed.stack
     other = command(stack, "status", "--region", "eu-west-1")
     assert (other.code, "no stack" in other.err) == (3, True)
-    for typed in (("find", "not-a-url"), ("find", "s3://bucket"), ("retry", "--state", "PENDING")):
+    for typed in (("find", "not-a-url"), ("find", "s3://bucket"), ("retry", "--status", "PENDING")):
         assert command(stack, *typed).code == 2
     for typed in (("retry", "--older-than", "soon"), ("retry", "--object", "")):
         assert command(stack, *typed).code == 2
@@ -214,7 +214,7 @@ def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedWorld) -> Non
     upload(stack, [f"purged/{number}.pdf" for number in range(5)])
     sqs.purge_queue(QueueUrl=stack["UploadQueueUrl"])
     stopped = command(stack, "doctor", "--json")
-    assert "upload function" in {each["check"] for each in stopped.json if each["health"] == "ill"}
+    assert "upload function" in {each["check"] for each in stopped.json if each["health"] == "failed"}
     command(stack, "doctor", "--fix", "--yes")
     assert rows_under(stack, "purged/") == {}
     counted = command(stack, "backfill", url_of(stack, "purged/"), "--dry-run", "--json")
@@ -232,10 +232,10 @@ def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_take
         functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     try:
         upload(stack, [f"stopped/{number}.pdf" for number in range(3)])
-        found = [each for each in command(stack, "doctor", "--json").json if each["health"] == "ill"]
-        mends = [each["mend"] for each in found if each["check"] == "concurrency"]
-        assert all("delete-function-concurrency" in mend for mend in mends)
-        assert [name for name in names if not any(name in mend for mend in mends)] == []
+        found = [each for each in command(stack, "doctor", "--json").json if each["health"] == "failed"]
+        fixes = [each["fix"] for each in found if each["check"] == "concurrency"]
+        assert all("delete-function-concurrency" in mend for mend in fixes)
+        assert [name for name in names if not any(name in mend for mend in fixes)] == []
         assert rows_under(stack, "stopped/") == {}
     finally:
         for name in names:
@@ -342,7 +342,7 @@ def test_backfill_registers_what_is_not_known_in_one_pass_interrupted_or_not(exi
             if tally.new >= 600:
                 raise KeyboardInterrupt
 
-        work = Backfill(stack, f"s3://{THEIRS}/", all_versions=False, even_forgotten=False)
+        work = Backfill(stack, f"s3://{THEIRS}/", all_versions=False, include_expired=False)
         with pytest.raises(KeyboardInterrupt):
             work.run(send=True, progress=interrupted)
     until(lambda: len(existing.rows()) >= 500 + 600)
@@ -376,19 +376,19 @@ def test_doctor_names_what_is_wrong_and_mends_it_without_losing_their_notificati
     scheduler.update_schedule(**kept, State="DISABLED")
     ill = command(existing, "doctor", "--json")
     assert ill.code == 1
-    wrong = {each["check"]: each for each in ill.json if each["health"] == "ill"}
+    wrong = {each["check"]: each for each in ill.json if each["health"] == "failed"}
     assert set(wrong) >= {"events", "schedule", "API key"}
-    assert "put-secret-value" in wrong["API key"]["mend"]
-    assert "doctor --fix" in wrong["events"]["mend"]
+    assert "put-secret-value" in wrong["API key"]["fix"]
+    assert "doctor --fix" in wrong["events"]["fix"]
 
     existing.set_key("a wrong key")
     assert "API key" in {
-        each["check"] for each in command(existing, "doctor", "--json").json if each["health"] == "ill"
+        each["check"] for each in command(existing, "doctor", "--json").json if each["health"] == "failed"
     }
     existing.set_key(deployed.state.behaviour.api_key)
-    mended = command(existing, "doctor", "--fix", "--yes", "--json")
-    still = {each["check"] for each in mended.json if each["health"] == "ill"}
-    assert not still & {"events", "schedule", "API key"}, mended.json
+    fixed = command(existing, "doctor", "--fix", "--yes", "--json")
+    still = {each["check"] for each in fixed.json if each["health"] == "failed"}
+    assert not still & {"events", "schedule", "API key"}, fixed.json
     configuration = s3.get_bucket_notification_configuration(Bucket=THEIRS)
     assert configuration["QueueConfigurations"] == before
     assert "EventBridgeConfiguration" in configuration

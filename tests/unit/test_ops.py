@@ -16,7 +16,7 @@ from workflow_trigger_cli.commands.doctor import Finding, Health
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.retry import Choice, moment_before_now
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
-from workflow_trigger_cli.errors import OpsError, TypedWrongly
+from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import split_url
 
 NOW = "2026-05-05T12:00:00.000000Z"
@@ -82,13 +82,13 @@ def test_remote_texts_control_no_terminal() -> None:
 
 @pytest.mark.parametrize("age", ["soon", "1w", "-3d", "3", "1.5h", "", "999999d"])
 def test_age_that_cannot_be_read_is_refused(age: str) -> None:
-    with pytest.raises(OpsError, match="90s, 30m, 2h or 7d"):
+    with pytest.raises(CommandError, match="90s, 30m, 2h or 7d"):
         moment_before_now(age)
 
 
 @pytest.mark.parametrize("url", ["bucket/key", "https://b/k", "s3://", "s3:///key", ""])
 def test_address_that_cannot_be_read_is_refused(url: str) -> None:
-    with pytest.raises(OpsError, match="s3://bucket/key"):
+    with pytest.raises(CommandError, match="s3://bucket/key"):
         split_url(url)
 
 
@@ -127,13 +127,13 @@ def test_retry_chooses_by_status_error_prefix_and_age(choice: dict[str, Any], is
 
 @pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
 def test_rows_on_their_way_cannot_be_chosen(status: Status) -> None:
-    with pytest.raises(OpsError, match="on its way"):
+    with pytest.raises(CommandError, match="on its way"):
         Choice(statuses=(status,), ended_before=NOW)
 
 
 @pytest.mark.parametrize("choice", [{"object": ""}, {"prefix": ""}, {"version": "v1"}])
 def test_choice_that_would_mean_everything_by_accident_is_refused(choice: dict[str, Any]) -> None:
-    with pytest.raises(TypedWrongly):
+    with pytest.raises(UsageError):
         Choice(ended_before=NOW, **choice)
 
 
@@ -171,9 +171,10 @@ def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
         attention=["2 dead letters"],
     )
     shown = rendered(views.status_screen(state))
-    for part in ("12,000", "--all", "1 h 1 min", "w-1", "3 files", "for 2 min 0 s", "not of the pool", "HTTP 401"):
+    parts = ("12,000", "--all", "1 h 1 min", "w-1", "3 files", "for 2 min 0 s", "no longer in the pool", "HTTP 401")
+    for part in parts:
         assert part in shown
-    assert "Needs you" in shown
+    assert "Needs attention" in shown
 
 
 def test_find_screen_shows_history_and_results_in_one_piece() -> None:
@@ -203,5 +204,5 @@ def test_find_screen_shows_history_and_results_in_one_piece() -> None:
 
 
 def test_finding_shows_what_mends_it() -> None:
-    shown = rendered(views.finding_line(Finding(check="events", health=Health.ILL, says="off", mend="do [this]")))
+    shown = rendered(views.finding_line(Finding(check="events", health=Health.FAILED, says="off", fix="do [this]")))
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]

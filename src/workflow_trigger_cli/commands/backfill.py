@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack, split_url
 
 _KNOWN_AT_ONCE = 100  # of a BatchGetItem
@@ -50,19 +50,19 @@ class Tally:
 class Backfill:
     """One prefix of the stack's bucket."""
 
-    def __init__(self, stack: Stack, url: str, *, all_versions: bool, even_forgotten: bool) -> None:
+    def __init__(self, stack: Stack, url: str, *, all_versions: bool, include_expired: bool) -> None:
         """Check that the stack would take what is there.
 
         Raises:
-            OpsError: another bucket, or a prefix that the stack does not listen to.
+            CommandError: another bucket, or a prefix that the stack does not listen to.
         """
         self._stack = stack
         self._bucket, asked = split_url(url)
         key_prefix = stack.parameters.get("KeyPrefix", "")
         if self._bucket != stack["SourceBucket"]:
-            raise OpsError(f"{stack.name} listens to the bucket {stack['SourceBucket']}, not to {self._bucket}")
+            raise CommandError(f"{stack.name} listens to the bucket {stack['SourceBucket']}, not to {self._bucket}")
         if not (asked.startswith(key_prefix) or key_prefix.startswith(asked)):
-            raise OpsError(f"{stack.name} takes only keys that begin with {key_prefix}: it may not read {url}")
+            raise CommandError(f"{stack.name} takes only keys that begin with {key_prefix}: it may not read {url}")
         self._prefix = max(asked, key_prefix, key=len)
         self._suffix = stack.parameters.get("KeySuffix", "")
         self._results = f"{stack.outputs.get('ResultsBucket')}/{stack.parameters.get('ResultsPrefix', '')}"
@@ -71,7 +71,7 @@ class Backfill:
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
         remembers_since = datetime.now(UTC) - stack.retention
-        forgets = stack.retention and remembers_since > stack.created_at and not even_forgotten
+        forgets = stack.retention and remembers_since > stack.created_at and not include_expired
         self._remembers_since = iso(remembers_since) if forgets else ""
 
     def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
@@ -147,7 +147,9 @@ class Backfill:
         answer = self._sqs.send_message_batch(QueueUrl=self._stack["UploadQueueUrl"], Entries=entries)
         if answer.get("Failed"):
             reason = answer["Failed"][0].get("Message") or answer["Failed"][0].get("Code")
-            raise OpsError(f"The upload queue did not take {len(answer['Failed'])} messages: {reason}. Do it again.")
+            raise CommandError(
+                f"The upload queue did not take {len(answer['Failed'])} messages: {reason}. Do it again."
+            )
 
     def _message(self, versions: tuple[ObjectVersion, ...]) -> str:
         """An S3 notification, as the bucket itself would have sent it."""

@@ -1,4 +1,4 @@
-"""Whether everything between a bucket and a row is in its place; and for what is not, the command that mends it."""
+"""Checks of every part between the bucket and the ledger. Each problem comes with the command that fixes it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from workflow_trigger.adapters.unstructured.client import PlatformClient, connec
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
 from workflow_trigger.settings import api_root
-from workflow_trigger_cli.commands.status import held_by, messages_in
+from workflow_trigger_cli.commands.status import blocking_reason, messages_in
 from workflow_trigger_cli.stack import Stack
 
 _ANSWER_SECONDS = 60.0
@@ -23,19 +23,19 @@ _SILENT_MINUTES = 5
 class Health(StrEnum):
     """The result of one check."""
 
-    WELL = "well"
-    UNSURE = "unsure"  # cannot be seen from here
-    ILL = "ill"
+    OK = "ok"
+    UNKNOWN = "unknown"  # cannot be checked from here
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What a check found. `mend` is what to type, '' where nothing is to be mended."""
+    """The result of a check. `fix` is what to type, or ''."""
 
     check: str
     health: Health
     says: str
-    mend: str = ""
+    fix: str = ""
 
 
 class Doctor:
@@ -45,7 +45,7 @@ class Doctor:
         self._stack = stack
 
     def findings(self) -> Iterator[Finding]:
-        """Every check; one that AWS does not allow is unsure, and stops no other."""
+        """Every check. One that AWS does not allow is unknown and stops no other."""
         checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
             ("stack", self._stack_is_complete),
             ("bucket", self._bucket_is_here),
@@ -54,23 +54,23 @@ class Doctor:
             ("API key", self._key_and_workflows),
             ("schedule", self._schedule_runs),
             ("results", self._results_bucket_is_there),
-            ("workflows", self._nothing_is_held),
+            ("workflows", self._nothing_is_blocked),
             ("dead letters", self._no_dead_letters),
         ]
         for name, check in checks:
             try:
                 yield from check()
             except (ClientError, BotoCoreError) as error:
-                yield Finding(check=name, health=Health.UNSURE, says=f"cannot be seen from here: {error}")
+                yield Finding(check=name, health=Health.UNKNOWN, says=f"cannot be checked from here: {error}")
 
     # -- from the bucket to the function -------------------------------------------------------------------------------
 
     def _stack_is_complete(self) -> Iterator[Finding]:
         status = self._stack.status
         if status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
-            yield Finding(check="stack", health=Health.WELL, says=f"{status}, in {self._stack.region}")
+            yield Finding(check="stack", health=Health.OK, says=f"{status}, in {self._stack.region}")
         else:
-            yield Finding(check="stack", health=Health.UNSURE, says=status, mend="sam deploy, and see what it says")
+            yield Finding(check="stack", health=Health.UNKNOWN, says=status, fix="run sam deploy and read its output")
 
     def _bucket_is_here(self) -> Iterator[Finding]:
         bucket = self._stack["SourceBucket"]
@@ -81,21 +81,21 @@ class Doctor:
                 raise
             yield Finding(
                 check="bucket",
-                health=Health.ILL,
+                health=Health.FAILED,
                 says=f"there is no bucket {bucket}",
-                mend=f"{self._deploy}SourceBucketName=…",
+                fix=f"{self._deploy}SourceBucketName=…",
             )
             return
         region = answer.get("LocationConstraint") or "us-east-1"
         region = {"EU": "eu-west-1"}.get(region, region)
         if region == self._stack.region:
-            yield Finding(check="bucket", health=Health.WELL, says=f"{bucket}, in {region}")
+            yield Finding(check="bucket", health=Health.OK, says=f"{bucket}, in {region}")
         else:
             yield Finding(
                 check="bucket",
-                health=Health.ILL,
-                says=f"{bucket} is in {region}: its events do not come to {self._stack.region}",
-                mend=f"sam deploy --region {region} --parameter-overrides SourceBucketName={bucket} …",
+                health=Health.FAILED,
+                says=f"{bucket} is in {region}: its events do not reach {self._stack.region}",
+                fix=f"sam deploy --region {region} --parameter-overrides SourceBucketName={bucket} …",
             )
 
     def _events_arrive(self) -> Iterator[Finding]:
@@ -105,15 +105,13 @@ class Doctor:
             return
         queues = self._notifications().get("QueueConfigurations", [])
         if any(each["QueueArn"] == self._stack.upload_queue_arn() for each in queues):
-            yield Finding(check="events", health=Health.WELL, says="the bucket notifies the upload queue")
+            yield Finding(check="events", health=Health.OK, says="the bucket notifies the upload queue")
         else:
-            yield self._fixable(
-                "events", "the bucket does not notify the upload queue any more, somebody took that away"
-            )
+            yield self._fixable("events", "the notification to the upload queue was removed from the bucket")
 
     def _eventbridge(self) -> Finding:
         if "EventBridgeConfiguration" in self._notifications():
-            return Finding(check="events", health=Health.WELL, says="the bucket sends its events to EventBridge")
+            return Finding(check="events", health=Health.OK, says="the bucket sends its events to EventBridge")
         return self._fixable("events", "the bucket does not send its events to EventBridge")
 
     def _rule(self) -> Finding:
@@ -122,16 +120,16 @@ class Doctor:
         try:
             rule = events.describe_rule(Name=name)
         except events.exceptions.ResourceNotFoundException:
-            return Finding(check="rule", health=Health.ILL, says="the stack's rule is gone", mend=self._redeploy)
+            return Finding(check="rule", health=Health.FAILED, says="the stack's rule was deleted", fix=self._redeploy)
         if rule["State"] != "ENABLED":
             return self._fixable("rule", f"the rule {name} is {rule['State'].lower()}")
         if not any(
             each["Arn"] == self._stack.upload_queue_arn() for each in events.list_targets_by_rule(Rule=name)["Targets"]
         ):
             return Finding(
-                check="rule", health=Health.ILL, says=f"the rule {name} does not feed the queue", mend=self._redeploy
+                check="rule", health=Health.FAILED, says=f"the rule {name} has no target", fix=self._redeploy
             )
-        return Finding(check="rule", health=Health.WELL, says=f"{name} feeds the upload queue")
+        return Finding(check="rule", health=Health.OK, says=f"{name} targets the upload queue")
 
     def _queue_is_read(self) -> Iterator[Finding]:
         function = self._stack["OnUploadFunction"]
@@ -140,12 +138,15 @@ class Doctor:
         )["EventSourceMappings"]
         if not found:
             yield Finding(
-                check="upload function", health=Health.ILL, says="nothing reads the upload queue", mend=self._redeploy
+                check="upload function",
+                health=Health.FAILED,
+                says="the upload queue has no consumer",
+                fix=self._redeploy,
             )
         elif found[0]["State"] not in {"Enabled", "Enabling", "Creating", "Updating"}:
-            yield self._fixable("upload function", f"its reading of the queue is {found[0]['State'].lower()}")
+            yield self._fixable("upload function", f"its event source mapping is {found[0]['State'].lower()}")
         else:
-            yield Finding(check="upload function", health=Health.WELL, says="reads the upload queue")
+            yield Finding(check="upload function", health=Health.OK, says="reads the upload queue")
         for name in ("OnUploadFunction", "OnScheduleFunction"):
             yield from self._may_run(self._stack[name])
 
@@ -154,9 +155,9 @@ class Doctor:
         if reserved.get("ReservedConcurrentExecutions") == 0:
             yield Finding(
                 check="concurrency",
-                health=Health.ILL,
-                says=f"{function} has a concurrency of zero: somebody stopped it",
-                mend=f"aws lambda delete-function-concurrency --function-name {function} --region {self._stack.region}",
+                health=Health.FAILED,
+                says=f"{function} is stopped: its reserved concurrency is 0",
+                fix=f"aws lambda delete-function-concurrency --function-name {function} --region {self._stack.region}",
             )
 
     # -- from the function to the platform -----------------------------------------------------------------------------
@@ -166,25 +167,25 @@ class Doctor:
         try:
             api_root(self._stack.parameters["UnstructuredApiUrl"])
         except ValueError as error:
-            mend = f"{self._deploy}UnstructuredApiUrl=…"
-            yield Finding(check="address", health=Health.ILL, says=f"UnstructuredApiUrl {error}", mend=mend)
+            fix = f"{self._deploy}UnstructuredApiUrl=…"
+            yield Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
             return
         key = ApiKey(self._stack.client("secretsmanager"), self._stack["ApiKeySecret"])
         try:
             key.value()
         except KeyNotSet:
-            yield Finding(check="API key", health=Health.ILL, says="not set; the documents wait", mend=set_key)
+            yield Finding(check="API key", health=Health.FAILED, says="not set; documents wait", fix=set_key)
             return
         except PlatformError as error:
-            yield Finding(check="API key", health=Health.UNSURE, says=str(error))
+            yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
             return
         for number, workflow_id in enumerate(self._stack.workflow_ids):
             finding = self._workflow(key, workflow_id)
             if finding.check == "API key":
                 yield finding
                 return
-            if number == 0 and finding.health is not Health.UNSURE:
-                yield Finding(check="API key", health=Health.WELL, says="set, and accepted by the platform")
+            if number == 0 and finding.health is not Health.UNKNOWN:
+                yield Finding(check="API key", health=Health.OK, says="set and accepted by the platform")
             yield finding
 
     def _workflow(self, key: ApiKey, workflow_id: str) -> Finding:
@@ -196,25 +197,25 @@ class Doctor:
         try:
             answer = platform.workflow(workflow_id)
         except KeyRejected as error:
-            return Finding(check="API key", health=Health.ILL, says=str(error), mend=self._stack["SetApiKeyCommand"])
+            return Finding(check="API key", health=Health.FAILED, says=str(error), fix=self._stack["SetApiKeyCommand"])
         except NotFound:
             return Finding(
                 check=name,
-                health=Health.ILL,
-                says="the platform does not know it, or not with this key",
-                mend=f"{self._deploy}WorkflowIds=…",
+                health=Health.FAILED,
+                says="unknown to the platform, or not visible with this key",
+                fix=f"{self._deploy}WorkflowIds=…",
             )
         except PlatformError as error:
-            return Finding(check=name, health=Health.UNSURE, says=f"{url} cannot be asked from here: {error}")
+            return Finding(check=name, health=Health.UNKNOWN, says=f"{url} cannot be reached from here: {error}")
         if isinstance(answer, dict) and answer.get("sources"):
             return Finding(
                 check=name,
-                health=Health.ILL,
-                says="it has a source connector; files can only be sent to a workflow with a local source",
-                mend="make a workflow without a source, and deploy with its id: " + f"{self._deploy}WorkflowIds=…",
+                health=Health.FAILED,
+                says="it has a source connector; files can only be sent to a workflow without one",
+                fix="create a workflow without a source, then: " + f"{self._deploy}WorkflowIds=…",
             )
         label = answer.get("name") if isinstance(answer, dict) else None
-        return Finding(check=name, health=Health.WELL, says=f"{label or 'known'}, with a local source")
+        return Finding(check=name, health=Health.OK, says=f"{label or 'known'}, with a local source")
 
     # -- what runs every minute ----------------------------------------------------------------------------------------
 
@@ -224,18 +225,18 @@ class Doctor:
         try:
             schedule = scheduler.get_schedule(Name=name)
         except scheduler.exceptions.ResourceNotFoundException:
-            yield Finding(check="schedule", health=Health.ILL, says="it is gone", mend=self._redeploy)
+            yield Finding(check="schedule", health=Health.FAILED, says="it was deleted", fix=self._redeploy)
             return
         if schedule["State"] != "ENABLED":
-            yield self._fixable("schedule", "it is disabled, so nothing is followed to its end")
+            yield self._fixable("schedule", "it is disabled, so no job is followed")
         elif self._ran_lately():
-            yield Finding(check="schedule", health=Health.WELL, says="enabled, and ran in the last five minutes")
+            yield Finding(check="schedule", health=Health.OK, says="enabled; ran in the last five minutes")
         else:
             yield Finding(
                 check="schedule",
-                health=Health.UNSURE,
-                says="enabled, but no run in the last five minutes is on record",
-                mend=self._stack["LogsCommand"],
+                health=Health.UNKNOWN,
+                says="enabled, but no run in the last five minutes is recorded",
+                fix=self._stack["LogsCommand"],
             )
 
     def _ran_lately(self) -> bool:
@@ -254,37 +255,37 @@ class Doctor:
     def _results_bucket_is_there(self) -> Iterator[Finding]:
         bucket = self._stack.outputs.get("ResultsBucket")
         if bucket is None:
-            yield Finding(check="results", health=Health.WELL, says="switched off: they stay at the platform")
+            yield Finding(check="results", health=Health.OK, says="off; results stay at the platform")
             return
         try:
             self._stack.client("s3").head_bucket(Bucket=bucket)
         except ClientError as error:
             if error.response["Error"]["Code"] != "404":
                 raise
-            says = f"there is no bucket {bucket}: completed documents wait for it"
-            yield Finding(check="results", health=Health.ILL, says=says, mend=f"aws s3 mb s3://{bucket}")
+            says = f"there is no bucket {bucket}: completed documents wait for their results"
+            yield Finding(check="results", health=Health.FAILED, says=says, fix=f"aws s3 mb s3://{bucket}")
             return
         prefix = self._stack.parameters.get("ResultsPrefix", "")
-        yield Finding(check="results", health=Health.WELL, says=f"s3://{bucket}/{prefix}")
+        yield Finding(check="results", health=Health.OK, says=f"s3://{bucket}/{prefix}")
 
     # -- what has gone wrong already -----------------------------------------------------------------------------------
 
-    def _nothing_is_held(self) -> Iterator[Finding]:
+    def _nothing_is_blocked(self) -> Iterator[Finding]:
         ledger = self._stack.ledger()
         waiting_seconds = ledger.longest_wait_seconds()
         for workflow in ledger.snapshot(self._stack.workflow_ids).workflows:
-            found = held_by(self._stack, workflow, waiting_seconds)
+            found = blocking_reason(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:
                 says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"
-                yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.ILL, says=says, mend=found.todo)
+                yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.FAILED, says=says, fix=found.todo)
 
     def _no_dead_letters(self) -> Iterator[Finding]:
         letters = messages_in(self._stack, "DeadLetterQueueUrl")
         if letters:
-            mend = f"workflow-trigger redrive --stack {self._stack.name}"
-            yield Finding(check="dead letters", health=Health.ILL, says=f"{letters}", mend=mend)
+            fix = f"workflow-trigger redrive --stack {self._stack.name}"
+            yield Finding(check="dead letters", health=Health.FAILED, says=f"{letters}", fix=fix)
         else:
-            yield Finding(check="dead letters", health=Health.WELL, says="none")
+            yield Finding(check="dead letters", health=Health.OK, says="none")
 
     # -- helpers -------------------------------------------------------------------------------------------------------
 
@@ -299,9 +300,9 @@ class Doctor:
     def _fixable(self, check: str, says: str) -> Finding:
         return Finding(
             check=check,
-            health=Health.ILL,
+            health=Health.FAILED,
             says=says,
-            mend=f"workflow-trigger doctor --fix --stack {self._stack.name} --region {self._stack.region}",
+            fix=f"workflow-trigger doctor --fix --stack {self._stack.name} --region {self._stack.region}",
         )
 
     def _notifications(self) -> dict[str, Any]:

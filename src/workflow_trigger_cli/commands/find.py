@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger_cli import advice
-from workflow_trigger_cli.errors import TypedWrongly
+from workflow_trigger_cli.errors import UsageError
 from workflow_trigger_cli.stack import Stack, split_url
 
 
@@ -39,10 +39,10 @@ def find(stack: Stack, url: str) -> Findings:
     """Every version of an object.
 
     Raises:
-        TypedWrongly: it is not an address of an object.
+        UsageError: it is not an address of an object.
     """
     if not split_url(url)[1]:
-        raise TypedWrongly(f"{url} names no object; its key is missing")
+        raise UsageError(f"{url} names no object; its key is missing")
     rows = sorted(rows_of(stack, url), key=_age, reverse=True)
     versions = [_version(stack, row) for row in rows]
     if versions:

@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack
 
 _ANSWER_FIELD = "ResponseMetadata"
@@ -19,7 +19,7 @@ def fix(stack: Stack) -> Iterator[str]:
     """Mend, and say what was mended.
 
     Raises:
-        OpsError: the bucket's notifications are not what they should be after they were written.
+        CommandError: the bucket's notifications are not what they should be after they were written.
     """
     steps = [_notifications, _event_source, _schedule] + ([_rule] if stack.has_existing_bucket else [])
     for step in steps:
@@ -43,7 +43,7 @@ def _notifications(stack: Stack) -> Iterator[str]:
     after = _configuration(s3, bucket)
     lost = [name for name, value in before.items() if not _contains(after.get(name), value)]
     if lost:
-        raise OpsError(
+        raise CommandError(
             f"The notifications of {bucket} changed while they were being written: look at {', '.join(lost)} of "
             f"aws s3api get-bucket-notification-configuration --bucket {bucket}; before, they were {before}"
         )

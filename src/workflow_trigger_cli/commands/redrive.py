@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger_cli.errors import OpsError
+from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack
 
 _AT_ONCE = 10
@@ -36,11 +36,11 @@ class Moved:
     kept: list[DeadLetter]
 
 
-def redrive(stack: Stack, *, even_unreadable: bool, progress: Callable[[], None]) -> Moved:
+def redrive(stack: Stack, *, include_unreadable: bool, progress: Callable[[], None]) -> Moved:
     """Move what is there; what cannot be read stays, for it would only come back.
 
     Raises:
-        OpsError: the upload queue did not take a message; it is still among the dead letters.
+        CommandError: the upload queue did not take a message; it is still among the dead letters.
     """
     sqs = stack.client("sqs")
     queue = stack["DeadLetterQueueUrl"]
@@ -48,7 +48,7 @@ def redrive(stack: Stack, *, even_unreadable: bool, progress: Callable[[], None]
     kept: dict[str, DeadLetter] = {}  # by receipt handle
     for message in _received(sqs, queue):
         letter = _opened(message)
-        if letter.unreadable and not even_unreadable:
+        if letter.unreadable and not include_unreadable:
             kept[message["ReceiptHandle"]] = letter
         else:
             _move(sqs, stack, message)
@@ -90,5 +90,5 @@ def _move(sqs: Any, stack: Stack, message: dict[str, Any]) -> None:
     try:
         sqs.send_message(QueueUrl=stack["UploadQueueUrl"], MessageBody=message["Body"])
     except sqs.exceptions.ClientError as error:
-        raise OpsError(f"The upload queue did not take message {message['MessageId']}: {error}") from error
+        raise CommandError(f"The upload queue did not take message {message['MessageId']}: {error}") from error
     sqs.delete_message(QueueUrl=stack["DeadLetterQueueUrl"], ReceiptHandle=message["ReceiptHandle"])

@@ -1,4 +1,4 @@
-"""Final rows that are to run again: chosen, counted, and put back into the queue with their history."""
+"""`retry`: select documents with a final status, count them, and put them back into the queue."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli.commands.find import rows_of
-from workflow_trigger_cli.errors import TypedWrongly
+from workflow_trigger_cli.errors import UsageError
 from workflow_trigger_cli.stack import Stack, split_url
 
 UNSUCCESSFUL = (Status.FAILED, Status.STOPPED, Status.REJECTED)
@@ -34,19 +34,19 @@ class Choice:
         """Check the choice.
 
         Raises:
-            TypedWrongly: it can choose nothing.
+            UsageError: it can choose nothing.
         """
         wrong = [status for status in self.statuses if status not in FINAL]
         if wrong:
-            raise TypedWrongly(f"{wrong[0]} is not final: such a row is on its way already")
+            raise UsageError(f"{wrong[0]} is not final: such a row is on its way already")
         for url in (self.prefix, self.object):
             if url is not None:
                 split_url(url)
         if self.version is not None and self.object is None:
-            raise TypedWrongly("--version goes with --object")
+            raise UsageError("--version goes with --object")
 
     def includes(self, row: Item) -> bool:
-        """Whether a row is chosen."""
+        """Whether a row is selected."""
         return (
             row["status"] in self.statuses
             and (not self.error_types or (row.get("error") or {}).get("type") in self.error_types)
@@ -60,21 +60,21 @@ def moment_before_now(age: str) -> str:
     """`90s`, `30m`, `2h` or `7d` → the moment so long ago, as the ledger writes it.
 
     Raises:
-        TypedWrongly: it is none of these.
+        UsageError: it is none of these.
     """
     found = re.fullmatch(r"(\d{1,5})([smhd])", age)
     if not found:
-        raise TypedWrongly(f"'{age}' is not an age like 90s, 30m, 2h or 7d")
+        raise UsageError(f"'{age}' is not an age like 90s, 30m, 2h or 7d")
     return iso(datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])}))
 
 
-def chosen(stack: Stack, choice: Choice) -> Iterator[Item]:
+def select(stack: Stack, choice: Choice) -> Iterator[Item]:
     """The rows, page by page; all of one object are a query, anything else reads the whole ledger."""
     rows = rows_of(stack, choice.object) if choice.object is not None else _scanned(stack, choice)
     return filter(choice.includes, rows)
 
 
-def counted(rows: Iterable[Item]) -> Counter[tuple[str, str]]:
+def count(rows: Iterable[Item]) -> Counter[tuple[str, str]]:
     """How many there are, by status and type of error."""
     return Counter((str(row["status"]), str((row.get("error") or {}).get("type", "-"))) for row in rows)
 

@@ -1,4 +1,4 @@
-"""How the whole stack stands: rows by status, the queue, the workflows, SQS."""
+"""`status`: documents by status, the queue, the workflows, dead letters."""
 
 import time
 from collections import Counter
@@ -15,7 +15,7 @@ from workflow_trigger_cli import advice
 from workflow_trigger_cli.advice import Advice
 from workflow_trigger_cli.stack import Stack
 
-_COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without being asked to: a scan costs by size
+_COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without --all, because a scan costs by size
 _SEGMENTS = 4
 
 
@@ -39,7 +39,7 @@ class WorkflowState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackState:
-    """Everything that `status` shows. `rows` has None for final states that were not counted."""
+    """Everything that `status` shows. `rows` has None for final statuses that were not counted."""
 
     stack: str
     region: str
@@ -52,8 +52,8 @@ class StackState:
     attention: list[str]
 
 
-def look(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
-    """Ask DynamoDB and SQS; `rows` are counted already."""
+def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
+    """Collect the state from DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
     waiting_seconds = ledger.longest_wait_seconds()
     workflows = [
@@ -74,7 +74,7 @@ def look(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
 
 
 def messages_in(stack: Stack, output: str) -> int:
-    """The messages of a queue, those too that somebody works on."""
+    """The messages of a queue, in flight or not."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack[output], AttributeNames=names)
     return sum(int(answer["Attributes"][name]) for name in names)
@@ -87,10 +87,10 @@ def _attention(stack: Stack, workflows: list[WorkflowState], dead_letters: int) 
     return texts
 
 
-def held_by(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:
-    """What keeps a workflow of the pool from working right now, if somebody has to mend it."""
+def blocking_reason(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:
+    """What blocks a workflow of the pool right now, if a person has to fix it."""
     found = advice.for_workflow(workflow.last_error, workflow.consecutive_failures)
-    # The error stays until the next attempt; where nothing waits, there is none, and it may be mended already.
+    # The error stays until the next attempt; where nothing waits there is none, and it may be fixed already.
     is_now = waiting_seconds > 0 or workflow.phase is not Phase.IDLE
     if found is None or not is_now or workflow.workflow_id not in stack.workflow_ids:
         return None
@@ -98,7 +98,7 @@ def held_by(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice 
 
 
 def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) -> WorkflowState:
-    found = held_by(stack, workflow, waiting_seconds)
+    found = blocking_reason(stack, workflow, waiting_seconds)
     not_before = parse_time(workflow.paused_until)
     return WorkflowState(
         workflow_id=workflow.workflow_id,
@@ -128,7 +128,7 @@ class RowCounter:
         self._counted: dict[str, int | None] = {}
         self._again_at = 0.0
 
-    def counted(self) -> dict[str, int | None]:
+    def count(self) -> dict[str, int | None]:
         """By status; None for final states of a large ledger, unless they were asked for."""
         began = time.monotonic()
         if began >= self._again_at:
@@ -142,8 +142,8 @@ def _rows(stack: Stack, *, count_all: bool) -> dict[str, int | None]:
     client = stack.client("dynamodb")
     size_bytes = client.describe_table(TableName=stack["LedgerTable"])["Table"].get("TableSizeBytes", 0)
     if count_all or size_bytes <= _COUNTED_BYTES:
-        counted = _scanned(client, stack["LedgerTable"])
-        return {status.value: counted[status] for status in Status}
+        count = _scanned(client, stack["LedgerTable"])
+        return {status.value: count[status] for status in Status}
     return {
         status.value: None if status in FINAL else _queried(client, stack["LedgerTable"], status) for status in Status
     }
