@@ -24,17 +24,18 @@ WORKERS ?= 2
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up invoke event test soak bench check format lock clean
+.PHONY: help setup run up invoke event test test-unit check-code soak bench check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+	@echo 'make test-unit  format, lint, types, unit and template tests'
 	@echo 'make up       keep the local stack in the foreground'
 	@echo 'make invoke   EVENT=events/s3-put.json: the built function in the real Lambda runtime'
 	@echo 'make event    KEY=...: write a true event for an object of the local stack'
 	@echo 'make soak     1,000 uploads while a fifth of all answers is wrong'
 	@echo 'make bench    memory, speed, start, work, draining, burst, scale, money; ONLY="relay start" for some of them'
 	@echo 'make check    format, lint, types, imports, template'
-	@echo 'make format   format, and mend what lint can mend'
+	@echo 'make format   format, and fix what lint can fix'
 	@echo 'make lock     resolve the pinned requirements anew'
 	@echo 'make clean    remove what the others made'
 
@@ -77,17 +78,23 @@ event: setup
 test: setup check
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
+test-unit: setup
+	@$(MAKE) --silent --no-print-directory check-code
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/unit tests/template
+
 soak: setup
 	@$(RUN) -m tests.soak
 
 bench: setup $(TOOLS)/bench/ready
 	@PYTHONPATH=src:. $(TOOLS)/bench/bin/python -m bench $(ONLY)
 
-check: setup
+check-code:
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+check: setup check-code
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(TOOLS)/sam/bin/sam validate --lint
 	@BC_SKIP_MAPPING=TRUE LOG_LEVEL=CRITICAL $(TOOLS)/audit/bin/checkov --file template.yaml --framework cloudformation \
 		--compact --quiet && echo 'checkov: nothing that has no reason beside it'

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
 _ORDER = ("relay", "start", "work", "drain", "burst", "scale", "cost")
 _INTRODUCTION = """# Measured
 
@@ -47,12 +47,12 @@ class Section:
     picture: str | None = None
 
     def markdown(self) -> str:
-        """The section as the README shows it."""
+        """The section as the page shows it."""
         lines = [f"## {self.title}", "", self.how, ""]
         lines += [f"| {' | '.join(self.header)} |", f"|{'---|' * len(self.header)}"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
         if self.checks:
-            lines += ["", "| what has to hold | measured | limit | |", "|---|---|---|---|"]
+            lines += ["", "| target | measured | limit | |", "|---|---|---|---|"]
             for each in self.checks:
                 bound = "at most" if each.at_most else "at least"
                 mark = "yes" if each.holds else "**no**"
@@ -67,7 +67,7 @@ def save(section: Section) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{section.name}.json").write_text(json.dumps(asdict(section), indent=1) + "\n")
     (RESULTS / "README.md").write_text(results_page())
-    README.write_text(with_figures(README.read_text()))
+    PAGE.write_text(with_figures(PAGE.read_text()))
 
 
 def measured() -> list[Section]:
@@ -81,14 +81,14 @@ def results_page() -> str:
     return _INTRODUCTION + "\n".join(section.markdown() for section in measured())
 
 
-def with_figures(readme: str) -> str:
-    """The project's README with the figures that have been measured."""
-    lines = ["| | measured | has to be |", "|---|---|---|"]
+def with_figures(page: str) -> str:
+    """The page of benchmarks, with the figures that have been measured."""
+    lines = ["| | measured | target |", "|---|---|---|"]
     for section in measured():
         for check in section.checks:
             bound = "at most" if check.at_most else "at least"
             lines.append(f"| {check.what} | {check.figure:.3g} | {bound} {check.limit:g} |")
-    before, _, rest = readme.partition(_BEGIN)
+    before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}"
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.report import README, RESULTS, measured, results_page, with_figures
+from bench.report import PAGE, RESULTS, measured, results_page, with_figures
 from local.stack import ROOT
+from tests.integration.harness import template
 from workflow_trigger.domain.retry import POLICIES
 from workflow_trigger_cli import advice
 from workflow_trigger_cli.advice import Advice
@@ -61,24 +62,58 @@ def test_page_of_failures_is_the_table_of_the_retry_policies() -> None:
     assert page.partition("<!-- policies -->\n")[2].partition("\n<!-- end -->")[0] == failures_table()
 
 
-def test_figures_in_the_readme_are_those_that_were_measured() -> None:
-    assert README.read_text() == with_figures(README.read_text())
+def test_figures_of_the_benchmarks_are_those_that_were_measured() -> None:
+    assert PAGE.read_text() == with_figures(PAGE.read_text())
     assert (RESULTS / "README.md").read_text() == results_page()
     assert [section.name for section in measured()] == ["relay", "start", "work", "drain", "burst", "scale", "cost"]
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
-def test_links_lead_somewhere(page: Path) -> None:
+def parameters_table() -> str:
+    """The parameters of the template, by their groups, as the page has them."""
+    found = template()
+    rows = []
+    for group in found["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]:
+        rows += ["", f"## {group['Label']['default']}", "", "| parameter | default | meaning |", "|---|---|---|"]
+        for name in group["Parameters"]:
+            parameter = found["Parameters"][name]
+            default = f"`{parameter['Default']}`" if parameter.get("Default", "") != "" else ""
+            allowed = " to ".join(str(parameter[each]) for each in ("MinValue", "MaxValue") if each in parameter)
+            meaning = parameter["Description"].strip() + (f" ({allowed})" if allowed else "")
+            rows.append(f"| `{name}` | {default} | {meaning} |")
+    return "\n".join(rows).strip()
+
+
+def test_page_of_parameters_is_made_from_the_template() -> None:
+    page = (ROOT / "docs/parameters.md").read_text()
+    assert page.partition("<!-- parameters -->\n")[2].partition("\n<!-- end -->")[0] == parameters_table()
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), RESULTS / "README.md"]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_anchors_lead_somewhere(page: Path) -> None:
     for target in page.read_text().split("](")[1:]:
-        name = target.partition(")")[0].partition("#")[0]
-        if name and not name.startswith("http"):
-            assert (page.parent / name).exists(), name
+        name, _, anchor = target.partition(")")[0].partition("#")
+        if name.startswith("http"):
+            continue
+        other = page.parent / name if name else page
+        assert other.exists(), name
+        assert not anchor or anchor in anchors_of(other), f"{name}#{anchor}"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
 
 
 def test_licence_of_everything_that_runs_is_listed() -> None:
     pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "src/requirements.txt").read_text(), re.MULTILINE)
-    page = (ROOT / "docs/security.md").read_text()
+    page = (ROOT / "SECURITY.md").read_text()
     assert len(pinned) > 5
     assert [name for name in pinned if name not in page] == []
