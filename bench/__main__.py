@@ -21,7 +21,7 @@ def main(
     ] = None,
     repeats: Annotated[int, typer.Option(help="How often what is timed is repeated.")] = 5,
 ) -> None:
-    """Measure, and end with 1 when a figure is not where it has to be."""
+    """Measure, and end with 1 when a figure misses its target."""
     with local_stack() as aws:
         measures: dict[str, Callable[[], Section]] = {
             "relay": lambda: relay.measure(repeats),
@@ -44,7 +44,7 @@ def main(
     console.print(f"Written to {RESULTS.parent.name}/{RESULTS.name}")
     missed = [check.what for section in sections for check in section.checks if not check.holds]
     if missed:
-        console.print(f"[bold red]Not where it has to be:[/] {'; '.join(missed)}")
+        console.print(f"[bold red]Targets missed:[/] {'; '.join(missed)}")
         raise typer.Exit(1)
 
 

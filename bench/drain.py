@@ -1,4 +1,4 @@
-"""How fast a backlog drains, on simulated time; beside a handler without a ledger, and a queue as the waiting room."""
+"""How fast a backlog drains, on simulated time, next to a handler without a ledger, and a queue as the waiting room."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from typing import Any
 import urllib3
 
 from bench.report import Check, Section, plot
-from bench.world import JOB_SECONDS, SimulatedClock, counted_world
+from bench.simulation import JOB_SECONDS, SimulatedClock, counted_world
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.stack import Aws
@@ -40,34 +40,34 @@ def drain(aws: Aws, pool: int, files: int = FILES) -> Drained:
     """Upload all at once; then the schedule, minute by minute, as deployed."""
     clock = SimulatedClock()
     chance = random.Random(0)
-    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), clock) as world:
-        world.grow_pool(pool)
-        world.state.chance = lambda call: (
+    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), clock) as harness:
+        harness.grow_pool(pool)
+        harness.state.chance = lambda call: (
             Fault("run", "job", job={"seconds": chance.uniform(*JOB_SECONDS)}) if call == "run" else None
         )
-        versions = [world.upload(f"{number:04}.pdf", str(number).encode()) for number in range(files)]
+        versions = [harness.upload(f"{number:04}.pdf", str(number).encode()) for number in range(files)]
         invocations = 0
         for first in range(0, files, PER_RUN):
-            world.deliver(*versions[first : first + PER_RUN])
+            harness.deliver(*versions[first : first + PER_RUN])
             invocations += 1
         minute = clock.now()
         for _ in range(_HOURS * 60):
-            world.tick(window_seconds=59)  # until the next run takes over
+            harness.tick(window_seconds=59)  # until the next run takes over
             invocations += 1
-            all_went = sum(len(job.files) for job in world.state.jobs.values()) >= files
-            if all_went and all(row["status"] in FINAL for row in world.rows()):
+            all_went = sum(len(job.files) for job in harness.state.jobs.values()) >= files
+            if all_went and all(row["status"] in FINAL for row in harness.rows()):
                 break
             minute += timedelta(minutes=1)
             clock.sleep((minute - clock.now()).total_seconds())
-        jobs = list(world.state.jobs.values())
+        jobs = list(harness.state.jobs.values())
         began, ended = min(job.created for job in jobs), max(job.created + job.seconds for job in jobs)
         by_workflow = [
-            [job for job in jobs if job.workflow_id == workflow_id] for workflow_id in world.settings.workflow_ids
+            [job for job in jobs if job.workflow_id == workflow_id] for workflow_id in harness.settings.workflow_ids
         ]
         spans = [
             max(job.created + job.seconds for job in each) - min(job.created for job in each) for each in by_workflow
         ]
-        completed = sum(row["status"] == "COMPLETED" for row in world.rows())
+        completed = sum(row["status"] == "COMPLETED" for row in harness.rows())
         share = sum(job.seconds for job in jobs) / sum(spans)
         return Drained(completed, len(jobs), ended - began, share, invocations / files)
 

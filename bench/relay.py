@@ -1,4 +1,4 @@
-"""Memory and throughput of the relay, beside what others do."""
+"""Memory and throughput of the relay, next to other ways to do the same."""
 
 import json
 import os

@@ -20,7 +20,7 @@ _BEGIN, _END = "<!-- measured -->", "<!-- end of measured -->"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure, and where it has to be."""
+    """A figure and its target."""
 
     what: str
     figure: float

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Check, Section, plot
-from bench.world import JOB_SECONDS
+from bench.simulation import JOB_SECONDS
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.limits import MEGABYTES_PER_CORE, limited
 from local.stack import ROOT, Aws
-from tests.integration.harness import TestClock, World
+from tests.integration.harness import Harness, TestClock
 
 MINUTES = float(os.environ.get("SCALE_MINUTES", "10"))
 _RUN_EVERY_SECONDS = 60.0
@@ -74,15 +74,15 @@ class Outcome:
 class Functions:
     """on_schedule in two processes that take turns, minute by minute, as two containers of Lambda do."""
 
-    def __init__(self, world: World, load: Load, groups: list[list[Path]]) -> None:
+    def __init__(self, harness: Harness, load: Load, groups: list[list[Path]]) -> None:
         self._outcome, self._is_ending = Outcome(load), False
-        settings = world.settings
+        settings = harness.settings
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}/src:{ROOT}",
             "UNSTRUCTURED_API_URL": settings.api_url,
             "WORKFLOW_IDS": ",".join(settings.workflow_ids),
-            "API_KEY_SECRET_ARN": world.secret,
+            "API_KEY_SECRET_ARN": harness.secret,
             "LEDGER_TABLE": settings.ledger_table,
             "WORKFLOWS_TABLE": settings.workflows_table,
             "MAX_FILES_PER_RUN": str(load.files_per_run),
@@ -91,7 +91,7 @@ class Functions:
             "POWERTOOLS_LOG_LEVEL": "WARNING",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(load.megabytes),
             "AWS_LAMBDA_FUNCTION_NAME": "on-schedule",
-            **world.aws.environment,
+            **harness.aws.environment,
         }
         self._processes = [self._start(environment, each) for each in groups]
         self._started_seconds = 0.0
@@ -152,8 +152,8 @@ def _processor_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def loaded(aws: Aws, load: Load) -> Iterator[World]:
-    """A world in which documents wait for a pool."""
+def loaded(aws: Aws, load: Load) -> Iterator[Harness]:
+    """A harness in which documents wait for a pool."""
     with tempfile.TemporaryDirectory() as folder:
         behaviour = Behaviour(scheduled_seconds=5, earlier_jobs=load.earlier_jobs, output_bytes=load.output_bytes)
         state = PlatformState(Path(folder), behaviour, time.time)
@@ -162,23 +162,23 @@ def loaded(aws: Aws, load: Load) -> Iterator[World]:
             Fault("run", "job", job={"seconds": chance.uniform(*load.job_seconds)}) if call == "run" else None
         )
         with serving(state) as url:
-            world = World(aws, state, url, TestClock())
-            world.configure(workflow_ids=tuple(str(uuid.uuid4()) for _ in range(load.pool)))
+            harness = Harness(aws, state, url, TestClock())
+            harness.configure(workflow_ids=tuple(str(uuid.uuid4()) for _ in range(load.pool)))
             if load.with_results:
-                world.s3.create_bucket(Bucket=f"results-{world.bucket}")
-                world.configure(results_bucket=f"results-{world.bucket}")
-            ledger = world.ledger()
+                harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+                harness.configure(results_bucket=f"results-{harness.bucket}")
+            ledger = harness.ledger()
             for number in range(load.backlog):
-                ledger.register(world.upload(f"{number:05}.pdf", f"document {number}".encode()))
-            yield world
+                ledger.register(harness.upload(f"{number:05}.pdf", f"document {number}".encode()))
+            yield harness
 
 
 def run(aws: Aws, load: Load, minutes: float) -> Outcome:
     """So many real minutes, with the schedule as deployed and nobody else."""
     with contextlib.ExitStack() as ends:
-        world = ends.enter_context(loaded(aws, load))
+        harness = ends.enter_context(loaded(aws, load))
         groups = [ends.enter_context(limited(load.megabytes)) for _ in range(2)]
-        functions = Functions(world, load, groups)
+        functions = Functions(harness, load, groups)
         began = time.time()
         number = 0
         while (elapsed := time.time() - began) < minutes * 60:
@@ -187,17 +187,17 @@ def run(aws: Aws, load: Load, minutes: float) -> Outcome:
             time.sleep(min(_RUN_EVERY_SECONDS, minutes * 60 - elapsed))
         ended = time.time()
         outcome = functions.end()
-        _judge(world, outcome, began, ended)
+        _judge(harness, outcome, began, ended)
         return outcome
 
 
-def _judge(world: World, outcome: Outcome, began: float, ended: float) -> None:
-    jobs = [job for job in world.state.jobs.values() if job.created < ended]
+def _judge(harness: Harness, outcome: Outcome, began: float, ended: float) -> None:
+    jobs = [job for job in harness.state.jobs.values() if job.created < ended]
     outcome.jobs = len(jobs)
     worked = sum(min(job.created + job.seconds, ended) - job.created for job in jobs)
     outcome.at_work = worked / ((ended - began) * outcome.load.pool)
     outcome.first_batch_seconds = max((job.created for job in jobs[: outcome.load.pool]), default=ended) - began
-    rows = world.rows()
+    rows = harness.rows()
     outcome.lapsed = sum((row.get("error") or {}).get("type") == "LeaseEnded" for row in rows)
     names = [file.filename.rpartition("-")[0] for job in jobs for file in job.files]
     outcome.ran_twice = len(names) - len(set(names))

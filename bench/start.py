@@ -99,7 +99,7 @@ def measure(repeats: int) -> Section:
         name="start",
         title="Start and size",
         how=f"`INIT REPORT` of the real Lambda runtime (the one of `sam local invoke`), medians of {repeats} starts by "
-        "turns; bytecode cannot be written beside the code, as in Lambda. Ours makes its S3, DynamoDB and Secrets "
+        "turns; bytecode cannot be written next to the code, as in Lambda. Ours makes its S3, DynamoDB and Secrets "
         "Manager "
         "clients while it starts.",
         header=["", "start, ms", "zipped, MB"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Check, Section, plot
-from bench.world import CountedWorld, counted_world
+from bench.simulation import CountedWorld, counted_world
 from local.stack import Aws
 from tests.integration.harness import TestClock
 from workflow_trigger.domain.document import ObjectVersion
@@ -29,7 +29,7 @@ def measure(aws: Aws) -> Section:
         name="work",
         title="Work for each file",
         how="Calls by the SDK's own events, the platform's by the simulated platform; from the event to the final row, "
-        "with announcements, without polls of a running job and without results. Processor time is that of the thread "
+        "with events, without polls of a running job and without results. Processor time is that of the thread "
         "that runs the handler, its waiting left out. Write units are computed by DynamoDB's rules, from the sizes of "
         "the finished items, two outputs in the last write, and the indexes that a write touches; a transaction counts "
         "twice.",
@@ -69,33 +69,33 @@ def measure(aws: Aws) -> Section:
 
 
 def _measured(aws: Aws, *, backlog: int, batch: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), TestClock()) as world:
-        world.configure(max_files_per_run=batch)
+    with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), TestClock()) as harness:
+        harness.configure(max_files_per_run=batch)
         real = (_BATCHES + 3) * batch
-        versions = [world.upload(f"{number:05}.pdf", b"x" * 1_000) for number in range(min(backlog, real))]
-        versions += [_never_read(world, number) for number in range(len(versions), backlog)]
-        world.stranger()  # the workflow is busy while they arrive
-        world.tick()
-        world.calls.clear()
+        versions = [harness.upload(f"{number:05}.pdf", b"x" * 1_000) for number in range(min(backlog, real))]
+        versions += [_never_read(harness, number) for number in range(len(versions), backlog)]
+        harness.foreign_job()  # the workflow is busy while they arrive
+        harness.tick()
+        harness.calls.clear()
         began = time.thread_time()
         for first in range(0, len(versions), _ON_UPLOAD if batch > 1 else 1):
-            world.deliver(*versions[first : first + (_ON_UPLOAD if batch > 1 else 1)])
-        registering = _by_service(world.calls, len(versions))
+            harness.deliver(*versions[first : first + (_ON_UPLOAD if batch > 1 else 1)])
+        registering = _by_service(harness.calls, len(versions))
         cpu_registering = (time.thread_time() - began) / len(versions)
-        world.clock.sleep(200)
-        _step(world)  # the stranger's job has ended: the first batch goes
-        _job_passes(world)
+        harness.clock.sleep(200)
+        _step(harness)  # the foreign job has ended: the first batch goes
+        _job_passes(harness)
         batches = min(_BATCHES, backlog // batch - 2)
-        world.calls.clear()
-        world.state.requests.clear()
+        harness.calls.clear()
+        harness.state.requests.clear()
         began = time.thread_time()
         for _ in range(batches):
-            _job_passes(world)
+            _job_passes(harness)
         files = batches * batch
         cpu = (time.thread_time() - began) / files + cpu_registering
-        calls = _by_service(world.calls, files)
-        asked = sum(number for name, number in world.state.requests.items() if name not in {*_POLLS, "run-early"})
-        finals = sum(row["status"] == "COMPLETED" for row in world.rows())
+        calls = _by_service(harness.calls, files)
+        asked = sum(number for name, number in harness.state.requests.items() if name not in {*_POLLS, "run-early"})
+        finals = sum(row["status"] == "COMPLETED" for row in harness.rows())
         if finals < files:
             raise RuntimeError(f"{finals} of {files} files were completed")
         return {
@@ -103,40 +103,40 @@ def _measured(aws: Aws, *, backlog: int, batch: int) -> dict[str, float]:
             "dynamodb": registering["dynamodb"] + calls["dynamodb"],
             "events": registering["events"] + calls["events"],
             "platform": asked / files,
-            "write_units": _write_units(world, batch),
+            "write_units": _write_units(harness, batch),
             "cpu_ms": cpu * 1_000,
         }
 
 
-def _never_read(world: CountedWorld, number: int) -> ObjectVersion:
+def _never_read(harness: CountedWorld, number: int) -> ObjectVersion:
     """A file that only waits: its object is not looked at before the measurement ends."""
-    world.sequence += 1
+    harness.sequence += 1
     return ObjectVersion(
-        bucket=world.bucket,
+        bucket=harness.bucket,
         key=f"{number:05}.pdf",
         version_id=None,
         etag=f"{number:032x}",
         size_bytes=1_000,
-        sequencer=f"{world.sequence:016X}",
+        sequencer=f"{harness.sequence:016X}",
         uploaded_at=None,
     )
 
 
-def _job_passes(world: CountedWorld) -> None:
+def _job_passes(harness: CountedWorld) -> None:
     """The platform begins to work, which a poll sees; then it ends, which another sees, and the next batch goes."""
-    world.clock.sleep(10)
-    _step(world)
-    world.clock.sleep(120)
-    _step(world)
+    harness.clock.sleep(10)
+    _step(harness)
+    harness.clock.sleep(120)
+    _step(harness)
 
 
-def _step(world: CountedWorld) -> None:
+def _step(harness: CountedWorld) -> None:
     """What the schedule does for one workflow when it looks at it."""
-    context = world.context()
+    context = harness.context()
     (workflow,) = context.snapshot().workflows
-    world.calls["dynamodb Scan"] -= 1  # the look itself is a poll
+    harness.calls["dynamodb Scan"] -= 1  # the look itself is a poll
     workflow = step(context, workflow)
-    if workflow.is_free(world.clock.now()):
+    if workflow.is_free(harness.clock.now()):
         submit(context, workflow, Queue(context))
 
 
@@ -147,15 +147,15 @@ def _by_service(calls: Counter[str], files: int) -> dict[str, float]:
     }
 
 
-def _write_units(world: CountedWorld, batch: int) -> float:
+def _write_units(harness: CountedWorld, batch: int) -> float:
     """On-demand write units of one file's way, by DynamoDB's rules: its row's writes and its share of its workflow's.
 
     Computed from the finished rows, which are larger than they were on their way; the last write with two outputs.
     """
-    rows = [item for item in _scanned(world, world.settings.ledger_table) if item["status"]["S"] == "COMPLETED"]
+    rows = [item for item in _scanned(harness, harness.settings.ledger_table) if item["status"]["S"] == "COMPLETED"]
     row = _units(rows)
     with_outputs = _units(rows, more_bytes=2 * _OUTPUT_BYTES)
-    workflow = _units(_scanned(world, world.settings.workflows_table))
+    workflow = _units(_scanned(harness, harness.settings.workflows_table))
     registered = row + 1  # and its entry in the line
     attached = 2 * row + 2  # its entry leaves one state of the queue for the next: a delete and a put
     accepted = 2 * row + 2 + 1  # and the index by job
@@ -166,8 +166,8 @@ def _write_units(world: CountedWorld, batch: int) -> float:
     return registered + attached + accepted + running + final + published + of_the_workflow / batch
 
 
-def _scanned(world: CountedWorld, table: str) -> list[Any]:
-    pages = world.dynamodb.get_paginator("scan").paginate(TableName=table)
+def _scanned(harness: CountedWorld, table: str) -> list[Any]:
+    pages = harness.dynamodb.get_paginator("scan").paginate(TableName=table)
     return [item for page in pages for item in page["Items"]]
 
 

@@ -81,13 +81,13 @@ def running(console: Console, *, port: int | None, job_seconds: float = 3.0) -> 
         yield Running(stack, address)
 
 
-def remember(run: Running) -> None:
+def save(run: Running) -> None:
     """Write down where the stack is, for `make event` and `make invoke`."""
     content = {"endpoint": run.stack.aws.endpoint, "name": run.stack.name, "outputs": dict(run.stack.outputs)}
     STATE_FILE.write_text(json.dumps(content, indent=2))
 
 
-def recall() -> Deployed | None:
+def load() -> Deployed | None:
     """The stack that `make up` keeps, if it is there."""
     with contextlib.suppress(OSError, ValueError):
         content = json.loads(STATE_FILE.read_text())

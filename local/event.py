@@ -12,7 +12,7 @@ import yaml
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from local.environment import recall
+from local.environment import load
 from local.stack import ROOT, TOOLS, Deployed
 
 console = Console(highlight=False, soft_wrap=True)
@@ -47,7 +47,7 @@ def function_variables(stack: Deployed, output: str) -> dict[str, str]:
 
 def main(key: Annotated[str, typer.Argument(help="The object's key.")]) -> None:
     """Write `.local/event.json`, `.local/env-vars.json` and `.local/sam-local.yaml`."""
-    stack = recall()
+    stack = load()
     if stack is None:
         _fail("no local stack is up; start one with `make up` in another terminal")
     if not key:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 class LambdaContext:
-    """What Lambda passes beside the event."""
+    """What Lambda passes with the event."""
 
     memory_limit_in_mb = 256
     invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:f"

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from local import child_process
-from local.environment import recall, running
+from local.environment import load, running
 from local.event import function_variables
 from local.stack import REGION, ROOT, TOOLS, Aws, Deployed, LocalStackError, chosen_port, free_port
 from workflow_trigger.adapters.s3_events import ParsedEvent
@@ -141,7 +141,7 @@ def main(event: Annotated[Path, typer.Argument(help="A file with an event.")]) -
         _fail(f"{event} cannot be read as JSON: {error}")
     try:
         with contextlib.ExitStack() as ends:
-            stack = recall()
+            stack = load()
             if stack is None:
                 stack = ends.enter_context(running(console, port=chosen_port())).stack
             answer = _invoke(stack, content)

@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def _bare_environment(**more: str) -> dict[str, str]:
-    """Hardly anything: the function workers inherit it, and a variable that the template forgets must be missing."""
+    """A minimal environment: the function workers inherit it, so a variable that the template lacks must be missing."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL")
     return {name: os.environ[name] for name in kept if name in os.environ} | more
 

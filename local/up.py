@@ -6,7 +6,7 @@ import time
 import typer
 from rich.console import Console
 
-from local.environment import STATE_FILE, Running, remember, running
+from local.environment import STATE_FILE, Running, running, save
 from local.stack import CREDENTIALS, LocalStackError, chosen_port
 
 console = Console(highlight=False, soft_wrap=True)
@@ -19,7 +19,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves nothing behind, as Ctrl-C
     try:
         with running(console, port=chosen_port() or _DEFAULT_PORT) as run:
-            remember(run)
+            save(run)
             _explain(run)
             while True:
                 time.sleep(3600)

@@ -45,7 +45,7 @@ class SimulatedJob:
     summary: dict[str, int] | None = None  # of the details: total_docs, total_docs_succeeded, total_docs_failed
     has_no_outputs: bool = False  # none of its files can be downloaded
     names_hidden_until: float = 0  # the failed files are not told before
-    ours: bool = True  # False: a stranger's
+    ours: bool = True  # False: a foreign job
     is_late: bool = False  # accepted after its request had been dropped
     details_lag_seconds: float = 0
     listed_from: float = 0  # the list does not show it before
@@ -139,7 +139,7 @@ class PlatformState:
         self.late: list[tuple[float, str, list[StoredFile]]] = []
         self.clock = clock
         self.lock = threading.RLock()
-        self.chance: Callable[[str], Fault | None] | None = None  # faults by chance, beside those in `faults`
+        self.chance: Callable[[str], Fault | None] | None = None  # faults by chance, as well as those in `faults`
 
     # -- faults --------------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def client(service: str) -> Any:
         connect_timeout=5,
         read_timeout=20,
         max_pool_connections=50,
-        # TLS and the pin guard the bytes; a checksum beside them would cost as much as the relay itself.
+        # TLS and the pin guard the bytes. A checksum as well would cost as much as the relay itself.
         response_checksum_validation="when_required",
         request_checksum_calculation="when_required",
     )

@@ -28,7 +28,7 @@ def on_upload(event: Any, invocation: LambdaContext) -> dict[str, Any]:
     failed; or an S3 notification or EventBridge event itself, and answers with its rows.
 
     Raises:
-        UnreadableEvent: an event that came by itself has a record that names no object version.
+        UnreadableEvent: an event without an SQS envelope has a record that names no object version.
     """
     context = context_of(invocation)
     try:
@@ -64,7 +64,7 @@ def _is_from_sqs(event: Any) -> bool:
 
 
 def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, Any]:
-    """Register each message by itself, then submit once."""
+    """Register each message on its own, then submit once."""
     documents: list[Document] = []
 
     def register_message(record: SQSRecord) -> None:

@@ -51,7 +51,7 @@ OF_ERROR: Mapping[str, Advice] = {
         type="workflow-trigger doctor --stack {stack}",
     ),
     "ObjectDenied": Advice(
-        "the function may not read the object, or not use its key; it is tried again every five minutes",
+        "the function is not allowed to read the object, or to use its key; retried every five minutes",
         "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…; "
         "what is encrypted with a key that S3 does not keep (SSE-C), upload without it",
     ),

@@ -299,8 +299,8 @@ def redrive(
         done = redrive_letters(
             found, include_unreadable=include_unreadable or even_unreadable, progress=lambda: progress.advance(task)
         )
-    for letter in done.kept:
-        stderr.print(f"[yellow]kept[/] {letter.message_id}: {views.visible('; '.join(letter.unreadable))}")
+    for message in done.kept:
+        stderr.print(f"[yellow]kept[/] {message.message_id}: {views.visible('; '.join(message.unreadable))}")
     if as_json:
         print_json(done)
     else:

@@ -62,11 +62,11 @@ def status_screen(state: StackState) -> RenderableType:
         f"[bold]{visible(state.stack)}[/] · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else state.stack
     )
     wait = duration(state.oldest_waiting_seconds) if state.oldest_waiting_seconds else "none"
-    letters = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
+    dead = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
     queues = Table.grid(padding=(0, 2))
     queues.add_row("longest wait", wait)
     queues.add_row("unregistered events", str(state.unregistered_events))
-    queues.add_row("dead letters", letters)
+    queues.add_row("dead letters", dead)
     parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
     parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows]
     if state.attention:
@@ -114,7 +114,7 @@ def find_screen(findings: Findings) -> RenderableType:
 
 
 def _version(version: Version) -> RenderableType:
-    """Lines that are not cut to the terminal's width: an address has to be there in one piece to be copied."""
+    """Lines of any width, so that an address can be copied in one piece."""
     row = version.row
     facts = {**_facts(row), "means": visible(version.meaning)}
     if version.todo:
@@ -159,8 +159,8 @@ def finding_line(finding: Finding) -> RenderableType:
 def tally_line(tally: Tally) -> str:
     """The progress of a backfill."""
     skipped = f", {tally.skipped:,} skipped" if tally.skipped else ""
-    forgotten = f", {tally.forgotten:,} possibly expired" if tally.forgotten else ""
+    expired = f", {tally.expired:,} possibly expired" if tally.expired else ""
     return (
-        f"{tally.listed:,} listed{skipped}, {tally.known:,} known{forgotten}, "
+        f"{tally.listed:,} listed{skipped}, {tally.known:,} known{expired}, "
         f"[bold]{tally.new:,} new[/] ({megabytes(tally.new_bytes)})"
     )

@@ -1,4 +1,4 @@
-"""One MiniStack for all integration tests; worlds with tables of their own; one deployed stack."""
+"""One MiniStack for all integration tests; harnesses with tables of their own; one deployed stack."""
 
 import fcntl
 import tempfile
@@ -11,7 +11,7 @@ import pytest
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, build, deploy, ministack
-from tests.integration.harness import World
+from tests.integration.harness import Harness
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +21,13 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def world(aws: Aws, tmp_path: Path) -> Iterator[World]:
+def harness(aws: Aws, tmp_path: Path) -> Iterator[Harness]:
     """The real use cases over the real adapters, with fresh tables, and time that the test moves."""
-    with World.opened(aws, tmp_path) as opened:
+    with Harness.opened(aws, tmp_path) as opened:
         yield opened
 
 
-class DeployedWorld:
+class DeployedHarness:
     """The template as deployed, and the simulated platform that it calls."""
 
     def __init__(self, stack: Deployed, state: PlatformState, workflow_ids: list[str], url: str) -> None:
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployed(aws: Aws, package: Path) -> Iterator[DeployedWorld]:
+def deployed(aws: Aws, package: Path) -> Iterator[DeployedHarness]:
     workflow_ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     with tempfile.TemporaryDirectory(prefix="platform-") as folder:
         state = PlatformState(Path(folder), Behaviour(default_job_seconds=1.0, scheduled_seconds=0.3))
@@ -69,4 +69,4 @@ def deployed(aws: Aws, package: Path) -> Iterator[DeployedWorld]:
         with serving(state) as url:
             parameters = {"WorkflowIds": ",".join(workflow_ids), "UnstructuredApiUrl": url, "PollSeconds": "1"}
             stack = deploy(package, aws, parameters)
-            yield DeployedWorld(stack, state, workflow_ids, url)
+            yield DeployedHarness(stack, state, workflow_ids, url)

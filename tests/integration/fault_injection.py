@@ -20,7 +20,7 @@ class Hook(Protocol):
         """Make a call, or do not."""
 
 
-class Direct:
+class PassThrough:
     """Calls go through."""
 
     def around[T](self, name: str, call: Callable[[], T]) -> T:
@@ -28,7 +28,7 @@ class Direct:
         return call()
 
 
-class KillAt(Direct):
+class KillAt(PassThrough):
     """Counts calls, and ends the invocation before or after one of them."""
 
     def __init__(self, number: int | None = None, *, after: bool = False) -> None:
@@ -60,7 +60,7 @@ class KillAt(Direct):
         raise Killed
 
 
-class Gate(Direct):
+class StepThrough(PassThrough):
     """An invocation in a thread of its own that makes one remote call at a time, when it is told to."""
 
     def __init__(self, work: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ import yaml
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
 from local.stack import ROOT, Aws
-from tests.integration.fault_injection import Direct, Hook, HookedClient, HookedPool
+from tests.integration.fault_injection import Hook, HookedClient, HookedPool, PassThrough
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.dynamodb.mapping import deserialize
 from workflow_trigger.adapters.eventbridge import EventPublisher
@@ -104,7 +104,7 @@ def step_everything(context: Context) -> None:
     recover.publish_late_events(context)
 
 
-class World:
+class Harness:
     """Everything that one test needs."""
 
     def __init__(self, aws: Aws, state: PlatformState, url: str, clock: TestClock) -> None:
@@ -117,7 +117,7 @@ class World:
         self.s3 = aws.client("s3")
         self.dynamodb = aws.client("dynamodb")
         self.secrets = aws.client("secretsmanager")
-        self.hook: Hook = Direct()
+        self.hook: Hook = PassThrough()
         self.violations: list[str] = []
         self.has_a_defect = False  # a test breaks the product itself
         self.s3.create_bucket(Bucket=self.bucket)
@@ -143,13 +143,13 @@ class World:
         self.sequence = 0
         self.versions: dict[DocumentKey, bytes] = {}
 
-    def another(self) -> "World":
-        """A world beside this one: tables, bucket and workflow of its own, the same platform."""
-        world = World(self.aws, self.state, self.settings.api_url, self.clock)
-        world.judge()
-        return world
+    def another(self) -> "Harness":
+        """A harness beside this one: tables, bucket and workflow of its own, the same platform."""
+        harness = Harness(self.aws, self.state, self.settings.api_url, self.clock)
+        harness.check_invariants()
+        return harness
 
-    def judge(self) -> None:
+    def check_invariants(self) -> None:
         """Watch the platform: no complete body may be accepted but for a committed attempt with just these files."""
         start = self.state.start
 
@@ -167,7 +167,7 @@ class World:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, aws: Aws, folder: Path) -> Iterator["World"]:
+    def opened(cls, aws: Aws, folder: Path) -> Iterator["Harness"]:
         clock = TestClock()
         state = PlatformState(folder, Behaviour(default_job_seconds=20, scheduled_seconds=5), clock.epoch_seconds)
         with serving(state) as url:
@@ -277,7 +277,7 @@ class World:
 
     def step_all(self, *, hook: Hook | None = None) -> None:
         """on_schedule without its threads and its polling: each workflow one step, then what lost its owner."""
-        context = self.context(hook=hook or Direct())
+        context = self.context(hook=hook or PassThrough())
         with contextlib.suppress(ConflictError):
             step_everything(context)
 
@@ -337,7 +337,7 @@ class World:
         """How often the platform accepted these bytes for us."""
         return len(self.jobs_of(version))
 
-    def stranger(self, names: Sequence[str] = ("invoice.pdf",), **attributes: Any) -> str:
+    def foreign_job(self, names: Sequence[str] = ("invoice.pdf",), **attributes: Any) -> str:
         """Somebody else's job on the first workflow."""
         files = [
             StoredFile(name, None, name.replace(".", "-0a1b2c3d."), "0" * 64, 1, self.state.folder) for name in names

@@ -1,7 +1,7 @@
-"""Uploads, duplicates, overwrites, invocations in flight, faults, strangers and clock jumps, in any order.
+"""Uploads, duplicates, overwrites, invocations in flight, faults, foreign jobs and clock jumps, in any order.
 
-The simulated platform is the judge, by the bytes that it accepted. The invariants hold after every step, with several
-invocations held between two of their remote calls; at the end, once faults have stopped, everything comes to rest.
+The simulated platform judges by the bytes that it accepted. The invariants hold after every step, while several
+invocations are stopped between two of their remote calls. Once the faults have stopped, everything comes to rest.
 """
 
 import os
@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 
 from local.fake_platform.state import Fault
 from local.stack import Aws
-from tests.integration.fault_injection import Gate, LaggingIndex
-from tests.integration.harness import World
+from tests.integration.fault_injection import LaggingIndex, StepThrough
+from tests.integration.harness import Harness
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import FINAL, Phase, Status
 
@@ -56,7 +56,7 @@ FAULTS = st.sampled_from(
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """The world, and what the test knows of it."""
+    """The harness, and what the test knows of it."""
 
     aws: Aws
     hides_names = False
@@ -67,115 +67,115 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.ends = ExitStack()
         folder = Path(self.ends.enter_context(tempfile.TemporaryDirectory(prefix="any-order-")))
-        self.world = self.ends.enter_context(World.opened(self.aws, folder))
-        self.world.judge()
+        self.harness = self.ends.enter_context(Harness.opened(self.aws, folder))
+        self.harness.check_invariants()
         if self.index_lags:
-            self.world.dynamodb = LaggingIndex(self.world.dynamodb)
+            self.harness.dynamodb = LaggingIndex(self.harness.dynamodb)
         if self.hides_names:
-            self.world.state.behaviour.list_shows_files = False
-            self.world.state.behaviour.has_file_status = False
+            self.harness.state.behaviour.list_shows_files = False
+            self.harness.state.behaviour.has_file_status = False
         self.delivered: list[ObjectVersion] = []
-        self.flights: list[Gate] = []
+        self.flights: list[StepThrough] = []
         self.reopenings = 0
 
     @initialize(workflows=st.integers(1, 2), files=st.integers(1, 3))
     def configure(self, workflows: int, files: int) -> None:
-        self.world.grow_pool(workflows)
-        self.world.configure(max_files_per_run=files)
+        self.harness.grow_pool(workflows)
+        self.harness.configure(max_files_per_run=files)
 
     # -- what may happen -----------------------------------------------------------------------------------------------
 
     @rule(key=st.sampled_from(KEYS), content=st.integers(0, 5))
     def upload(self, key: str, content: int) -> None:
-        version = self.world.upload(key, f"{key} {content}".encode())
+        version = self.harness.upload(key, f"{key} {content}".encode())
         self.delivered.append(version)
-        self._fly(lambda gate: self.world.deliver(version, hook=gate))
+        self._fly(lambda flight: self.harness.deliver(version, hook=flight))
 
     @precondition(lambda self: self.delivered)
     @rule(data=st.data())
     def duplicate(self, data: st.DataObject) -> None:
         version = data.draw(st.sampled_from(self.delivered))
-        self._fly(lambda gate: self.world.deliver(version, hook=gate))
+        self._fly(lambda flight: self.harness.deliver(version, hook=flight))
 
     @rule()
     def schedule(self) -> None:
-        self._fly(lambda gate: self.world.step_all(hook=gate))
+        self._fly(lambda flight: self.harness.step_all(hook=flight))
 
     def _fly(self, work: Any) -> None:
-        gate = Gate(lambda: work(gate))
-        gate.start()
-        self.flights.append(gate)
+        flight = StepThrough(lambda: work(flight))
+        flight.start()
+        self.flights.append(flight)
 
     @precondition(lambda self: self.flights)
     @rule(data=st.data(), calls=st.integers(1, 12))
     def let_one_go_on(self, data: st.DataObject, calls: int) -> None:
-        gate = data.draw(st.sampled_from(self.flights))
+        flight = data.draw(st.sampled_from(self.flights))
         for _ in range(calls):
-            gate.step()
-        self._land(gate)
+            flight.step()
+        self._land(flight)
 
     @precondition(lambda self: self.flights)
     @rule(data=st.data())
     def let_one_end(self, data: st.DataObject) -> None:
-        gate = data.draw(st.sampled_from(self.flights))
-        gate.finish()
-        self._land(gate)
+        flight = data.draw(st.sampled_from(self.flights))
+        flight.finish()
+        self._land(flight)
 
     @precondition(lambda self: self.flights)
     @rule(data=st.data())
     def kill_one(self, data: st.DataObject) -> None:
-        gate = data.draw(st.sampled_from(self.flights))
-        gate.kill()
-        self._land(gate)
+        flight = data.draw(st.sampled_from(self.flights))
+        flight.kill()
+        self._land(flight)
 
-    def _land(self, gate: Gate) -> None:
-        if gate.is_over:
-            self.flights.remove(gate)
-            assert gate.failure is None, gate.failure
+    def _land(self, flight: StepThrough) -> None:
+        if flight.is_over:
+            self.flights.remove(flight)
+            assert flight.failure is None, flight.failure
 
     @rule(fault=FAULTS, times=st.integers(1, 2))
     def something_goes_wrong(self, fault: tuple[str, str, dict[str, Any]], times: int) -> None:
         call, kind, more = fault
-        self.world.state.faults.append(Fault(call, kind, times=times, **more))
+        self.harness.state.faults.append(Fault(call, kind, times=times, **more))
 
     @precondition(lambda self: not self.hides_names)
     @rule(names=st.booleans())
     def hide_or_show_file_ids(self, names: bool) -> None:
-        self.world.state.behaviour.list_shows_files = names
+        self.harness.state.behaviour.list_shows_files = names
 
     @precondition(lambda self: not self.hides_names)  # nobody else uses a workflow whose jobs hide their names
     @rule()
-    def stranger(self) -> None:
-        if self.world.state.active(self.world.settings.workflow_ids[0]) is None:
-            self.world.stranger()
+    def foreign_job(self) -> None:
+        if self.harness.state.active(self.harness.settings.workflow_ids[0]) is None:
+            self.harness.foreign_job()
 
     @precondition(lambda self: self.changes_pool)
     @rule(workflows=st.integers(1, 3))
     def pool_changes(self, workflows: int) -> None:
-        self.world.grow_pool(workflows)
+        self.harness.grow_pool(workflows)
 
     @rule(seconds=st.sampled_from([1, 10, 30, 61, 300, 1000]))
     def time_passes(self, seconds: float) -> None:
-        self.world.clock.sleep(seconds)
+        self.harness.clock.sleep(seconds)
 
     # -- what always holds ---------------------------------------------------------------------------------------------
 
     @invariant()
     def no_complete_body_without_a_committed_attempt(self) -> None:
-        assert self.world.violations == []
+        assert self.harness.violations == []
 
     @invariant()
     def rows_and_workflows_agree_with_the_platform(self) -> None:
-        rows = self.world.rows()
-        jobs = self.world.state.jobs
-        attempts = {each.attempt.id: each for each in self.world.workflows() if each.phase is not Phase.IDLE}
+        rows = self.harness.rows()
+        jobs = self.harness.state.jobs
+        attempts = {each.attempt.id: each for each in self.harness.workflows() if each.phase is not Phase.IDLE}
         for row in rows:
             final = row["status"] in FINAL
             assert ("expires_at" in row) is final
             assert ("eligible_at" in row) is not final
             job = jobs.get(row.get("job_id", ""))
             if job is not None:
-                assert job.ours, "a stranger's job is in a row"
+                assert job.ours, "a foreign_job's job is in a row"
                 (file,) = [each for each in job.files if each.filename == row["upload_name"]]
                 if final:
                     assert row["status"] == job.truth(file)
@@ -187,24 +187,24 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def accepted_at_most_once_for_each_opening(self) -> None:
-        for row in self.world.rows():
+        for row in self.harness.rows():
             openings = 1 + len(row.get("runs", []))
             stem = row["key"].removesuffix(".pdf") + "-"
             version = next(each for each in self.delivered if each.document_key == (row["object"], row["version"]))
-            runs = [job for job in self.world.jobs_of(version) if any(f.filename.startswith(stem) for f in job.files)]
+            runs = [job for job in self.harness.jobs_of(version) if any(f.filename.startswith(stem) for f in job.files)]
             assert len([job for job in runs if not job.is_late]) <= openings
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         try:
-            for gate in list(self.flights):
-                gate.finish()
-                assert gate.failure is None, gate.failure
-            self.world.state.faults.clear()
+            for flight in list(self.flights):
+                flight.finish()
+                assert flight.failure is None, flight.failure
+            self.harness.state.faults.clear()
             for version in self.delivered:  # what was killed comes again from the queue
-                self.world.deliver(version)
-            self.world.settle(minutes=120)
+                self.harness.deliver(version)
+            self.harness.settle(minutes=120)
             self._everything_is_true()
         finally:
             self.ends.close()
@@ -213,15 +213,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.rows_and_workflows_agree_with_the_platform()
         self.no_complete_body_without_a_committed_attempt()
         self.accepted_at_most_once_for_each_opening()
-        rows = self.world.rows()
+        rows = self.harness.rows()
         for version in self.delivered:
-            row = self.world.row(version)
-            accepted = self.world.accepted(version)
+            row = self.harness.row(version)
+            accepted = self.harness.accepted(version)
             if row["status"] in {Status.REJECTED, Status.SUPERSEDED}:
                 assert row["error"]["message"]
             else:
                 assert accepted >= 1
-                assert self.world.state.jobs[row["job_id"]]
+                assert self.harness.state.jobs[row["job_id"]]
         assert len(rows) == len({version.document_key for version in self.delivered})
 
 

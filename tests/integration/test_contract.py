@@ -7,7 +7,7 @@ import yaml
 
 from local.fake_platform.app import create_app
 from local.fake_platform.state import PlatformState
-from tests.integration.harness import World
+from tests.integration.harness import Harness
 
 CONTRACT = Path(__file__).resolve().parent.parent / "contract/run-workflow.yaml"
 PATH = "/api/v1/workflows/{workflow_id}/run"
@@ -30,21 +30,21 @@ def test_simulated_platform_publishes_the_vendors_contract(tmp_path: Path) -> No
         assert ours["components"]["schemas"][name] == contract["components"]["schemas"][name], name
 
 
-def test_request_is_one_complete_form_with_an_exact_length(world: World) -> None:
+def test_request_is_one_complete_form_with_an_exact_length(harness: Harness) -> None:
     seen: list[dict[str, str]] = []
-    start = world.state.start
+    start = harness.state.start
 
     def watched(*arguments: Any, **more: Any) -> Any:
         seen.append({file.filename: file.content_type or "" for file in arguments[1]})
         return start(*arguments, **more)
 
-    world.state.start = watched  # type: ignore[method-assign]
+    harness.state.start = watched  # type: ignore[method-assign]
     documents = [
-        world.upload("a.pdf", b"a"),
-        world.upload("b", b"b"),
-        world.upload("c.bin", b"c", ContentType="text/html; charset=utf-8"),
+        harness.upload("a.pdf", b"a"),
+        harness.upload("b", b"b"),
+        harness.upload("c.bin", b"c", ContentType="text/html; charset=utf-8"),
     ]
-    world.deliver(*documents)
-    names = [world.row(document)["upload_name"] for document in documents]
+    harness.deliver(*documents)
+    names = [harness.row(document)["upload_name"] for document in documents]
     types = ["application/pdf", "application/octet-stream", "text/html"]
     assert seen == [dict(zip(names, types, strict=True))]

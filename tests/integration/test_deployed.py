@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.stack import Aws, Deployed, deploy
-from tests.integration.conftest import DeployedWorld
+from tests.integration.conftest import DeployedHarness
 from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
 
@@ -43,7 +43,7 @@ AWKWARD = [
 ]
 
 
-def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: DeployedWorld) -> None:
+def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: DeployedHarness) -> None:
     stack, state = deployed.stack, deployed.state
     bucket, queue = stack["SourceBucket"], stack["UploadQueueUrl"]
     keys = AWKWARD + [f"ordinary-{number}.pdf" for number in range(30)]
@@ -92,7 +92,7 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
     assert all(rows[event["detail"]["key"]]["job_id"] == event["detail"]["job_id"] for event in events)
 
 
-def _subscribe(deployed: DeployedWorld) -> str:
+def _subscribe(deployed: DeployedHarness) -> str:
     """A queue that gets what the stack announces, by the rule that the README shows."""
     aws = deployed.stack.aws
     queue = str(aws.client("sqs").create_queue(QueueName="announced")["QueueUrl"])
@@ -108,7 +108,7 @@ def _subscribe(deployed: DeployedWorld) -> str:
     return queue
 
 
-def _received(deployed: DeployedWorld, queue: str) -> list[dict[str, Any]]:
+def _received(deployed: DeployedHarness, queue: str) -> list[dict[str, Any]]:
     sqs = deployed.stack.aws.client("sqs")
     found: list[dict[str, Any]] = []
     while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
@@ -119,7 +119,7 @@ def _received(deployed: DeployedWorld, queue: str) -> list[dict[str, Any]]:
 
 
 def test_second_stack_serves_an_existing_bucket_and_leaves_its_notifications_alone(
-    deployed: DeployedWorld, package: Path
+    deployed: DeployedHarness, package: Path
 ) -> None:
     aws, state = deployed.stack.aws, deployed.state
     s3, sqs = aws.client("s3"), aws.client("sqs")
@@ -175,7 +175,7 @@ def _until(happened: Any) -> None:
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
 def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
-    deployed: DeployedWorld, package: Path, tmp_path: Path, release: Path
+    deployed: DeployedHarness, package: Path, tmp_path: Path, release: Path
 ) -> None:
     """The template of the release, with the functions of today: what CloudFormation does is in question here."""
     aws = deployed.stack.aws
@@ -243,7 +243,7 @@ def _still_there(aws: Aws, resources: list[dict[str, Any]]) -> set[str]:
     return {each["LogicalResourceId"] for each in resources if each["ResourceType"] in probes and is_there(each)}
 
 
-def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedWorld, package: Path) -> None:
+def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedHarness, package: Path) -> None:
     """The local stack leaves out networks, boundaries, encryption of buckets; the template's tests see to those."""
     aws = deployed.stack.aws
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]

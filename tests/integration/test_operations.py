@@ -16,7 +16,7 @@ from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault
 from local.stack import CREDENTIALS, REGION, ROOT, Deployed, deploy
 from tests.integration.commands import command, started
-from tests.integration.conftest import DeployedWorld
+from tests.integration.conftest import DeployedHarness
 from tests.integration.workers import kill_workers
 from workflow_trigger.domain.model import FINAL
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
@@ -63,7 +63,7 @@ def url_of(stack: Deployed, key: str) -> str:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
 def test_outputs_of_twenty_documents_arrive_although_the_function_is_killed_in_a_download(
-    deployed: DeployedWorld,
+    deployed: DeployedHarness,
 ) -> None:
     stack, state = deployed.stack, deployed.state
     stack.set_key(state.behaviour.api_key)
@@ -91,7 +91,7 @@ def test_outputs_of_twenty_documents_arrive_although_the_function_is_killed_in_a
 # -- status, find, retry, redrive --------------------------------------------------------------------------------------
 
 
-def test_status_counts_rows_and_tells_what_needs_somebody(deployed: DeployedWorld) -> None:
+def test_status_counts_rows_and_tells_what_needs_somebody(deployed: DeployedHarness) -> None:
     stack = deployed.stack
     stack.set_key(deployed.state.behaviour.api_key)
     upload(stack, ["status/a.pdf", "status/b.pdf"])
@@ -105,7 +105,7 @@ def test_status_counts_rows_and_tells_what_needs_somebody(deployed: DeployedWorl
     assert "COMPLETED" in command(stack, "status").out
 
 
-def test_find_tells_each_version_its_job_and_what_to_do(deployed: DeployedWorld) -> None:
+def test_find_tells_each_version_its_job_and_what_to_do(deployed: DeployedHarness) -> None:
     stack, state = deployed.stack, deployed.state
     stack.set_key(state.behaviour.api_key)
     upload(stack, ["find/a b+c.pdf"])
@@ -129,7 +129,7 @@ def test_find_tells_each_version_its_job_and_what_to_do(deployed: DeployedWorld)
     assert (unknown.code, unknown.json["in_bucket"]) == (1, False)
 
 
-def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: DeployedWorld) -> None:
+def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: DeployedHarness) -> None:
     stack, state = deployed.stack, deployed.state
     stack.set_key(state.behaviour.api_key)
     for name in ("bad-1", "bad-2"):
@@ -163,7 +163,7 @@ def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: De
         assert run["error"]["type"] == "JobFailed"
 
 
-def test_redrive_moves_what_can_be_read_and_shows_what_cannot(deployed: DeployedWorld) -> None:
+def test_redrive_moves_what_can_be_read_and_shows_what_cannot(deployed: DeployedHarness) -> None:
     stack = deployed.stack
     sqs, queue = stack.aws.client("sqs"), stack["DeadLetterQueueUrl"]
     while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
@@ -183,7 +183,7 @@ def test_redrive_moves_what_can_be_read_and_shows_what_cannot(deployed: Deployed
     until(lambda: "redrive/a b.pdf" in rows_under(stack, "redrive/"))
 
 
-def test_names_that_lead_nowhere_are_told_apart(deployed: DeployedWorld) -> None:
+def test_names_that_lead_nowhere_are_told_apart(deployed: DeployedHarness) -> None:
     stack = deployed.stack
     other = command(stack, "status", "--region", "eu-west-1")
     assert (other.code, "no stack" in other.err) == (3, True)
@@ -194,7 +194,7 @@ def test_names_that_lead_nowhere_are_told_apart(deployed: DeployedWorld) -> None
     assert command(stack, "backfill", "s3://another-bucket/").code == 3
 
 
-def test_watch_goes_on_until_it_is_interrupted(deployed: DeployedWorld) -> None:
+def test_watch_goes_on_until_it_is_interrupted(deployed: DeployedHarness) -> None:
     with started(deployed.stack, "status", "--watch", "--json", "--seconds", "0.5") as watching:
         assert watching.stdout is not None
         states = [json.loads(watching.stdout.readline()) for _ in range(3)]
@@ -206,7 +206,7 @@ def test_watch_goes_on_until_it_is_interrupted(deployed: DeployedWorld) -> None:
 # -- drills ------------------------------------------------------------------------------------------------------------
 
 
-def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedWorld) -> None:
+def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedHarness) -> None:
     stack = deployed.stack
     functions, sqs = stack.aws.client("lambda"), stack.aws.client("sqs")
     (mapping,) = functions.list_event_source_mappings(FunctionName=stack["OnUploadFunction"])["EventSourceMappings"]
@@ -223,7 +223,9 @@ def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedWorld) -> Non
     until(lambda: len(rows_under(stack, "purged/")) == 5)
 
 
-def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_taken_away(deployed: DeployedWorld) -> None:
+def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_taken_away(
+    deployed: DeployedHarness,
+) -> None:
     stack, functions = deployed.stack, deployed.stack.aws.client("lambda")
     stack.set_key(deployed.state.behaviour.api_key)
     accepted_before = len(deployed.state.accepted())
@@ -248,7 +250,7 @@ def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_take
     assert len(deployed.state.accepted()) - accepted_before == 3
 
 
-def test_documents_wait_while_the_vendor_is_down_and_run_once_when_it_is_back(deployed: DeployedWorld) -> None:
+def test_documents_wait_while_the_vendor_is_down_and_run_once_when_it_is_back(deployed: DeployedHarness) -> None:
     stack, state = deployed.stack, deployed.state
     stack.set_key(state.behaviour.api_key)
     outage = [Fault(call, "status", status=503, times=100_000) for call in ("run", "jobs", "job", "details")]
@@ -284,7 +286,7 @@ THEIRS = "theirs-before"
 
 
 @pytest.fixture(scope="module")
-def existing(deployed: DeployedWorld, package: Path) -> Deployed:
+def existing(deployed: DeployedHarness, package: Path) -> Deployed:
     """A stack on a bucket that has 2,000 objects, a notification of its own, and no EventBridge. No key is set."""
     aws = deployed.stack.aws
     s3, sqs = aws.client("s3"), aws.client("sqs")
@@ -325,7 +327,7 @@ def test_backfill_registers_what_is_not_known_in_one_pass_interrupted_or_not(exi
         "listed": 2001,
         "skipped": 1,
         "known": 500,
-        "forgotten": 0,
+        "expired": 0,
         "new": 1500,
         "new_bytes": 0,
         "sent": 0,
@@ -364,7 +366,7 @@ def _parameters(stack: Deployed) -> dict[str, str]:
 
 
 def test_doctor_names_what_is_wrong_and_mends_it_without_losing_their_notification(
-    existing: Deployed, deployed: DeployedWorld
+    existing: Deployed, deployed: DeployedHarness
 ) -> None:
     s3, scheduler = existing.aws.client("s3"), existing.aws.client("scheduler")
     before = s3.get_bucket_notification_configuration(Bucket=THEIRS)["QueueConfigurations"]
@@ -466,7 +468,7 @@ class Alarms:
         return bool(self.alarm(logical_id)["StateValue"] == "ALARM")
 
 
-def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: DeployedWorld) -> None:
+def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: DeployedHarness) -> None:
     alarms, state = Alarms(existing), deployed.state
     table = boto3.resource(
         "dynamodb",

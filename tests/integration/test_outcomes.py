@@ -3,7 +3,7 @@
 import pytest
 
 from local.fake_platform.state import Fault, SimulatedJob
-from tests.integration.harness import World
+from tests.integration.harness import Harness
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
 
@@ -11,30 +11,30 @@ REASON = "page 3 cannot be read"
 
 
 @pytest.fixture(params=[False, True], ids=["without results", "with results"])
-def stored(world: World, request: pytest.FixtureRequest) -> World:
+def stored(harness: Harness, request: pytest.FixtureRequest) -> Harness:
     if request.param:
-        world.s3.create_bucket(Bucket=f"results-{world.bucket}")
-        world.configure(results_bucket=f"results-{world.bucket}")
-    return world
+        harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+        harness.configure(results_bucket=f"results-{harness.bucket}")
+    return harness
 
 
-def five(world: World) -> tuple[list[ObjectVersion], SimulatedJob]:
-    documents = [world.upload(f"{number}.pdf", bytes([number])) for number in range(1, 6)]
-    world.deliver(*documents)
-    (job,) = world.state.jobs.values()
+def five(harness: Harness) -> tuple[list[ObjectVersion], SimulatedJob]:
+    documents = [harness.upload(f"{number}.pdf", bytes([number])) for number in range(1, 6)]
+    harness.deliver(*documents)
+    (job,) = harness.state.jobs.values()
     return documents, job
 
 
-def fails(job: SimulatedJob, world: World, *documents: ObjectVersion) -> None:
+def fails(job: SimulatedJob, harness: Harness, *documents: ObjectVersion) -> None:
     job.ending, job.status = "FAILED", "FAILED"
-    job.failed = {world.row(each)["upload_name"]: REASON for each in documents}
+    job.failed = {harness.row(each)["upload_name"]: REASON for each in documents}
 
 
 @pytest.mark.parametrize("summary", [True, False], ids=["summary", "no summary"])
 @pytest.mark.parametrize("processing", ["FAILED", "COMPLETED_WITH_ERRORS"])
 @pytest.mark.parametrize("has_file_status", [True, False])
 def test_failed_job_with_one_failed_file_completes_the_others(
-    stored: World, summary: bool, processing: str, has_file_status: bool
+    stored: Harness, summary: bool, processing: str, has_file_status: bool
 ) -> None:
     """Cases 1 and 2: FAILED means less than 90 % by one of the vendor's pages."""
     stored.state.behaviour.has_file_status = has_file_status
@@ -50,7 +50,7 @@ def test_failed_job_with_one_failed_file_completes_the_others(
         assert all("key" in entry for row in rows for entry in row["results"])
 
 
-def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: World) -> None:
+def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: Harness) -> None:
     documents, job = five(stored)
     job.ending, job.status = "FAILED", "FAILED"
     stored.settle()
@@ -58,7 +58,7 @@ def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: World)
     assert {stored.row(each)["error"]["type"] for each in documents} == {"JobFailed"}
 
 
-def test_file_without_an_output_in_a_failed_job_failed_too(stored: World) -> None:
+def test_file_without_an_output_in_a_failed_job_failed_too(stored: Harness) -> None:
     documents, job = five(stored)
     fails(job, stored, documents[0])
     job.has_no_outputs = True
@@ -67,7 +67,7 @@ def test_file_without_an_output_in_a_failed_job_failed_too(stored: World) -> Non
 
 
 @pytest.mark.parametrize("how", ["empty", "404"])
-def test_errors_without_names_are_waited_for(stored: World, how: str) -> None:
+def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
     """Case 3."""
     documents, job = five(stored)
     job.ending = "COMPLETED_WITH_ERRORS"
@@ -83,58 +83,58 @@ def test_errors_without_names_are_waited_for(stored: World, how: str) -> None:
     assert [stored.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
 
 
-def test_doubt_of_another_kind_begins_anew(world: World) -> None:
+def test_doubt_of_another_kind_begins_anew(harness: Harness) -> None:
     """Case 4: details 503 for 17 minutes, then one 404, then right."""
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
     outage = Fault("details", "status", status=503, times=1_000)
-    world.state.faults.append(outage)
+    harness.state.faults.append(outage)
     for _ in range(17):
-        world.tick(after_seconds=60)
+        harness.tick(after_seconds=60)
     outage.times = 0
-    world.state.faults.append(Fault("details", "status", status=404))
-    world.tick(after_seconds=60)
-    assert world.status(document) == "SCHEDULED"
-    world.settle()
-    assert world.status(document) == "COMPLETED"
+    harness.state.faults.append(Fault("details", "status", status=404))
+    harness.tick(after_seconds=60)
+    assert harness.status(document) == "SCHEDULED"
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
 
 
-def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(world: World) -> None:
+def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(harness: Harness) -> None:
     """Case 12."""
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
-    world.state.behaviour.is_another_workspace = True
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.state.behaviour.is_another_workspace = True
     for _ in range(40):
-        world.tick(after_seconds=60)
-    assert world.status(document) == "SCHEDULED"
-    assert "another workspace" in (world.workflow().last_error or {})["message"]
-    assert world.counts["Held"] > 10
-    world.state.behaviour.is_another_workspace = False
-    world.settle()
-    assert world.status(document) == "COMPLETED"
-    assert world.accepted(document) == 1
+        harness.tick(after_seconds=60)
+    assert harness.status(document) == "SCHEDULED"
+    assert "another workspace" in (harness.workflow().last_error or {})["message"]
+    assert harness.counts["Held"] > 10
+    harness.state.behaviour.is_another_workspace = False
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
+    assert harness.accepted(document) == 1
 
 
-def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(world: World) -> None:
-    document = world.upload("a.pdf", b"a")
-    world.state.faults.append(Fault("run", "drop-after"))
-    world.deliver(document)
-    world.state.behaviour.is_another_workspace = True
+def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(document)
+    harness.state.behaviour.is_another_workspace = True
     for _ in range(20):
-        world.tick(after_seconds=60)
-    assert world.status(document) == "SUBMITTING"
-    world.state.behaviour.is_another_workspace = False
-    world.settle()
-    assert world.accepted(document) == 1
+        harness.tick(after_seconds=60)
+    assert harness.status(document) == "SUBMITTING"
+    harness.state.behaviour.is_another_workspace = False
+    harness.settle()
+    assert harness.accepted(document) == 1
 
 
-def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(world: World) -> None:
-    deleted, other = world.grow_pool(2)
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
-    (job,) = world.state.jobs.values()
+def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(harness: Harness) -> None:
+    deleted, other = harness.grow_pool(2)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    (job,) = harness.state.jobs.values()
     job.vanished = True
-    world.state.behaviour.known_workflows = [other]
-    assert 15 <= world.settle(minutes=30) <= 18
-    assert world.row(document)["error"]["type"] == "JobVanished"
-    assert deleted not in {each.workflow_id for each in world.workflows() if each.phase is not Phase.IDLE}
+    harness.state.behaviour.known_workflows = [other]
+    assert 15 <= harness.settle(minutes=30) <= 18
+    assert harness.row(document)["error"]["type"] == "JobVanished"
+    assert deleted not in {each.workflow_id for each in harness.workflows() if each.phase is not Phase.IDLE}

@@ -12,8 +12,8 @@ import pytest
 
 from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault
-from tests.integration.fault_injection import Direct
-from tests.integration.harness import World
+from tests.integration.fault_injection import PassThrough
+from tests.integration.harness import Harness
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from workflow_trigger.adapters.s3_results import result_key
 from workflow_trigger.adapters.unstructured import client as platform_client
@@ -24,13 +24,13 @@ from workflow_trigger.domain.model import Phase
 
 
 @pytest.fixture
-def results(world: World) -> World:
-    world.s3.create_bucket(Bucket=f"results-{world.bucket}")
-    world.configure(results_bucket=f"results-{world.bucket}", results_prefix="out/")
-    return world
+def results(harness: Harness) -> Harness:
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}", results_prefix="out/")
+    return harness
 
 
-def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: World) -> None:
+def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: Harness) -> None:
     documents = [results.upload(key, key.encode()) for key in ("a b/c+d.pdf", "ü.pdf")]
     results.deliver(*documents)
     results.settle()
@@ -49,7 +49,7 @@ def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: World) -> 
             assert stored["Metadata"]["job-id"] == row["job_id"]
 
 
-def test_download_that_fails_is_tried_again_without_a_new_run(results: World) -> None:
+def test_download_that_fails_is_tried_again_without_a_new_run(results: Harness) -> None:
     results.state.faults += [
         Fault("download", "drop"),
         Fault("download", "truncate"),
@@ -64,7 +64,7 @@ def test_download_that_fails_is_tried_again_without_a_new_run(results: World) ->
     assert results.state.shown.total() == 3
 
 
-def test_output_that_is_not_there_right_away_is_fetched_a_little_later(results: World) -> None:
+def test_output_that_is_not_there_right_away_is_fetched_a_little_later(results: Harness) -> None:
     results.state.faults += [Fault("download", "status", status=404, times=2)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -76,7 +76,7 @@ def test_output_that_is_not_there_right_away_is_fetched_a_little_later(results: 
 
 
 @pytest.mark.parametrize("status", [403, 410, 422, 429])
-def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: World, status: int) -> None:
+def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: Harness, status: int) -> None:
     results.state.faults += [Fault("download", "status", status=status, times=10_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -85,7 +85,7 @@ def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: W
     assert str(status) in results.row(document)["results"][0]["missing"]
 
 
-def test_outputs_that_only_the_last_answer_names_are_fetched(results: World) -> None:
+def test_outputs_that_only_the_last_answer_names_are_fetched(results: Harness) -> None:
     results.state.behaviour.list_shows_files = False
     results.state.behaviour.get_shows_files = True
     results.state.faults.append(Fault("run", "drop-after"))
@@ -95,7 +95,7 @@ def test_outputs_that_only_the_last_answer_names_are_fetched(results: World) -> 
     assert [bool(entry.get("key")) for entry in results.row(document)["results"]] == [True, True]
 
 
-def test_answer_that_comes_after_its_job_was_found_still_tells_the_files(results: World) -> None:
+def test_answer_that_comes_after_its_job_was_found_still_tells_the_files(results: Harness) -> None:
     """A look at the jobs while the sender waits: they show no files, and the answer alone does."""
     results.state.behaviour.list_shows_files = False
     document = results.upload("a.pdf", b"a")
@@ -109,7 +109,7 @@ def test_answer_that_comes_after_its_job_was_found_still_tells_the_files(results
 
 @pytest.mark.parametrize("outputs_of_one_file_alone", [False, True])
 def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(
-    results: World, monkeypatch: pytest.MonkeyPatch, outputs_of_one_file_alone: bool
+    results: Harness, monkeypatch: pytest.MonkeyPatch, outputs_of_one_file_alone: bool
 ) -> None:
     if outputs_of_one_file_alone:
 
@@ -132,7 +132,7 @@ def test_ids_that_do_not_tell_whose_outputs_they_are_give_nobody_anothers(
     assert all("key" in entry for entry in results.row(alone)["results"])
 
 
-def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: World) -> None:
+def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     (job,) = results.state.jobs.values()
@@ -145,7 +145,7 @@ def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: Worl
     assert all("key" in entry for entry in results.row(document)["results"])
 
 
-def test_what_came_is_not_fetched_again(results: World) -> None:
+def test_what_came_is_not_fetched_again(results: Harness) -> None:
     documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
     results.deliver(*documents)
     results.state.faults.append(Fault("download", "status", status=500, times=3))
@@ -154,7 +154,7 @@ def test_what_came_is_not_fetched_again(results: World) -> None:
     assert all("key" in entry for each in documents for entry in results.row(each)["results"])
 
 
-def test_what_the_platform_has_no_more_is_said_in_the_row(results: World) -> None:
+def test_what_the_platform_has_no_more_is_said_in_the_row(results: Harness) -> None:
     results.state.faults += [Fault("download", "status", status=404, body='{"detail": "Not Found"}', times=1_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -164,7 +164,7 @@ def test_what_the_platform_has_no_more_is_said_in_the_row(results: World) -> Non
     assert [entry["missing"] for entry in row["results"]] == ["HTTP 404: Not Found"] * 2
 
 
-def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: World) -> None:
+def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: Harness) -> None:
     results.state.faults += [Fault("download", "status", status=500, times=10_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -172,7 +172,7 @@ def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: 
     assert "missing" in results.row(document)["results"][0]
 
 
-def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(results: World) -> None:
+def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     bucket = results.settings.results_bucket
@@ -191,7 +191,7 @@ def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(resu
 
 @pytest.mark.parametrize(("count", "length"), [(70, 10), (60, 900)], ids=["of the results", "of the nodes alone"])
 def test_more_outputs_than_a_row_has_room_for_are_said_to_be_missing(
-    results: World, monkeypatch: pytest.MonkeyPatch, count: int, length: int
+    results: Harness, monkeypatch: pytest.MonkeyPatch, count: int, length: int
 ) -> None:
     nodes = [{"node_type": "chunk", "node_subtype": "x" * length, "node_id": str(number)} for number in range(count)]
     monkeypatch.setattr(
@@ -235,7 +235,7 @@ def test_key_that_leaves_no_room_is_replaced_by_its_token() -> None:
 # -- a step of its own -------------------------------------------------------------------------------------------------
 
 
-def test_workflow_takes_the_next_batch_while_outputs_are_waited_for(results: World) -> None:
+def test_workflow_takes_the_next_batch_while_outputs_are_waited_for(results: Harness) -> None:
     first, second = results.upload("1.pdf", b"1"), results.upload("2.pdf", b"2")
     results.state.faults.append(Fault("download", "status", status=503, times=4))
     results.deliver(first)
@@ -247,7 +247,7 @@ def test_workflow_takes_the_next_batch_while_outputs_are_waited_for(results: Wor
     assert all("key" in entry for each in (first, second) for entry in results.row(each)["results"])
 
 
-def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing_with_the_reason(results: World) -> None:
+def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing_with_the_reason(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     results.s3.delete_bucket(Bucket=results.settings.results_bucket)
@@ -259,7 +259,7 @@ def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing_with_the_rea
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 405, 410, 422])
-def test_download_that_never_will_work_completes_at_once_with_the_reason(results: World, status: int) -> None:
+def test_download_that_never_will_work_completes_at_once_with_the_reason(results: Harness, status: int) -> None:
     """Case 41: a remote destination."""
     results.state.faults += [Fault("download", "status", status=status, times=1_000)]
     documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
@@ -269,7 +269,7 @@ def test_download_that_never_will_work_completes_at_once_with_the_reason(results
     assert str(status) in results.row(documents[0])["results"][0]["missing"]
 
 
-def test_silence_and_absence_have_beginnings_of_their_own(results: World) -> None:
+def test_silence_and_absence_have_beginnings_of_their_own(results: Harness) -> None:
     """Case 5: downloads 503 for a minute, then one 404, then right."""
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -286,7 +286,7 @@ def test_silence_and_absence_have_beginnings_of_their_own(results: World) -> Non
     assert all("key" in entry for entry in results.row(document)["results"])
 
 
-def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: World) -> None:
+def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: Harness) -> None:
     """Case 23."""
     document = results.upload("a.pdf", b"same")
     results.deliver(document)
@@ -301,14 +301,14 @@ def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: Wo
         assert stored["Metadata"]["job-id"] == row["job_id"]
 
 
-def test_output_is_fetched_once_although_runs_of_the_schedule_overlap_a_slow_copy(results: World) -> None:
+def test_output_is_fetched_once_although_runs_of_the_schedule_overlap_a_slow_copy(results: Harness) -> None:
     """Case 22: a copy that lasts three minutes, on_schedule every minute."""
     documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
     results.deliver(*documents)
     results.clock.sleep(30)
     put = results.s3.put_object
 
-    class Slow(Direct):
+    class Slow(PassThrough):
         calls = 0
 
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
@@ -327,7 +327,7 @@ def test_output_is_fetched_once_although_runs_of_the_schedule_overlap_a_slow_cop
 
 
 @pytest.mark.parametrize(("size", "puts"), [(10, "put_object"), (12_000_000, "upload_part")])
-def test_outputs_are_stored_with_checksum_and_encryption(results: World, size: int, puts: str) -> None:
+def test_outputs_are_stored_with_checksum_and_encryption(results: Harness, size: int, puts: str) -> None:
     """Cases 39 and 40: object lock demands a checksum, policies demand the header of an encryption."""
     key = results.aws.client("kms").create_key()["KeyMetadata"]["Arn"]
     results.configure(results_kms_key_arn=key)

@@ -10,7 +10,7 @@ import pytest
 from local.event import function_variables, s3_event, sequencer_of
 from local.invoke import Runtime, runtime, seed
 from tests.conftest import load_event
-from tests.integration.conftest import DeployedWorld
+from tests.integration.conftest import DeployedHarness
 
 FAILS = {
     "not-an-event": "neither an S3 notification",
@@ -23,7 +23,7 @@ WITHOUT_ROWS = {"s3-folder", "s3-removed", "s3-test-event", "eventbridge-deleted
 
 
 @pytest.fixture(scope="module")
-def function(deployed: DeployedWorld, package: Path) -> Iterator[Runtime]:
+def function(deployed: DeployedHarness, package: Path) -> Iterator[Runtime]:
     deployed.stack.set_key(deployed.state.behaviour.api_key)
     variables = function_variables(deployed.stack, "OnUploadFunction")
     with runtime(package.parent / "OnUploadFunction", "workflow_trigger.handlers.on_upload", variables) as running:
@@ -31,7 +31,7 @@ def function(deployed: DeployedWorld, package: Path) -> Iterator[Runtime]:
 
 
 def test_every_shipped_event_runs_in_the_real_runtime(
-    function: Runtime, deployed: DeployedWorld, event_file: Path
+    function: Runtime, deployed: DeployedHarness, event_file: Path
 ) -> None:
     name = event_file.stem
     event = load_event(name)
@@ -50,7 +50,7 @@ def test_every_shipped_event_runs_in_the_real_runtime(
         json.dumps(answer)
 
 
-def test_true_event_of_an_uploaded_object_answers_with_its_row(function: Runtime, deployed: DeployedWorld) -> None:
+def test_true_event_of_an_uploaded_object_answers_with_its_row(function: Runtime, deployed: DeployedHarness) -> None:
     s3 = deployed.stack.aws.client("s3")
     s3.create_bucket(Bucket="for-a-true-event")
     s3.put_object(Bucket="for-a-true-event", Key="a b+c.pdf", Body=b"content")
@@ -61,7 +61,7 @@ def test_true_event_of_an_uploaded_object_answers_with_its_row(function: Runtime
 
 
 def test_true_event_of_a_document_that_was_taken_in_runs_nothing_again(
-    function: Runtime, deployed: DeployedWorld
+    function: Runtime, deployed: DeployedHarness
 ) -> None:
     stack, key = deployed.stack, "once-more.pdf"
     s3 = stack.aws.client("s3")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local.fake_platform.state import Fault
-from tests.integration.harness import World, template
+from tests.integration.harness import Harness, template
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.eventbridge import detail_of
 
@@ -58,23 +58,23 @@ def all_output() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def watched(world: World) -> World:
-    world.state.behaviour.api_key = CANARY
-    world.secrets.put_secret_value(SecretId=world.secret, SecretString=CANARY)
-    world.s3.create_bucket(Bucket=f"results-{world.bucket}")
-    world.configure(results_bucket=f"results-{world.bucket}")
-    return world
+def watched(harness: Harness) -> Harness:
+    harness.state.behaviour.api_key = CANARY
+    harness.secrets.put_secret_value(SecretId=harness.secret, SecretString=CANARY)
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    return harness
 
 
-def stored(world: World) -> str:
+def stored(harness: Harness) -> str:
     """Everything that the product has written down."""
-    rows = world.rows()
-    items = world.dynamodb.scan(TableName=world.settings.workflows_table)["Items"]
+    rows = harness.rows()
+    items = harness.dynamodb.scan(TableName=harness.settings.workflows_table)["Items"]
     return f"{rows} {items} {[detail_of(row, 'stack') for row in rows]}"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.call}-{fault.kind}-{fault.status}")
-def test_key_is_neither_logged_nor_stored_whatever_goes_wrong(watched: World, fault: Fault) -> None:
+def test_key_is_neither_logged_nor_stored_whatever_goes_wrong(watched: Harness, fault: Fault) -> None:
     watched.state.faults.append(fault)
     if fault.call == "file-status":  # which is asked about only when an answer was lost
         watched.state.faults.append(Fault("run", "drop-after"))
@@ -94,7 +94,7 @@ def test_key_is_neither_logged_nor_stored_whatever_goes_wrong(watched: World, fa
 
 
 @pytest.mark.parametrize("secret", [f'{{"a": "{CANARY}", "b": "{CANARY}"}}', f"{CANARY} with space", f"{CANARY}\x00"])
-def test_unusable_secret_is_not_shown_either(watched: World, secret: str) -> None:
+def test_unusable_secret_is_not_shown_either(watched: Harness, secret: str) -> None:
     watched.secrets.put_secret_value(SecretId=watched.secret, SecretString=secret)
     with all_output() as output:
         document = watched.upload("a.pdf", b"a")
@@ -105,7 +105,7 @@ def test_unusable_secret_is_not_shown_either(watched: World, secret: str) -> Non
 
 
 def test_debug_lines_of_the_sdk_which_would_show_the_secret_are_off(
-    watched: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    watched: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Even when Lambda's own log level makes the root logger tell everything."""
     logging.getLogger().setLevel(logging.DEBUG)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import load_event
-from tests.integration.harness import World
+from tests.integration.harness import Harness
 from workflow_trigger import handlers
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
@@ -30,9 +30,9 @@ class Context:
 
 
 @pytest.fixture
-def handler(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """on_upload over the world's adapters."""
-    monkeypatch.setattr(handlers, "context_of", lambda _invocation: world.context())
+def handler(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """on_upload over the harness's adapters."""
+    monkeypatch.setattr(handlers, "context_of", lambda _invocation: harness.context())
     return lambda event: handlers.on_upload(event, Context())
 
 
@@ -46,164 +46,164 @@ def s3_event(*versions: ObjectVersion) -> dict[str, Any]:
     return {"Records": records}
 
 
-def test_s3_event_downloads_object_posts_it_and_writes_job_information(world: World, handler: Any) -> None:
-    document = world.upload("minutes/sample.pdf", b"%PDF-1.7 a document")
+def test_s3_event_downloads_object_posts_it_and_writes_job_information(harness: Harness, handler: Any) -> None:
+    document = harness.upload("minutes/sample.pdf", b"%PDF-1.7 a document")
 
     answer = handler(s3_event(document))
 
-    (job,) = world.state.jobs.values()
+    (job,) = harness.state.jobs.values()
     (file,) = job.files
     assert file.path.read_bytes() == b"%PDF-1.7 a document"
     assert file.content_type == "application/pdf"
     (row,) = answer["rows"]
     assert row["job_id"] == job.id
     assert row["status"] == row["job_status"] == "SCHEDULED"
-    posted = world.state.information(job, posted=True, files=True)
+    posted = harness.state.information(job, posted=True, files=True)
     for name in ("workflow_id", "workflow_name", "created_at", "job_type", "input_file_ids", "output_node_files"):
         assert row[name] == posted[name], name
     assert row["input_file_id"] == file.file_id
     assert row["upload_name"] == file.filename
 
 
-def test_job_is_followed_to_its_end_without_losing_what_get_leaves_out(world: World) -> None:
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
-    first = world.row(document)
-    world.tick(after_seconds=10)
-    assert world.status(document) == "IN_PROGRESS"
-    world.tick(after_seconds=20)
-    row = world.row(document)
+def test_job_is_followed_to_its_end_without_losing_what_get_leaves_out(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    first = harness.row(document)
+    harness.tick(after_seconds=10)
+    assert harness.status(document) == "IN_PROGRESS"
+    harness.tick(after_seconds=20)
+    row = harness.row(document)
     assert row["status"] == row["job_status"] == "COMPLETED"
     for name in ("input_file_ids", "output_node_files", "created_at", "job_id", "workflow_name"):
         assert row[name] == first[name], name
-    assert row["expires_at"] > world.clock.epoch_seconds()
+    assert row["expires_at"] > harness.clock.epoch_seconds()
     assert "eligible_at" not in row
-    assert world.workflow().phase == "idle"
+    assert harness.workflow().phase == "idle"
 
 
-def test_several_records_travel_in_one_run(world: World) -> None:
-    documents = [world.upload(f"{number}.pdf", bytes([number]) * 1000) for number in range(12)]
-    world.deliver(*documents)
-    (job,) = world.state.jobs.values()
+def test_several_records_travel_in_one_run(harness: Harness) -> None:
+    documents = [harness.upload(f"{number}.pdf", bytes([number]) * 1000) for number in range(12)]
+    harness.deliver(*documents)
+    (job,) = harness.state.jobs.values()
     assert len(job.files) == 10
-    assert [world.status(each) for each in documents].count("SCHEDULED") == 10
+    assert [harness.status(each) for each in documents].count("SCHEDULED") == 10
     for document in documents[:10]:
-        row = world.row(document)
+        row = harness.row(document)
         assert row["input_file_ids"] == [row["input_file_id"]]
         assert {node["file_id"] for node in row["output_node_files"]} == {row["input_file_id"]}
-    world.settle()
-    assert [world.accepted(each) for each in documents] == [1] * 12
-    assert len(world.state.jobs) == 2
+    harness.settle()
+    assert [harness.accepted(each) for each in documents] == [1] * 12
+    assert len(harness.state.jobs) == 2
 
 
-def test_second_event_for_same_version_does_not_post_again(world: World) -> None:
-    document = world.upload("a.pdf", b"a")
+def test_second_event_for_same_version_does_not_post_again(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
     for _ in range(3):
-        world.deliver(document)
-    world.settle()
-    world.deliver(document)
-    world.settle()
-    assert world.accepted(document) == 1
-    assert len(world.rows()) == 1
+        harness.deliver(document)
+    harness.settle()
+    harness.deliver(document)
+    harness.settle()
+    assert harness.accepted(document) == 1
+    assert len(harness.rows()) == 1
 
 
-def test_busy_is_a_202_and_the_rows_wait(world: World) -> None:
-    first, second = world.upload("1.pdf", b"1"), world.upload("2.pdf", b"2")
-    world.deliver(first)
-    world.deliver(second)
-    assert world.status(second) == "PENDING"
-    world.settle()
-    assert (world.accepted(first), world.accepted(second)) == (1, 1)
+def test_busy_is_a_202_and_the_rows_wait(harness: Harness) -> None:
+    first, second = harness.upload("1.pdf", b"1"), harness.upload("2.pdf", b"2")
+    harness.deliver(first)
+    harness.deliver(second)
+    assert harness.status(second) == "PENDING"
+    harness.settle()
+    assert (harness.accepted(first), harness.accepted(second)) == (1, 1)
 
 
-def test_stranger_that_comes_between_look_and_post_drops_nothing(world: World) -> None:
-    document = world.upload("a.pdf", b"a")
-    context = world.context()
+def test_foreign_job_that_comes_between_look_and_post_drops_nothing(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
+    context = harness.context()
     looked = context.client.look
 
     def look_then_lose(workflow_id: str) -> Look:
         look = looked(workflow_id)
-        if not world.state.jobs:
-            world.stranger()
+        if not harness.state.jobs:
+            harness.foreign_job()
         return look
 
     context.client.look = look_then_lose  # type: ignore[method-assign]
     submit_now(context, [context.ledger.register(document)[0]])
-    assert world.status(document) == "PENDING"
-    assert "failures" not in world.row(document) or world.row(document)["failures"] == 0
-    world.settle()
-    assert world.accepted(document) == 1
-    assert world.row(document)["job_id"] not in {job.id for job in world.state.jobs.values() if not job.ours}
+    assert harness.status(document) == "PENDING"
+    assert "failures" not in harness.row(document) or harness.row(document)["failures"] == 0
+    harness.settle()
+    assert harness.accepted(document) == 1
+    assert harness.row(document)["job_id"] not in {job.id for job in harness.state.jobs.values() if not job.ours}
 
 
-def test_overwritten_object_is_a_new_row_and_the_old_one_superseded(world: World) -> None:
-    old = world.upload("a.pdf", b"old")
-    new = world.upload("a.pdf", b"new")
-    world.deliver(new)
-    world.deliver(old)  # out of order
-    world.settle()
-    assert (world.status(old), world.status(new)) == ("SUPERSEDED", "COMPLETED")
-    assert world.accepted(new) == 1
-    assert world.accepted(old) == 0
+def test_overwritten_object_is_a_new_row_and_the_old_one_superseded(harness: Harness) -> None:
+    old = harness.upload("a.pdf", b"old")
+    new = harness.upload("a.pdf", b"new")
+    harness.deliver(new)
+    harness.deliver(old)  # out of order
+    harness.settle()
+    assert (harness.status(old), harness.status(new)) == ("SUPERSEDED", "COMPLETED")
+    assert harness.accepted(new) == 1
+    assert harness.accepted(old) == 0
 
 
-def test_same_bytes_uploaded_again_reopen_a_final_row_and_keep_its_history(world: World) -> None:
-    first = world.upload("a.pdf", b"same")
-    world.deliver(first)
-    world.settle()
-    job_id = world.row(first)["job_id"]
-    again = world.upload("a.pdf", b"same")
-    world.deliver(again)
-    world.deliver(first)  # the old event once more
-    world.settle()
-    row = world.row(first)
+def test_same_bytes_uploaded_again_reopen_a_final_row_and_keep_its_history(harness: Harness) -> None:
+    first = harness.upload("a.pdf", b"same")
+    harness.deliver(first)
+    harness.settle()
+    job_id = harness.row(first)["job_id"]
+    again = harness.upload("a.pdf", b"same")
+    harness.deliver(again)
+    harness.deliver(first)  # the old event once more
+    harness.settle()
+    row = harness.row(first)
     assert row["status"] == "COMPLETED"
     assert row["job_id"] != job_id
     assert [run["job_id"] for run in row["runs"]] == [job_id]
-    assert world.accepted(first) == 2
-    world.deliver(again)
-    world.settle()
-    assert world.accepted(first) == 2
+    assert harness.accepted(first) == 2
+    harness.deliver(again)
+    harness.settle()
+    assert harness.accepted(first) == 2
 
 
-def test_upload_after_a_backfill_runs_again_but_the_event_of_what_the_backfill_found_does_not(world: World) -> None:
-    event = world.upload("a.pdf", b"same")
-    before, after = (iso(world.clock.now() + timedelta(minutes=minutes)) for minutes in (-5, 5))
-    world.deliver(replace(event, sequencer=None, uploaded_at=before))
-    world.settle()
-    world.deliver(replace(event, uploaded_at=before))  # late
-    world.deliver(replace(event, sequencer=None, uploaded_at=after))  # another backfill
-    world.settle()
-    assert world.accepted(event) == 1
-    again = replace(world.upload("a.pdf", b"same"), uploaded_at=after)
-    world.deliver(again)
-    world.deliver(again)
-    world.settle()
-    assert world.accepted(event) == 2
-    assert len(world.row(event)["runs"]) == 1
+def test_upload_after_a_backfill_runs_again_but_the_event_of_what_the_backfill_found_does_not(harness: Harness) -> None:
+    event = harness.upload("a.pdf", b"same")
+    before, after = (iso(harness.clock.now() + timedelta(minutes=minutes)) for minutes in (-5, 5))
+    harness.deliver(replace(event, sequencer=None, uploaded_at=before))
+    harness.settle()
+    harness.deliver(replace(event, uploaded_at=before))  # late
+    harness.deliver(replace(event, sequencer=None, uploaded_at=after))  # another backfill
+    harness.settle()
+    assert harness.accepted(event) == 1
+    again = replace(harness.upload("a.pdf", b"same"), uploaded_at=after)
+    harness.deliver(again)
+    harness.deliver(again)
+    harness.settle()
+    assert harness.accepted(event) == 2
+    assert len(harness.row(event)["runs"]) == 1
 
 
-def test_object_that_is_gone_is_rejected_and_its_neighbours_go_on(world: World) -> None:
-    gone, here = world.upload("gone.pdf", b"g"), world.upload("here.pdf", b"h")
-    world.s3.delete_object(Bucket=world.bucket, Key="gone.pdf")
-    world.deliver(gone, here)
-    row = world.row(gone)
+def test_object_that_is_gone_is_rejected_and_its_neighbours_go_on(harness: Harness) -> None:
+    gone, here = harness.upload("gone.pdf", b"g"), harness.upload("here.pdf", b"h")
+    harness.s3.delete_object(Bucket=harness.bucket, Key="gone.pdf")
+    harness.deliver(gone, here)
+    row = harness.row(gone)
     assert (row["status"], row["error"]["type"]) == ("REJECTED", "ObjectGone")
-    world.settle()
-    assert (world.status(here), world.accepted(here)) == ("COMPLETED", 1)
+    harness.settle()
+    assert (harness.status(here), harness.accepted(here)) == ("COMPLETED", 1)
 
 
-def test_no_key_yet_keeps_files_waiting_until_it_is_set(world: World) -> None:
-    world.secrets.put_secret_value(SecretId=world.secret, SecretString=" ")
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
-    assert world.status(document) == "PENDING"
-    error = world.workflow().last_error
+def test_no_key_yet_keeps_files_waiting_until_it_is_set(harness: Harness) -> None:
+    harness.secrets.put_secret_value(SecretId=harness.secret, SecretString=" ")
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    assert harness.status(document) == "PENDING"
+    error = harness.workflow().last_error
     assert error is not None
     assert "put-secret-value --region us-east-1 --secret-id arn:" in error["message"]
-    world.secrets.put_secret_value(SecretId=world.secret, SecretString='{"key": "local-key"}')
-    world.tick(after_seconds=60)
-    assert world.status(document) == "SCHEDULED"
+    harness.secrets.put_secret_value(SecretId=harness.secret, SecretString='{"key": "local-key"}')
+    harness.tick(after_seconds=60)
+    assert harness.status(document) == "SCHEDULED"
 
 
 @pytest.mark.parametrize(
@@ -215,56 +215,56 @@ def test_no_key_yet_keeps_files_waiting_until_it_is_set(world: World) -> None:
     ],
 )
 def test_job_that_calls_itself_completed_is_not_believed(
-    world: World, attributes: dict[str, Any], status: str, kind: str
+    harness: Harness, attributes: dict[str, Any], status: str, kind: str
 ) -> None:
-    document = world.upload("a.pdf", b"a")
-    world.deliver(document)
-    (job,) = world.state.jobs.values()
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    (job,) = harness.state.jobs.values()
     for name, value in attributes.items():
         setattr(job, name, value)
-    world.settle()
-    row = world.row(document)
+    harness.settle()
+    row = harness.row(document)
     assert (row["status"], row["error"]["type"]) == (status, kind)
 
 
-def test_one_failed_file_of_a_run_fails_alone(world: World) -> None:
-    good, bad = world.upload("good.pdf", b"g"), world.upload("bad.pdf", b"b")
-    world.deliver(good, bad)
-    (job,) = world.state.jobs.values()
+def test_one_failed_file_of_a_run_fails_alone(harness: Harness) -> None:
+    good, bad = harness.upload("good.pdf", b"g"), harness.upload("bad.pdf", b"b")
+    harness.deliver(good, bad)
+    (job,) = harness.state.jobs.values()
     job.ending = "COMPLETED_WITH_ERRORS"
-    job.failed = {world.row(bad)["upload_name"]: "page 3 cannot be read"}
-    world.settle()
-    assert world.status(good) == "COMPLETED"
-    assert world.row(bad)["error"] == {"type": "FileFailed", "message": "page 3 cannot be read"}
+    job.failed = {harness.row(bad)["upload_name"]: "page 3 cannot be read"}
+    harness.settle()
+    assert harness.status(good) == "COMPLETED"
+    assert harness.row(bad)["error"] == {"type": "FileFailed", "message": "page 3 cannot be read"}
 
 
-def test_sqs_messages_fail_one_by_one(world: World, handler: Any) -> None:
+def test_sqs_messages_fail_one_by_one(harness: Harness, handler: Any) -> None:
     event = load_event("sqs-one-bad-message")
     answer = handler(event)
     assert answer == {"batchItemFailures": [{"itemIdentifier": event["Records"][1]["messageId"]}]}
-    assert len(world.rows()) == 2
+    assert len(harness.rows()) == 2
 
 
 def test_event_that_comes_by_itself_raises_for_what_cannot_be_read_after_registering_the_rest(
-    world: World, handler: Any
+    harness: Harness, handler: Any
 ) -> None:
     with pytest.raises(UnreadableEvent, match="no bucket"):
         handler(load_event("s3-one-bad-record"))
-    assert sorted(row["key"] for row in world.rows()) == ["good/after.pdf", "good/before.pdf"]
+    assert sorted(row["key"] for row in harness.rows()) == ["good/after.pdf", "good/before.pdf"]
 
 
-def test_results_never_become_work(world: World, handler: Any) -> None:
-    world.configure(results_bucket=world.bucket, results_prefix="results/")
-    result, document = world.upload("results/a.json", b"[]"), world.upload("a.pdf", b"a")
+def test_results_never_become_work(harness: Harness, handler: Any) -> None:
+    harness.configure(results_bucket=harness.bucket, results_prefix="results/")
+    result, document = harness.upload("results/a.json", b"[]"), harness.upload("a.pdf", b"a")
     handler(s3_event(result, document))
-    assert [row["key"] for row in world.rows()] == ["a.pdf"]
+    assert [row["key"] for row in harness.rows()] == ["a.pdf"]
 
 
-def test_every_type_of_bytes_arrives_unchanged(world: World) -> None:
+def test_every_type_of_bytes_arrives_unchanged(harness: Harness) -> None:
     contents = [b"", b"\r\n--", b"\x00" * 3_000_000, bytes(range(256)) * 9_000]
-    documents = [world.upload(f"{number}.bin", content) for number, content in enumerate(contents)]
-    world.deliver(*documents)
-    (job,) = world.state.jobs.values()
+    documents = [harness.upload(f"{number}.bin", content) for number, content in enumerate(contents)]
+    harness.deliver(*documents)
+    (job,) = harness.state.jobs.values()
     received = {file.filename: file.sha256 for file in job.files}
     for document, content in zip(documents, contents, strict=True):
-        assert received[world.row(document)["upload_name"]] == hashlib.sha256(content).hexdigest()
+        assert received[harness.row(document)["upload_name"]] == hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What the template must say, above all where the local stack would not notice."""
+"""What the template must say, above all where the local stack would hide it."""
 
 import json
 import re

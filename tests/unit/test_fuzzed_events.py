@@ -41,8 +41,8 @@ def mutations(draw: st.DrawFn) -> Any:
 @given(JSON | mutations())
 @settings(max_examples=400, deadline=None)
 def test_any_event_is_read_without_an_exception(event: Any) -> None:
-    notice = ParsedEvent.of(event)
-    for version in notice.versions:
+    parsed = ParsedEvent.of(event)
+    for version in parsed.versions:
         assert version.bucket
         assert version.key
         assert version.document_key.version
@@ -51,8 +51,8 @@ def test_any_event_is_read_without_an_exception(event: Any) -> None:
 @given(st.text() | JSON.map(json.dumps) | mutations().map(json.dumps))
 @settings(max_examples=200, deadline=None)
 def test_any_message_body_is_read_without_an_exception(body: str) -> None:
-    notice = ParsedEvent.of_message(body)
-    assert isinstance(notice.unreadable, list)
+    parsed = ParsedEvent.of_message(body)
+    assert isinstance(parsed.unreadable, list)
 
 
 @given(JSON)
@@ -60,6 +60,6 @@ def test_any_message_body_is_read_without_an_exception(body: str) -> None:
 def test_a_bad_record_never_costs_its_neighbours(bad: Any) -> None:
     event = load_event("s3-several-records")
     event["Records"].insert(1, bad)
-    notice = ParsedEvent.of(event)
-    assert [version.key for version in notice.versions] == ["several/one.pdf", "several/two.pdf", "several/three.pdf"]
-    assert len(notice.unreadable) + len(notice.skipped) == 1
+    parsed = ParsedEvent.of(event)
+    assert [version.key for version in parsed.versions] == ["several/one.pdf", "several/two.pdf", "several/three.pdf"]
+    assert len(parsed.unreadable) + len(parsed.skipped) == 1

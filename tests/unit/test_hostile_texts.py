@@ -195,12 +195,12 @@ def test_list_that_no_item_has_room_for_is_cut() -> None:
 def test_event_names_nothing_that_the_ledger_could_not_hold(key: str, version: str, size: Any) -> None:
     s3_object = {"key": key, "version-id": version, "etag": version[:40], "size": size, "sequencer": version[:9]}
     event = {"source": "aws.s3", "detail-type": "Object Created"}
-    notice = ParsedEvent.of({**event, "detail": {"bucket": {"name": "bucket"}, "object": s3_object}})
-    assert len(notice.versions) + len(notice.skipped) + len(notice.unreadable) == 1
-    for each in notice.versions:
+    parsed = ParsedEvent.of({**event, "detail": {"bucket": {"name": "bucket"}, "object": s3_object}})
+    assert len(parsed.versions) + len(parsed.skipped) + len(parsed.unreadable) == 1
+    for each in parsed.versions:
         assert len(each.document_key.object.encode()) <= 2_048
         assert 0 < len(each.document_key.version.encode()) <= 1_024
-    assert all(text.isprintable() for text in notice.skipped + notice.unreadable)
+    assert all(text.isprintable() for text in parsed.skipped + parsed.unreadable)
 
 
 @given(TEXT, TEXT)

@@ -7,14 +7,14 @@ from tests.conftest import load_event
 from workflow_trigger.adapters.s3_events import ParsedEvent
 
 
-def notice_of(name: str) -> ParsedEvent:
+def parsed_of(name: str) -> ParsedEvent:
     event = load_event(name)
     if name.startswith("sqs"):
-        notices = [ParsedEvent.of_message(record["body"]) for record in event["Records"]]
+        parsed_all = [ParsedEvent.of_message(record["body"]) for record in event["Records"]]
         return ParsedEvent(
-            versions=[version for notice in notices for version in notice.versions],
-            skipped=[reason for notice in notices for reason in notice.skipped],
-            unreadable=[reason for notice in notices for reason in notice.unreadable],
+            versions=[version for parsed in parsed_all for version in parsed.versions],
+            skipped=[reason for parsed in parsed_all for reason in parsed.skipped],
+            unreadable=[reason for parsed in parsed_all for reason in parsed.unreadable],
         )
     return ParsedEvent.of(event)
 
@@ -47,7 +47,7 @@ def notice_of(name: str) -> ParsedEvent:
     ],
 )
 def test_key_is_decoded_as_its_envelope_needs(name: str, keys: list[str]) -> None:
-    assert [version.key for version in notice_of(name).versions] == keys
+    assert [version.key for version in parsed_of(name).versions] == keys
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_key_is_decoded_as_its_envelope_needs(name: str, keys: list[str]) -> Non
     ],
 )
 def test_what_needs_no_work_is_skipped_with_a_reason(name: str, reason: str) -> None:
-    notice = notice_of(name)
-    assert (notice.versions, notice.unreadable) == ([], [])
-    assert reason in notice.skipped[0]
+    parsed = parsed_of(name)
+    assert (parsed.versions, parsed.unreadable) == ([], [])
+    assert reason in parsed.skipped[0]
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ def test_what_needs_no_work_is_skipped_with_a_reason(name: str, reason: str) -> 
     ],
 )
 def test_what_cannot_be_read_is_named(name: str, reason: str) -> None:
-    assert reason in notice_of(name).unreadable[0]
+    assert reason in parsed_of(name).unreadable[0]
 
 
 def test_every_shipped_event_is_accounted_for(event_file: Any) -> None:
-    notice = notice_of(event_file.stem)
-    assert notice.versions or notice.skipped or notice.unreadable
+    parsed = parsed_of(event_file.stem)
+    assert parsed.versions or parsed.skipped or parsed.unreadable
 
 
 def test_s3_record_gives_every_field() -> None:
-    (version,) = notice_of("s3-versioned").versions
+    (version,) = parsed_of("s3-versioned").versions
     assert version.bucket == "example-uploads"
     assert version.version_id == "3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"
     assert version.etag == "09e8a31852e1dfb9a780d0ccf1ab79b4"

@@ -110,5 +110,5 @@ def _translated(error: ClientError, version: ObjectVersion) -> SourceError:
     if code in _OVERWRITTEN:
         return ObjectOverwritten(f"{name} has been overwritten since the event ({code})")
     if code in _DENIED or code.startswith("KMS."):
-        return ObjectDenied(f"The function may not read {name} ({code})")
+        return ObjectDenied(f"The function is not allowed to read {name} ({code})")
     return ObjectUnreadable(f"S3 could not deliver {name} ({code})")

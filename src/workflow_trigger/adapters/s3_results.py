@@ -91,7 +91,7 @@ class ResultsBucket:
 def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) -> Iterator[tuple[Entry, Entry | None]]:
     """The outputs of a document's file, and where each belongs; None for the first for which its row has no room.
 
-    They are those of the nodes that the file went through; without any knowledge of nodes, the file by itself.
+    They are those of the nodes that the file went through; if no node is known, that of the file.
     """
     several_files = len({node["file_id"] for node in document.output_node_files if node.get("file_id")}) > 1
     own = [node for node in document.output_node_files if document.input_file_id in {None, node.get("file_id")}]

@@ -187,7 +187,7 @@ class Workflow:
         return self.phase is Phase.IDLE and (self.paused_until is None or self.paused_until <= iso(now))
 
     def lease_has_ended(self, now: datetime) -> bool:
-        """Whether nobody sends any more, or who does is to be taken for dead."""
+        """Whether nobody sends any more, or the sender counts as dead."""
         return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
 
     def with_attempt(self, **changes: Any) -> Self:
@@ -281,7 +281,7 @@ def holder(record: Workflow | EndedJob | Poller) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """All there is beside documents: the workflows (the pool's first), ended jobs, and who polls."""
+    """Everything but the documents: the workflows (the pool's first), ended jobs, and who polls."""
 
     workflows: tuple[Workflow, ...]
     ended_jobs: tuple[EndedJob, ...] = ()

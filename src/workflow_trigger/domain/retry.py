@@ -35,7 +35,7 @@ _REJECTED, _SUPERSEDED = ENDS_AS
 GOES_ON = "goes on"
 BACKS_OFF = "backs off, for longer each time; after three requests in a row a person is called"
 # When it ends.
-_BY_ITSELF, _AT_ONCE, _BY_A_PERSON = "by itself", "at once", "when a person has mended it"
+_BY_ITSELF, _AT_ONCE, _BY_A_PERSON = "automatically", "at once", "when a person has fixed it"
 _FIVE = "five counted failures, the last one alone: `REJECTED`"
 _REFUSED = (
     "alone: `REJECTED`, at once; by a suspected workflow: when another one refuses it too or, in a pool of one, when "

@@ -89,7 +89,7 @@ class Context:
     def fail(
         self, workflow: Workflow, error: TriggerError, documents: Sequence[Document], after: Workflow | None = None
     ) -> Workflow:
-        """Write what a failure means, now that nothing of a batch runs. `after`: the workflow, and what to remember."""
+        """Write what a failure means, now that nothing of a batch runs. `after`: the workflow with more changes."""
         decision = after_failure(error, after or workflow, documents, self.circumstances())
         return self.conclude(workflow, decision)
 
@@ -99,14 +99,14 @@ class Context:
         return self.commit(Transition(workflow, decision.workflow, decision.updates))
 
     def commit[R: (Workflow, EndedJob, Poller)](self, step: Transition[R]) -> R:
-        """Write a step; then publish what became final. Documents that have moved on meanwhile are left alone.
+        """Write a step; then publish what became final. Documents that have changed since are left out.
 
         Raises:
             ConflictError, LedgerUnavailable: as `Ledger.commit`.
         """
         written, left_out = self.ledger.commit(step)
         for key in left_out:
-            logger.info("document has moved on", object_key=key.object, version=key.version)
+            logger.info("document has changed since", object_key=key.object, version=key.version)
         final = [update.key for update in step.updates if update.to in FINAL and update.key not in left_out]
         if final:
             self.publish(final)

@@ -1,7 +1,7 @@
 """Use case: bring the ledger into line with the platform. One loop polls, settles, collects and submits for all.
 
 Level-triggered, like a controller: a step looks at a workflow's item and at the platform, and takes the one step that
-follows, whoever began what is there. So an invocation may die at any line, and overlapping ones are harmless.
+follows, whoever began what is there. So an invocation can die at any line, and overlapping ones do no harm.
 """
 
 import uuid

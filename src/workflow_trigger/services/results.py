@@ -1,4 +1,4 @@
-"""Use case: bring the outputs of an ended job home, then finish its documents. Its workflow goes on meanwhile."""
+"""Use case: bring the outputs of an ended job home, then finish its documents. Its workflow is free already."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

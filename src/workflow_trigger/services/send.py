@@ -158,7 +158,7 @@ class _Sender:
         try:
             return self._accepted(job)
         except ConflictError:
-            # A look was noted on the workflow meanwhile, or has found the job; then the answer may tell more of it.
+            # Another invocation noted an error on the workflow, or found the job. The answer may tell more about it.
             self._workflow = self._context.ledger.workflow(workflow_id)
             if self._workflow.attempt.id == attempt.id:
                 return self._accepted(job)

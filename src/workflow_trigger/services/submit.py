@@ -162,7 +162,7 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:
-    """Workflow and documents in one transaction; documents that have moved on meanwhile are left out."""
+    """Workflow and documents in one transaction; documents that have changed since are left out."""
     attempt_id = uuid.uuid4().hex
     names = {document.key: upload_name(document.key, attempt_id) for document in batch}
     attempt = Attempt(

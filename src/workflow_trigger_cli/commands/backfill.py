@@ -31,7 +31,7 @@ class Tally:
     listed: int = 0
     skipped: int = 0  # folders, other suffixes, results
     known: int = 0
-    forgotten: int = 0  # older than the ledger's memory: they may have run, and their rows have expired
+    expired: int = 0  # older than the retention: their rows may have expired
     new: int = 0
     new_bytes: int = 0
 
@@ -41,7 +41,7 @@ class Tally:
             listed=self.listed + other.listed,
             skipped=self.skipped + other.skipped,
             known=self.known + other.known,
-            forgotten=self.forgotten + other.forgotten,
+            expired=self.expired + other.expired,
             new=self.new + other.new,
             new_bytes=self.new_bytes + other.new_bytes,
         )
@@ -62,7 +62,7 @@ class Backfill:
         if self._bucket != stack["SourceBucket"]:
             raise CommandError(f"{stack.name} listens to the bucket {stack['SourceBucket']}, not to {self._bucket}")
         if not (asked.startswith(key_prefix) or key_prefix.startswith(asked)):
-            raise CommandError(f"{stack.name} takes only keys that begin with {key_prefix}: it may not read {url}")
+            raise CommandError(f"{stack.name} takes only keys that begin with {key_prefix}, so it cannot read {url}")
         self._prefix = max(asked, key_prefix, key=len)
         self._suffix = stack.parameters.get("KeySuffix", "")
         self._results = f"{stack.outputs.get('ResultsBucket')}/{stack.parameters.get('ResultsPrefix', '')}"
@@ -70,25 +70,25 @@ class Backfill:
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
-        remembers_since = datetime.now(UTC) - stack.retention
-        forgets = stack.retention and remembers_since > stack.created_at and not include_expired
-        self._remembers_since = iso(remembers_since) if forgets else ""
+        kept_since = datetime.now(UTC) - stack.retention
+        expires = stack.retention and kept_since > stack.created_at and not include_expired
+        self._kept_since = iso(kept_since) if expires else ""
 
     def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
-        """One pass over the prefix; without `send` it only counts. `progress` is told after every hundred."""
+        """One pass over the prefix; without `send` it only counts. `progress` is called after every hundred."""
         tally = Tally()
         for few in batched(self._versions(), _KNOWN_AT_ONCE, strict=False):
             wanted = [each for each in few if self._is_wanted(each)]
             known = self._ledger.documents([each.document_key for each in wanted])
             unknown = [each for each in wanted if each.document_key not in known]
-            new = [each for each in unknown if (each.uploaded_at or "") >= self._remembers_since]
+            new = [each for each in unknown if (each.uploaded_at or "") >= self._kept_since]
             if send:
                 self._send(new)
             tally += Tally(
                 listed=len(few),
                 skipped=len(few) - len(wanted),
                 known=len(wanted) - len(unknown),
-                forgotten=len(unknown) - len(new),
+                expired=len(unknown) - len(new),
                 new=len(new),
                 new_bytes=sum(each.size_bytes or 0 for each in new),
             )

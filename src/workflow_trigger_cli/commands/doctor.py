@@ -280,10 +280,10 @@ class Doctor:
                 yield Finding(check=f"workflow {workflow.workflow_id}", health=Health.FAILED, says=says, fix=found.todo)
 
     def _no_dead_letters(self) -> Iterator[Finding]:
-        letters = messages_in(self._stack, "DeadLetterQueueUrl")
-        if letters:
+        dead = messages_in(self._stack, "DeadLetterQueueUrl")
+        if dead:
             fix = f"workflow-trigger redrive --stack {self._stack.name}"
-            yield Finding(check="dead letters", health=Health.FAILED, says=f"{letters}", fix=fix)
+            yield Finding(check="dead letters", health=Health.FAILED, says=f"{dead}", fix=fix)
         else:
             yield Finding(check="dead letters", health=Health.OK, says="none")
 

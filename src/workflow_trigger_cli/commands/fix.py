@@ -1,4 +1,4 @@
-"""What `doctor --fix` can put right by itself, without a deployment; each does nothing where nothing is amiss."""
+"""What `doctor --fix` can fix without a deployment. A step does nothing where nothing is wrong."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _SCHEDULE_FIELDS = (
 
 
 def fix(stack: Stack) -> Iterator[str]:
-    """Mend, and say what was mended.
+    """Fix, and report what was fixed.
 
     Raises:
         CommandError: the bucket's notifications are not what they should be after they were written.
@@ -26,7 +26,7 @@ def fix(stack: Stack) -> Iterator[str]:
         try:
             yield from step(stack)
         except ClientError as error:
-            yield f"this could not be done: {error}"
+            yield f"could not be fixed: {error}"
 
 
 def _notifications(stack: Stack) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Dead letters: why they could not be registered, and back to the upload queue with them.
+"""`redrive`: show why dead letters could not be registered, and move them back to the upload queue.
 
 A message is deleted only after its copy is in the upload queue: interrupted in between it is there twice, and an event
 that comes twice changes nothing.
@@ -77,11 +77,11 @@ def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
 
 
 def _opened(message: dict[str, Any]) -> DeadLetter:
-    notice = ParsedEvent.of_message(message["Body"])
+    parsed = ParsedEvent.of_message(message["Body"])
     return DeadLetter(
         message_id=message["MessageId"],
-        objects=[version.document_key.object for version in notice.versions],
-        unreadable=notice.unreadable,
+        objects=[version.document_key.object for version in parsed.versions],
+        unreadable=parsed.unreadable,
         body=message["Body"][:_SHOWN_TEXT],
     )
 

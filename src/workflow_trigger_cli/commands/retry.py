@@ -80,7 +80,7 @@ def count(rows: Iterable[Item]) -> Counter[tuple[str, str]]:
 
 
 def reopen(stack: Stack, rows: Iterable[Item], progress: Callable[[], None]) -> int:
-    """Put rows back into the queue; those that changed meanwhile are left alone. Returns how many went."""
+    """Put rows back into the queue; those that have changed since are left out. Returns how many went."""
     ledger = stack.ledger()
     done = 0
     for row in rows:

@@ -74,7 +74,7 @@ class Ledger:
         changes: Item = {"sequencer": version.sequencer, "uploaded_at": version.uploaded_at, "updated_at": now}
         changes |= mapping.reopened(known, now) if reopens else {}
         if not self._update_row(known, changes):
-            return self.register(version)  # the row has moved meanwhile: look again
+            return self.register(version)  # the row has changed since: look again
         return document_from_item(mapping.present({**known, **changes})), reopens
 
     def reopen(self, row: Item) -> bool:
@@ -141,7 +141,7 @@ class Ledger:
     # -- workflows, ended jobs, the poller -----------------------------------------------------------------------------
 
     def snapshot(self, pool: Sequence[str]) -> model.Snapshot:
-        """All there is beside documents. The pool's workflows come first; one without an item is idle."""
+        """Everything but the documents. The pool's workflows come first; one without an item is idle."""
         records = [mapping.record_from_item(item) for item in self._tables.scan(self._workflows_table)]
         known = {each.workflow_id: each for each in records if isinstance(each, Workflow)}
         return model.Snapshot(
@@ -210,13 +210,13 @@ class Ledger:
 
     def _document_write(self, update: DocumentUpdate, step: model.Transition[Any]) -> Item:
         """The conditional update of one document."""
-        now, held_by, record = self._clock.now(), model.holder(step.before), step.after or step.before
+        now, attempt_id, record = self._clock.now(), model.holder(step.before), step.after or step.before
         changes = mapping.update_attributes(
-            update, attempt_id=model.holder(record) or held_by, workflow_id=record.workflow_id, now=iso(now)
+            update, attempt_id=model.holder(record) or attempt_id, workflow_id=record.workflow_id, now=iso(now)
         )
         if update.to in FINAL:
             changes["expires_at"] = int((now + self._retention).timestamp()) if self._retention else None
-        condition = _may_change(update, held_by)
+        condition = _may_change(update, attempt_id)
         return tables.update(self._ledger_table, update.key._asdict(), changes, condition)
 
     def _update_row(self, row: Item, changes: Item) -> bool:
@@ -232,9 +232,9 @@ def _key(row: Item) -> DocumentKey:
     return DocumentKey(row["object"], row["version"])
 
 
-def _may_change(update: DocumentUpdate, held_by: str | None) -> ConditionBase:
+def _may_change(update: DocumentUpdate, attempt_id: str | None) -> ConditionBase:
     """The conditions of a document's next step."""
-    holds = Attr("attempt_id").eq(held_by) if update.read_at is None else Attr("updated_at").eq(update.read_at)
+    holds = Attr("attempt_id").eq(attempt_id) if update.read_at is None else Attr("updated_at").eq(update.read_at)
     condition = Attr("status").is_in(sorted(model.sources_of(update.to))) & holds
     if update.last_sequencer is None:
         return condition

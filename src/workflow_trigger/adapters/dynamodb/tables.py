@@ -1,6 +1,6 @@
 """DynamoDB's calls: consistent reads, and conditional writes that tell what stood in their way.
 
-Whatever may pass by itself, throttling or a transaction that holds the item, is tried again until the invocation ends.
+Throttling and conflicts of transactions are temporary. Such calls are retried until the invocation ends.
 """
 
 import random
@@ -96,7 +96,7 @@ class Tables:
         return prevented
 
     def _transact_once(self, requests: Sequence[Item]) -> dict[int, Item] | None:
-        """One try; None where what prevented it may pass by itself."""
+        """One try; None where the failure is temporary."""
         try:
             self._client.transact_write_items(TransactItems=list(requests))  # type: ignore[arg-type]
         except ClientError as error:

@@ -28,7 +28,7 @@ class ApiKey:
 
         Raises:
             KeyNotSet: the secret is empty, or holds what cannot be a key.
-            Misconfigured: the function may not read it. NotSent: Secrets Manager did not answer.
+            Misconfigured: the function is not allowed to read it. NotSent: Secrets Manager did not answer.
         """
         value = self._value or self._read()  # another thread may invalidate it at any moment
         self._value = value

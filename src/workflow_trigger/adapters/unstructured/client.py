@@ -165,7 +165,7 @@ class PlatformClient:
         return True
 
     def _or_none[T](self, ask: Callable[[], T], *, but: type[errors.Misconfigured] = errors.KeyRejected) -> T | None:
-        """A question that not every deployment has: nothing is told, unless it is the key that is wrong."""
+        """Ask what not every deployment answers: None if it does not. A wrong key is still an error."""
         try:
             return ask()
         except (errors.KeyRejected, errors.KeyNotSet, but):

@@ -12,7 +12,7 @@ from typing import Any
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import Aws
-from tests.integration.harness import World
+from tests.integration.harness import Harness
 from workflow_trigger.domain.clock import Clock
 
 JOB_SECONDS = (60.0, 180.0)
@@ -48,8 +48,8 @@ class SimulatedClock(Clock):
             self.sleep(seconds)
 
 
-class CountedWorld(World):
-    """A world that counts what it calls."""
+class CountedWorld(Harness):
+    """A harness that counts what it calls."""
 
     calls: Counter[str]
 
@@ -65,9 +65,9 @@ class CountedWorld(World):
 
 @contextlib.contextmanager
 def counted_world(aws: Aws, folder: Path, clock: Any) -> Iterator[CountedWorld]:
-    """A world on the given clock."""
+    """A harness on the given clock."""
     state = PlatformState(folder, Behaviour(default_job_seconds=120, scheduled_seconds=5), clock.epoch_seconds)
     with serving(state) as url:
-        world = CountedWorld(aws, state, url, clock)
-        world.count_calls()
-        yield world
+        harness = CountedWorld(aws, state, url, clock)
+        harness.count_calls()
+        yield harness
