@@ -24,7 +24,7 @@ WORKERS ?= 2
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up invoke event test test-unit check-code soak bench check format lock clean
+.PHONY: help setup pictures run up invoke event test test-unit check-code soak bench check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -87,6 +87,9 @@ soak: setup
 
 bench: setup $(TOOLS)/bench/ready
 	@PYTHONPATH=src:. $(TOOLS)/bench/bin/python -m bench $(ONLY)
+
+pictures: setup
+	@$(RUN) -m local.pictures
 
 check-code:
 	@$(BIN)/ruff format --check .

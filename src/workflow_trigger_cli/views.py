@@ -27,6 +27,7 @@ _COLOURS: Mapping[str, str] = {
     Status.REJECTED: "red",
     Status.SUPERSEDED: "dim",
 }
+_BAR_CHARACTERS = 48
 _MARKS = {Health.OK: "[green]✓[/]", Health.UNKNOWN: "[yellow]?[/]", Health.FAILED: "[bold red]✗[/]"}
 
 
@@ -56,7 +57,7 @@ def visible(text: object) -> str:
 
 
 def status_screen(state: StackState) -> RenderableType:
-    """The whole stack on one stdout."""
+    """The stack at a glance."""
     at = parse_time(state.at)
     title = Text.from_markup(
         f"[bold]{visible(state.stack)}[/] · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else state.stack
@@ -75,14 +76,25 @@ def status_screen(state: StackState) -> RenderableType:
 
 
 def _rows_table(state: StackState) -> RenderableType:
+    """A bar for every status that has documents, and one line for those that have none."""
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=12)
     table.add_column(justify="right", min_width=9)
+    table.add_column()
+    most = max((count or 0 for count in state.rows.values()), default=0)
     for status, count in state.rows.items():
-        colour = _COLOURS[status] if count else "dim"
-        table.add_row(f"[{colour}]{status}[/]", "?" if count is None else f"[{colour}]{count:,}[/]")
-    uncounted = any(count is None for count in state.rows.values())
-    return Group(table, "[dim]? not counted, because the ledger is large; use --all[/]") if uncounted else table
+        colour = _COLOURS[status]
+        if count is None:
+            table.add_row(f"[dim]{status}[/]", "?")
+        elif count:
+            bar = "█" * max(round(_BAR_CHARACTERS * count / most), 1)
+            table.add_row(f"[{colour}]{status}[/]", f"[{colour}]{count:,}[/]", f"[{colour}]{bar}[/]")
+    parts: list[RenderableType] = [table]
+    empty = [status for status, count in state.rows.items() if count == 0]
+    parts += [f"[dim]no documents: {', '.join(empty)}[/]"] if empty else []
+    if None in state.rows.values():
+        parts.append("[dim]? not counted, because the ledger is large; use --all[/]")
+    return Group(*parts)
 
 
 def _workflow_lines(each: WorkflowState, now: datetime) -> str:

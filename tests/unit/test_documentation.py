@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.report import PAGE, RESULTS, measured, results_page, with_figures
+from local.pictures import pictures
 from local.stack import ROOT
 from tests.integration.harness import template
 from workflow_trigger.domain.retry import POLICIES
@@ -106,6 +107,11 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
         other = page.parent / name if name else page
         assert other.exists(), name
         assert not anchor or anchor in anchors_of(other), f"{name}#{anchor}"
+
+
+def test_pictures_show_what_the_commands_print() -> None:
+    for path, svg in pictures().items():
+        assert path.read_text() == svg, f"{path.name}: make pictures"
 
 
 # Words of earlier releases, for which docs/glossary.md has others. Not here: attributes of the ledger.
