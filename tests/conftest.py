@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 
-# Before anything imports the handlers: Powertools wants a name for the service, boto3 a region.
-os.environ.setdefault("POWERTOOLS_SERVICE_NAME", "tests")
-os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
-os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
-os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
+# Before anything imports boto3 or the handlers: nothing of the machine's own AWS settings reaches a test.
+for _name in [
+    name for name in os.environ if name.startswith(("AWS_", "UNSTRUCTURED_", "POWERTOOLS_", "WORKFLOW_TRIGGER_"))
+]:
+    del os.environ[_name]
+os.environ |= {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "POWERTOOLS_SERVICE_NAME": "tests",
+}
 
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 EVENT_FILES = sorted(EVENTS.glob("*.json"))

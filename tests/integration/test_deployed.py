@@ -118,9 +118,7 @@ def _received(deployed: DeployedHarness, queue: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_second_stack_serves_an_existing_bucket_and_leaves_its_notifications_alone(
-    deployed: DeployedHarness, package: Path
-) -> None:
+def test_second_stack_on_an_existing_bucket_keeps_its_notifications(deployed: DeployedHarness, package: Path) -> None:
     aws, state = deployed.stack.aws, deployed.state
     s3, sqs = aws.client("s3"), aws.client("sqs")
     theirs = sqs.create_queue(QueueName="theirs")["QueueUrl"]
@@ -174,7 +172,7 @@ def _until(happened: Any) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
-def test_update_from_a_release_keeps_the_ledger_and_deletion_leaves_what_cannot_be_made_again(
+def test_update_from_a_release_keeps_the_ledger_and_so_does_deletion(
     deployed: DeployedHarness, package: Path, tmp_path: Path, release: Path
 ) -> None:
     """The template of the release, with the functions of today: what CloudFormation does is in question here."""

@@ -222,7 +222,7 @@ def test_question_is_not_asked_when_no_answer_can_come_in_time() -> None:
     assert received.requests == []
 
 
-def test_key_that_is_forgotten_while_a_request_is_on_its_way_does_not_cost_the_answer() -> None:
+def test_key_invalidated_during_a_request_does_not_cost_the_answer() -> None:
     """Another thread was told that it is not accepted, and the secret cannot be read just now."""
     key = key_of("a-key-of-some-length")
     received = Received()
@@ -300,7 +300,7 @@ def test_answer_that_comes_while_the_body_is_sent_says_what_it_says(
     assert committed == []
 
 
-def test_end_of_file_by_tls_while_the_body_is_sent_does_not_cost_the_answer(
+def test_tls_eof_while_the_body_is_sent_does_not_cost_the_answer(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Python's ssl has it on some systems (urllib3#3148), where others have a broken pipe."""

@@ -40,7 +40,7 @@ def test_refused_documents_do_not_hold_up_a_good_one(harness: Harness, count: in
     assert harness.accepted(good) == 1
 
 
-def test_document_whose_request_always_breaks_off_ends_after_five_counted_failures(harness: Harness) -> None:
+def test_document_that_breaks_every_request_ends_after_five_failures(harness: Harness) -> None:
     """Case 7, with another upload every half hour."""
 
     class BreaksOff(PassThrough):
@@ -121,7 +121,7 @@ def test_unsettled_batch_of_a_workflow_that_leaves_the_pool_ends_once(harness: H
     assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)
 
 
-def test_pause_that_the_platform_asks_for_holds_for_every_question_of_the_key(harness: Harness) -> None:
+def test_retry_after_holds_for_every_query_of_the_key(harness: Harness) -> None:
     """Case 15: every question 429 with Retry-After 600."""
     ids = harness.grow_pool(3)
     harness.configure(max_files_per_run=1)
@@ -255,7 +255,7 @@ def test_document_outside_of_a_narrowed_prefix_is_rejected_with_the_reason(harne
     assert harness.status(inside) == "COMPLETED"
 
 
-def test_run_that_finds_another_one_polling_goes_and_takes_over_from_an_old_one(harness: Harness) -> None:
+def test_run_leaves_to_a_young_poller_and_takes_over_from_an_old_one(harness: Harness) -> None:
     harness.deliver(harness.upload("a.pdf", b"a"))
     asked: list[int] = []
 

@@ -213,7 +213,7 @@ def test_job_of_a_lost_answer_is_found_by_whatever_the_platform_shows(harness: H
     assert [bool(harness.row(each).get("inferred")) for each in documents] == [shown == "nothing"] * 3
 
 
-def test_foreign_job_with_hidden_files_is_not_taken_for_ours_when_its_documents_say_so(harness: Harness) -> None:
+def test_foreign_job_with_hidden_files_is_told_by_its_documents(harness: Harness) -> None:
     harness.state.behaviour.list_shows_files = False
     document = harness.upload("a.pdf", b"a")
     harness.state.faults.append(Fault("run", "drop"))
@@ -344,7 +344,7 @@ class WhileTheAnswerIsOnItsWay(PassThrough):
         return answer
 
 
-def test_look_that_fails_while_the_sender_waits_does_not_cost_it_its_answer(harness: Harness) -> None:
+def test_failed_look_while_the_sender_waits_does_not_cost_the_answer(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.state.behaviour.list_shows_files = False
 
@@ -406,7 +406,7 @@ def test_orphan_search_leaves_alone_what_another_attempt_holds_by_now(harness: H
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_job_of_an_earlier_run_of_the_same_bytes_is_not_taken_for_the_lost_one(harness: Harness, shown: bool) -> None:
+def test_job_of_an_earlier_run_of_the_same_bytes_is_not_the_lost_one(harness: Harness, shown: bool) -> None:
     harness.state.behaviour.list_shows_files = harness.state.behaviour.has_file_status = shown
     document = harness.upload("a.pdf", b"same")
     harness.deliver(document)
@@ -422,7 +422,7 @@ def test_job_of_an_earlier_run_of_the_same_bytes_is_not_taken_for_the_lost_one(h
 # -- the commit --------------------------------------------------------------------------------------------------------
 
 
-def test_sender_that_wakes_up_after_its_lease_is_stopped_before_the_last_byte(harness: Harness) -> None:
+def test_sender_that_wakes_after_its_lease_never_sends_the_last_byte(harness: Harness) -> None:
     harness.check_invariants()
     document = harness.upload("a.pdf", bytes(3_000_000))
     flight = StepThrough(lambda: harness.deliver(document, hook=flight))
@@ -444,7 +444,7 @@ def test_sender_that_wakes_up_after_its_lease_is_stopped_before_the_last_byte(ha
     assert_each_ran_once(harness, [document])
 
 
-def test_rows_of_an_attempt_that_died_before_its_commit_are_free_when_the_lease_ends(harness: Harness) -> None:
+def test_attempt_that_died_before_its_commit_frees_its_documents(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     flight = StepThrough(lambda: harness.deliver(document, hook=flight))
     flight.start()
@@ -547,7 +547,7 @@ def test_object_that_cannot_be_had_leaves_and_the_rest_goes_on(
     assert_each_ran_once(harness, documents if status == "PENDING" else documents[1:])
 
 
-def test_object_that_breaks_in_the_middle_for_good_is_not_sent_and_the_rest_goes_on(harness: Harness) -> None:
+def test_object_that_breaks_in_the_middle_leaves_and_the_rest_goes_on(harness: Harness) -> None:
     documents = [
         harness.upload("a.pdf", b"a"),
         harness.upload("b.pdf", bytes(3 * CHUNK_BYTES)),
@@ -749,7 +749,7 @@ def test_database_that_throttles_everything_for_an_hour_loses_nothing(harness: H
     assert_each_ran_once(harness, documents)
 
 
-def test_known_job_survives_a_database_that_fails_until_the_invocations_end(harness: Harness) -> None:
+def test_known_job_survives_a_database_that_fails_until_the_end(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
 
     class FailsToRecord(Conflicting):
@@ -907,7 +907,7 @@ def test_end_that_nobody_tells_of_for_an_hour_is_not_called_completed(harness: H
     assert (row["status"], row["error"]["type"]) == ("FAILED", "Unconfirmed")
 
 
-def test_job_of_ours_with_an_unknown_last_status_does_not_stop_its_workflow(harness: Harness) -> None:
+def test_job_with_an_unknown_last_status_does_not_stop_its_workflow(harness: Harness) -> None:
     first, second = harness.upload("1.pdf", b"1"), harness.upload("2.pdf", b"2")
     harness.state.faults.append(Fault("run", "job", job={"status": "ARCHIVED"}))
     harness.deliver(first)
@@ -970,7 +970,7 @@ def test_invocation_near_its_end_takes_no_new_work(harness: Harness) -> None:
     assert harness.status(document) == "SCHEDULED"
 
 
-def test_file_that_cannot_be_streamed_in_one_invocation_ends_while_others_are_accepted(harness: Harness) -> None:
+def test_file_too_slow_for_an_invocation_ends_while_others_are_accepted(harness: Harness) -> None:
     class Slow(PassThrough):
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
             if name == "s3 read":

@@ -173,7 +173,7 @@ def test_key_that_is_taken_away_while_names_are_asked_for_proves_nothing(harness
 
 
 @pytest.mark.parametrize("seconds", [0, 30])
-def test_foreign_job_that_comes_before_a_fresh_file_is_not_taken_for_its_own(harness: Harness, seconds: float) -> None:
+def test_foreign_job_before_a_fresh_file_is_not_treated_as_its_own(harness: Harness, seconds: float) -> None:
     show(harness, "nothing")
     harness.state.behaviour.default_job_seconds = seconds
 
@@ -199,7 +199,7 @@ def others_meanwhile(harness: Harness, jobs: int) -> None:
 
 
 @pytest.mark.parametrize("jobs", [10, 11, 12])
-def test_job_that_is_not_asked_about_is_not_taken_for_one_that_hides_its_names(harness: Harness, jobs: int) -> None:
+def test_job_that_is_not_asked_about_is_not_treated_as_nameless(harness: Harness, jobs: int) -> None:
     show(harness, "documents")
     harness.state.behaviour.default_job_seconds = 2
     document = harness.upload("a.pdf", b"a")
@@ -291,7 +291,7 @@ def test_files_of_a_job_accepted_late_get_their_own_outputs_and_ends(harness: Ha
 
 
 @pytest.mark.parametrize("shown", SHOWN)
-def test_last_try_that_is_accepted_late_is_found_while_another_upload_waits(harness: Harness, shown: str) -> None:
+def test_last_try_accepted_late_is_found_while_another_upload_waits(harness: Harness, shown: str) -> None:
     show(harness, shown)
     document = harness.upload("a.pdf", b"a")
     harness.state.faults += [Fault("run", "drop", times=ROUNDS - 1), Fault("run", "late", seconds=61.5)]

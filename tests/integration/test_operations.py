@@ -62,7 +62,7 @@ def url_of(stack: Deployed, key: str) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
-def test_outputs_of_twenty_documents_arrive_although_the_function_is_killed_in_a_download(
+def test_results_arrive_although_the_function_is_killed_in_a_download(
     deployed: DeployedHarness,
 ) -> None:
     stack, state = deployed.stack, deployed.state
@@ -223,7 +223,7 @@ def test_purged_queue_is_made_good_by_a_backfill(deployed: DeployedHarness) -> N
     until(lambda: len(rows_under(stack, "purged/")) == 5)
 
 
-def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_taken_away(
+def test_uploads_during_a_concurrency_of_zero_run_once_afterwards(
     deployed: DeployedHarness,
 ) -> None:
     stack, functions = deployed.stack, deployed.stack.aws.client("lambda")
@@ -250,7 +250,7 @@ def test_uploads_to_functions_whose_concurrency_is_zero_run_once_when_it_is_take
     assert len(deployed.state.accepted()) - accepted_before == 3
 
 
-def test_documents_wait_while_the_vendor_is_down_and_run_once_when_it_is_back(deployed: DeployedHarness) -> None:
+def test_documents_wait_while_the_vendor_is_down_then_run_once(deployed: DeployedHarness) -> None:
     stack, state = deployed.stack, deployed.state
     stack.set_key(state.behaviour.api_key)
     outage = [Fault(call, "status", status=503, times=100_000) for call in ("run", "jobs", "job", "details")]
@@ -316,7 +316,7 @@ def existing(deployed: DeployedHarness, package: Path) -> Deployed:
     return deploy(package, aws, parameters)
 
 
-def test_backfill_registers_what_is_not_known_in_one_pass_interrupted_or_not(existing: Deployed) -> None:
+def test_backfill_registers_unknown_objects_interrupted_or_not(existing: Deployed) -> None:
     first = command(existing, "backfill", f"s3://{THEIRS}/in/known/", "--yes", "--json")
     assert (first.code, first.json["new"]) == (0, 500), first.err
     until(lambda: len(existing.rows()) == 500)
@@ -365,9 +365,7 @@ def _parameters(stack: Deployed) -> dict[str, str]:
     return {each["ParameterKey"]: each["ParameterValue"] for each in found["Parameters"]}
 
 
-def test_doctor_names_what_is_wrong_and_mends_it_without_losing_their_notification(
-    existing: Deployed, deployed: DeployedHarness
-) -> None:
+def test_doctor_fixes_what_is_wrong_and_keeps_their_notification(existing: Deployed, deployed: DeployedHarness) -> None:
     s3, scheduler = existing.aws.client("s3"), existing.aws.client("scheduler")
     before = s3.get_bucket_notification_configuration(Bucket=THEIRS)["QueueConfigurations"]
     (schedule,) = [

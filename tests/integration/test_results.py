@@ -172,7 +172,7 @@ def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: 
     assert "missing" in results.row(document)["results"][0]
 
 
-def test_bucket_that_does_not_take_results_keeps_the_row_open_until_it_does(results: Harness) -> None:
+def test_bucket_that_refuses_results_keeps_the_row_open_until_it_accepts(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     bucket = results.settings.results_bucket
@@ -247,7 +247,7 @@ def test_workflow_takes_the_next_batch_while_outputs_are_waited_for(results: Har
     assert all("key" in entry for each in (first, second) for entry in results.row(each)["results"])
 
 
-def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing_with_the_reason(results: Harness) -> None:
+def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     results.s3.delete_bucket(Bucket=results.settings.results_bucket)
@@ -301,7 +301,7 @@ def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: Ha
         assert stored["Metadata"]["job-id"] == row["job_id"]
 
 
-def test_output_is_fetched_once_although_runs_of_the_schedule_overlap_a_slow_copy(results: Harness) -> None:
+def test_output_is_fetched_once_although_runs_overlap_a_slow_copy(results: Harness) -> None:
     """Case 22: a copy that lasts three minutes, on_schedule every minute."""
     documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
     results.deliver(*documents)

@@ -83,7 +83,7 @@ def test_lost_answer_of_the_earlier_release_that_is_accepted_late_is_found(
     assert {harness.accepted(each) for each in documents} == {1}
 
 
-def test_lost_answer_of_the_earlier_release_whose_workflow_left_the_pool_goes_to_another(harness: Harness) -> None:
+def test_lost_answer_of_0_2_0_whose_workflow_left_the_pool_goes_on(harness: Harness) -> None:
     documents = taken_over(harness, "bound")
     harness.configure(workflow_ids=("00000000-0000-4000-8000-000000000000",))
     harness.settle(minutes=60)

@@ -166,7 +166,7 @@ def test_same_bytes_uploaded_again_reopen_a_final_row_and_keep_its_history(harne
     assert harness.accepted(first) == 2
 
 
-def test_upload_after_a_backfill_runs_again_but_the_event_of_what_the_backfill_found_does_not(harness: Harness) -> None:
+def test_upload_after_a_backfill_runs_again_but_a_late_event_does_not(harness: Harness) -> None:
     event = harness.upload("a.pdf", b"same")
     before, after = (iso(harness.clock.now() + timedelta(minutes=minutes)) for minutes in (-5, 5))
     harness.deliver(replace(event, sequencer=None, uploaded_at=before))
@@ -245,9 +245,7 @@ def test_sqs_messages_fail_one_by_one(harness: Harness, handler: Any) -> None:
     assert len(harness.rows()) == 2
 
 
-def test_event_that_comes_by_itself_raises_for_what_cannot_be_read_after_registering_the_rest(
-    harness: Harness, handler: Any
-) -> None:
+def test_event_without_an_envelope_registers_what_it_can_then_raises(harness: Harness, handler: Any) -> None:
     with pytest.raises(UnreadableEvent, match="no bucket"):
         handler(load_event("s3-one-bad-record"))
     assert sorted(row["key"] for row in harness.rows()) == ["good/after.pdf", "good/before.pdf"]

@@ -122,7 +122,7 @@ def test_exactly_this_is_allowed() -> None:
     assert found == {who: what if isinstance(what, list) else [what] for who, what in ALLOWED.items()}
 
 
-def test_what_the_local_stack_does_not_ask_for_is_in_the_table_and_has_its_reason() -> None:
+def test_permissions_that_the_local_stack_ignores_have_their_reason() -> None:
     assert {action for _, action in ALLOWED} >= set(NOT_ENFORCED_LOCALLY)
     assert all(len(reason) > 20 for reason in NOT_ENFORCED_LOCALLY.values())
 

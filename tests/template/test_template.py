@@ -158,7 +158,7 @@ def test_filter_of_the_notification_is_form_encoded_as_s3_has_it() -> None:
         assert TEMPLATE["Parameters"][parameter]["AllowedPattern"] == "^[A-Za-z0-9/_.=-]*$"
 
 
-def test_way_into_a_vpc_is_for_lambda_alone_and_not_for_the_code_of_a_function() -> None:
+def test_way_into_a_vpc_is_for_lambda_and_not_for_the_code() -> None:
     of_ec2 = [each for _, each in statements() if "ec2:" in str(each["Action"])]
     denied = [each for each in of_ec2 if each["Effect"] == "Deny"]
     assert [list(each["Condition"]["ArnLike"]) for each in denied] == [["lambda:SourceFunctionArn"]]

@@ -45,7 +45,7 @@ def with_tables(text: str) -> str:
     return text
 
 
-def test_tables_of_the_operators_page_are_the_advice_that_the_commands_give() -> None:
+def test_tables_of_the_operators_page_are_the_advice_of_the_commands() -> None:
     assert OPERATIONS.read_text() == with_tables(OPERATIONS.read_text())
 
 

@@ -67,7 +67,7 @@ def test_documents_that_failed_equally_often_travel_together() -> None:
     assert batch(queue, max_files=10) == ["a", "c"]
 
 
-def test_document_keeps_away_for_ten_minutes_from_the_workflow_on_which_it_failed() -> None:
+def test_document_avoids_the_workflow_where_it_failed_for_ten_minutes() -> None:
     queue = [document("a", failures=1, workflow_id="w1"), document("b")]
     assert batch(queue) == ["b"]
     assert batch(queue, workflow=Workflow(workflow_id="w2")) == ["a"]
@@ -118,7 +118,7 @@ def test_job_that_names_one_of_our_files_is_ours_as_a_whole() -> None:
     assert match([hidden], ATTEMPT, told(new=[A.upload_name or ""]), may_infer=False) is not None
 
 
-def test_job_that_names_others_is_not_ours_and_another_attempt_of_the_same_document_neither() -> None:
+def test_job_that_names_others_or_another_attempt_is_not_ours() -> None:
     earlier = upload_name(A.key, "earlier attempt")
     for name in ("invoice-12345678.pdf", earlier):
         assert match([job("new", name)], ATTEMPT, told(), may_infer=True) is None
@@ -190,9 +190,9 @@ NAMED = ("FAILED", "FileFailed", False)
 @pytest.mark.parametrize(
     "details",
     [
-        Details(processing_status="FAILED", succeeded=4, failed=1),
-        Details(processing_status="COMPLETED_WITH_ERRORS"),
-        Details(processing_status="FAILED"),  # no summary
+        Details(status="FAILED", succeeded=4, failed=1),
+        Details(status="COMPLETED_WITH_ERRORS"),
+        Details(status="FAILED"),  # no summary
     ],
     ids=["summary", "with errors", "no summary"],
 )
@@ -202,9 +202,9 @@ def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details
 
 
 def test_failed_job_of_which_nothing_is_known_is_the_end_of_all_its_files() -> None:
-    details = Details(processing_status="FAILED", message="why")
+    details = Details(status="FAILED", message="why")
     assert ends("FAILED", details, [], *FIVE) == [("FAILED", "JobFailed", False)] * 5
-    none_succeeded = Details(processing_status="FAILED", succeeded=0, failed=5)
+    none_succeeded = Details(status="FAILED", succeeded=0, failed=5)
     assert ends("FAILED", none_succeeded, [failure(FIVE[0])], A, FIVE[0])[0] == ("FAILED", "JobFailed", False)
 
 
@@ -221,17 +221,17 @@ def test_failed_job_of_which_nothing_is_known_is_the_end_of_all_its_files() -> N
     ],
 )
 def test_completed_alone_proves_nothing(status: str, processing: str, expected: tuple[str, str, bool]) -> None:
-    assert ends(status, Details(processing_status=processing), [], A, B) == [expected, expected]
+    assert ends(status, Details(status=processing), [], A, B) == [expected, expected]
 
 
 @pytest.mark.parametrize("processing", ["SUCCESS", "COMPLETED_WITH_ERRORS"])
 def test_only_the_failed_file_of_a_completed_job_fails(processing: str) -> None:
-    assert ends("COMPLETED", Details(processing_status=processing), [failure(A)], A, B) == [NAMED, SUCCEEDED]
+    assert ends("COMPLETED", Details(status=processing), [failure(A)], A, B) == [NAMED, SUCCEEDED]
 
 
 def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> None:
     strange = FailedFile(document="renamed.pdf", error="broken page")
-    details = Details(processing_status="COMPLETED_WITH_ERRORS")
+    details = Details(status="COMPLETED_WITH_ERRORS")
     unattributed = ("FAILED", "Unattributed", True)
     assert ends("COMPLETED", details, [failure(A), strange], A, B, C) == [NAMED, unattributed, unattributed]
     assert ends("COMPLETED", details, [strange], A) == [NAMED]
@@ -242,11 +242,11 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 @pytest.mark.parametrize(
     ("details", "failed", "missing"),
     [
-        (Details(processing_status="COMPLETED_WITH_ERRORS"), [], True),
-        (Details(processing_status="COMPLETED_WITH_ERRORS"), [failure(A)], False),
-        (Details(processing_status="FAILED", succeeded=4, failed=1), [], True),
-        (Details(processing_status="FAILED", succeeded=0, failed=5), [], False),
-        (Details(processing_status="SUCCESS", succeeded=5, failed=0), [], False),
+        (Details(status="COMPLETED_WITH_ERRORS"), [], True),
+        (Details(status="COMPLETED_WITH_ERRORS"), [failure(A)], False),
+        (Details(status="FAILED", succeeded=4, failed=1), [], True),
+        (Details(status="FAILED", succeeded=0, failed=5), [], False),
+        (Details(status="SUCCESS", succeeded=5, failed=0), [], False),
     ],
 )
 def test_some_failed_and_nothing_says_which_is_a_contradiction(
@@ -267,7 +267,7 @@ def test_some_failed_and_nothing_says_which_is_a_contradiction(
     ],
 )
 def test_a_job_has_ended_when_it_and_its_details_agree(status: str, processing: str, ended: bool) -> None:
-    assert has_ended(job("j", status=status), Details(processing_status=processing)) is ended
+    assert has_ended(job("j", status=status), Details(status=processing)) is ended
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_an_outage_of_any_length_rejects_nothing(error: errors.TriggerError) -> 
 
 
 @pytest.mark.parametrize("error", COUNTED, ids=lambda error: type(error).__name__)
-def test_a_poisonous_document_ends_after_five_failures_between_which_others_were_accepted(
+def test_a_poisonous_document_ends_after_five_counted_failures(
     error: errors.TriggerError,
 ) -> None:
     suspect = document("a")
@@ -332,7 +332,7 @@ def test_what_is_no_documents_fault_leaves_it_unchanged(error: errors.TriggerErr
 
 
 @pytest.mark.parametrize("error", [*COUNTED, errors.Refused("m")], ids=lambda error: type(error).__name__)
-def test_a_document_that_travelled_with_others_does_not_end_and_keeps_its_place(error: errors.TriggerError) -> None:
+def test_a_document_that_travelled_with_others_keeps_its_place(error: errors.TriggerError) -> None:
     several = [document(name, counted_failures=50) for name in "ab"]
     decision = after_failure(error, Workflow(workflow_id="w"), several, given_accepted(9))
     assert [(update.to, update.failures) for update in decision.updates] == [(Status.PENDING, 1)] * 2
@@ -352,7 +352,7 @@ def test_refused_document_ends_at_once_until_the_workflow_is_suspected() -> None
     assert status is Status.REJECTED
 
 
-def test_workflow_that_refuses_everything_does_not_condemn_what_others_may_accept() -> None:
+def test_workflow_that_refuses_everything_condemns_no_document() -> None:
     suspected = Workflow(workflow_id="w", consecutive_refusals=REFUSALS_IN_A_ROW)
     refused_here = document("a", failures=1, accepted_then=0, workflow_id="w")
     assert fail(errors.Refused("m"), refused_here, 5, suspected, pool_size=2)[0] is Status.PENDING
@@ -383,7 +383,7 @@ def test_workflow_is_paused_as_long_as_the_class_says(error: errors.TriggerError
     assert workflow.last_error["type"] == type(error).__name__
 
 
-def test_workflow_backs_off_longer_with_every_fresh_batch_that_fails_but_not_for_a_known_suspect() -> None:
+def test_workflow_backs_off_longer_but_not_for_a_known_suspect() -> None:
     workflow = Workflow(workflow_id="w")
     for number in range(1, 5):
         _, _, workflow = fail(errors.NotSent("m"), document("a"), 0, workflow)

@@ -1,7 +1,9 @@
 """What is imported, and how long things are. That imports point one way is import-linter's business (`make check`)."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -35,6 +37,37 @@ def functions() -> list[int]:
 def test_functions_are_short() -> None:
     assert median(functions()) <= 8
     assert max(functions()) <= 40
+
+
+def test_names_of_tests_are_short() -> None:
+    nodes = [node for path in (ROOT / "tests").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [name for name in names if len(name) > 70] == []
+    assert len(names) > 300
+
+
+# Fields, paths and parts of the vendor's API that no attribute of the ledger is called by.
+VENDOR_NAMES = (
+    *("processing_status", "failed_files", "index_finished", "truncated", "total_docs", "retry_after", "input_files"),
+    *("unstructured-api-key", "/jobs/", "failed-files", "file-status", "node_stats", "workflow_nodes"),
+)
+
+
+def test_the_vendors_api_is_named_in_its_adapter_alone() -> None:
+    """In strings; a docstring may say where something comes from."""
+    found = set()
+    for path in FOLDER.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                found |= {(path.parent.name, name) for name in VENDOR_NAMES if name in node.value}
+    assert {folder for folder, _ in found} == {"unstructured"}
 
 
 def test_attribute_names_stand_in_the_mapping_alone() -> None:
@@ -82,3 +115,16 @@ def test_what_the_command_line_declares_is_imported_and_nothing_else() -> None:
     shared = {"botocore", "workflow_trigger", "workflow_trigger_cli"}
     assert declared <= found
     assert found <= declared | shared
+
+
+def test_tests_do_not_see_the_aws_settings_of_the_machine() -> None:
+    program = (
+        "import os, tests.conftest; print(sorted(n for n in os.environ if n.startswith(('AWS_', 'UNSTRUCTURED_'))))"
+    )
+    machine = {"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "UNSTRUCTURED_API_KEY": "secret"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **machine}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    ours = ["AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"]
+    assert ast.literal_eval(done.stdout) == [*ours, "AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE"]

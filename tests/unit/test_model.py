@@ -76,7 +76,7 @@ def test_versions_and_attempts_have_names_of_their_own() -> None:
     assert not any(mentions([name], [other]) for name in names for other in names - {name})
 
 
-def test_every_status_has_transitions_and_only_reopening_leaves_a_final_one() -> None:
+def test_every_status_has_transitions_and_only_reopening_leaves_final() -> None:
     assert set(TRANSITIONS) == set(Status)
     for status in FINAL:
         assert TRANSITIONS[status] == {Status.PENDING}
@@ -135,12 +135,12 @@ def test_committed_workflow_of_the_earlier_release_is_an_unsettled_attempt() -> 
     assert (workflow.accepted_count, workflow.consecutive_refusals) == (7, 1)
 
 
-def test_foreign_job_that_the_earlier_release_followed_leaves_the_workflow_idle() -> None:
+def test_foreign_job_that_0_2_0_followed_leaves_the_workflow_idle() -> None:
     workflow = record_from_item({"workflow_id": "w", "phase": "running", "rows": [], "job_id": "foreign"})
     assert workflow == Workflow(workflow_id="w")
 
 
-def test_idle_workflow_of_the_earlier_release_holds_nothing_of_its_last_attempt() -> None:
+def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
     workflow = record_from_item({**COMMITTED, "phase": "idle", "job_id": None})
     assert isinstance(workflow, Workflow)
     assert workflow.attempt == Attempt()

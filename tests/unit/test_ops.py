@@ -50,7 +50,7 @@ def test_every_type_of_error_has_an_advice() -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_every_status_has_an_advice_and_names_a_command_where_somebody_has_to_act(status: Status) -> None:
+def test_every_status_has_an_advice_and_a_command_where_one_helps(status: Status) -> None:
     found = advice.for_row({"status": status})
     assert found.meaning
     assert bool(found.todo) == (status in {Status.FAILED, Status.STOPPED, Status.REJECTED})

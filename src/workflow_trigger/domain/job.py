@@ -39,7 +39,7 @@ class Job:
 class Details:
     """How the processing of a job really went. The counts are None where the platform gives no summary."""
 
-    processing_status: str
+    status: str
     message: str | None = None
     succeeded: int | None = None
     failed: int | None = None
@@ -72,4 +72,4 @@ class Look:
 
 def has_ended(job: Job, details: Details) -> bool:
     """Whether the job and its details agree that it ended; of a status that is not known, the details decide."""
-    return job.status not in JOB_ACTIVE and details.processing_status in _DETAILS_ENDED
+    return job.status not in JOB_ACTIVE and details.status in _DETAILS_ENDED

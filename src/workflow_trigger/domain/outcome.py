@@ -26,20 +26,20 @@ class Outcome:
 
 def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
     """Whether nothing speaks of any failure, so that no further question is needed."""
-    return job.status != "FAILED" and details.processing_status == "SUCCESS" and not (failed or details.failed)
+    return job.status != "FAILED" and details.status == "SUCCESS" and not (failed or details.failed)
 
 
 def names_are_missing(details: Details, failed: Sequence[object]) -> bool:
     """Whether some files failed, others did not, and nothing tells yet which: a contradiction that may pass."""
     is_mixed = bool(details.failed and details.succeeded)
-    return not failed and (details.processing_status == COMPLETED_WITH_ERRORS or is_mixed)
+    return not failed and (details.status == COMPLETED_WITH_ERRORS or is_mixed)
 
 
 def outcomes(
     job: Job, details: Details, failed: Sequence[FailedFile], documents: Sequence[SentDocument]
 ) -> dict[DocumentKey, Outcome]:
     """What became of each document. `failed` holds `/failed-files` and the failures of `/file-status`."""
-    said = {job.status, details.processing_status}
+    said = {job.status, details.status}
     keys = [sent.key for sent in documents]
     if "STOPPED" in said:
         return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
@@ -58,7 +58,7 @@ def _of_the_others(
     if unattributed:
         return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
-        some = details.processing_status == COMPLETED_WITH_ERRORS or bool(reasons)
+        some = details.status == COMPLETED_WITH_ERRORS or bool(reasons)
         some = some if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
     if names_are_missing(details, list(reasons)):

@@ -109,7 +109,6 @@ class _Sender:
         names = {sent.key: sent.upload_name or "" for sent in self._workflow.attempt.documents}
         parts = [
             Part(
-                field="input_files",
                 filename=names[each.version.document_key],
                 content_type=each.content_type,
                 length_bytes=each.length_bytes,

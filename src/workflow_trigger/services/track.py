@@ -63,7 +63,7 @@ class _Tracked:
             if not has_ended(self._job, details):
                 if self._job.status not in JOB_ENDED:
                     return self._note_progress()  # a status that nobody knows, and details that go on
-                return self._doubt("Contradiction", f"{says}, its details {details.processing_status}")
+                return self._doubt("Contradiction", f"{says}, its details {details.status}")
             failed = self._failures(details)
         except NotFound:
             return self._doubt("NoDetails", f"{says}, and has no details")

@@ -16,11 +16,11 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 class Part:
     """One file: `chunks` is called once, when the part's turn has come, and yields `length_bytes` bytes in all."""
 
-    field: str
     filename: str
     content_type: str
     length_bytes: int
     chunks: Callable[[], Iterable[bytes]]
+    field: str = "input_files"
 
     def __post_init__(self) -> None:
         # Names and types are made or checked by us; nothing that could end a header line ever gets here.

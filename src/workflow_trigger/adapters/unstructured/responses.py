@@ -190,7 +190,7 @@ def details_from(answer: Any) -> Details | None:
     summary = answer.get("summary")
     counts = summary if isinstance(summary, Mapping) else {}
     succeeded, failed = (_count(counts.get(f"total_docs_{how}")) for how in ("succeeded", "failed"))
-    return Details(processing_status=status, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
+    return Details(status=status, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
 
 
 def failed_files_from(answer: Any) -> list[FailedFile] | None:
