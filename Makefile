@@ -76,7 +76,7 @@ event: setup
 	@$(RUN) -m local.event "$(KEY)"
 
 test: setup check
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-unit: setup
 	@$(MAKE) --silent --no-print-directory check-code

@@ -53,13 +53,6 @@ def package(testrun_uid: str) -> Path:
         return template
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one module that share a stack stay in one process; all others go where there is time."""
-    for item in items:
-        if {"deployed", "package"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def deployed(aws: Aws, package: Path) -> Iterator[DeployedHarness]:
     workflow_ids = [str(uuid.uuid4()), str(uuid.uuid4())]

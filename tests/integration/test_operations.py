@@ -145,7 +145,7 @@ def test_retry_makes_a_new_attempt_and_keeps_the_history_of_the_old(deployed: De
     assert asked.code == 3
     assert "--yes" in asked.err
     counted = command(stack, "retry", "--prefix", prefix, "--dry-run", "--json")
-    assert counted.json == {"chosen": 2, "reopened": 0, "by": [["FAILED", "JobFailed", 2]]}
+    assert counted.json == {"selected": 2, "reopened": 0, "by": [["FAILED", "JobFailed", 2]]}
     for nothing in (("--status", "COMPLETED"), ("--error", "FileFailed"), ("--older-than", "1d")):
         assert command(stack, "retry", "--prefix", prefix, "--yes", "--json", *nothing).json["selected"] == 0
     assert rows_under(stack, "retry/") == before
