@@ -22,6 +22,7 @@ _SAYS = {
     Status.STOPPED: "stopped",
     Status.REJECTED: "rejected",
     Status.SUPERSEDED: "overwritten before it was read",
+    Status.SKIPPED: "not wanted by the stack's parameters",
 }
 _WAIT_SECONDS = {True: 60, False: 3600}  # simulated or real
 _LEADING = ("object", "version", "status", "error", "job_id", "workflow_id", "workflow_name", "created_at")

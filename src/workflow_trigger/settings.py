@@ -3,11 +3,11 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import canonical_id
+from workflow_trigger.domain.document import Selection, canonical_id
 from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -33,6 +33,8 @@ class Settings:
     source_bucket: str = ""
     key_prefix: str = ""
     on_schedule_function: str = ""
+    selection: Selection = field(default_factory=Selection)
+    records_skipped: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -41,43 +43,63 @@ class Settings:
         Raises:
             SettingsError: names every variable that is missing or wrong, and what it should be.
         """
-        faults: list[str] = []
-
-        def read[T](name: str, parse: Callable[[str], T], default: str | None = None) -> T | None:
-            text = environment.get(name, "").strip() or default
-            if text is None:
-                faults.append(f"{name} is not set")
-                return None
-            try:
-                return parse(text)
-            except ValueError as error:
-                faults.append(f"{name}={text!r}: {error}")
-                return None
-
+        variables = _Variables(environment)
         values = {
-            "api_url": read("UNSTRUCTURED_API_URL", api_root),
-            "workflow_ids": read("WORKFLOW_IDS", _workflow_ids),
-            "api_key_secret_arn": read("API_KEY_SECRET_ARN", str),
-            "ledger_table": read("LEDGER_TABLE", str),
-            "workflows_table": read("WORKFLOWS_TABLE", str),
-            "max_files_per_run": read("MAX_FILES_PER_RUN", _between(1, 25), "10"),
-            "max_bytes_per_run": read("MAX_MEGABYTES_PER_RUN", _megabytes, "100"),
-            "poll_seconds": read("POLL_SECONDS", _between(1, 50), "10"),
-            "retention_days": read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
+            "api_url": variables.read("UNSTRUCTURED_API_URL", api_root),
+            "workflow_ids": variables.read("WORKFLOW_IDS", _workflow_ids),
+            "api_key_secret_arn": variables.read("API_KEY_SECRET_ARN", str),
+            "ledger_table": variables.read("LEDGER_TABLE", str),
+            "workflows_table": variables.read("WORKFLOWS_TABLE", str),
+            "max_files_per_run": variables.read("MAX_FILES_PER_RUN", _between(1, 25), "10"),
+            "max_bytes_per_run": variables.read("MAX_MEGABYTES_PER_RUN", _megabytes(1), "100"),
+            "poll_seconds": variables.read("POLL_SECONDS", _between(1, 50), "10"),
+            "retention_days": variables.read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
             "results_bucket": environment.get("RESULTS_BUCKET") or None,
             "results_prefix": (results_prefix := environment.get("RESULTS_PREFIX", "results/")),
             "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
             "source_bucket": (source_bucket := environment.get("SOURCE_BUCKET", "")),
             "key_prefix": (key_prefix := environment.get("KEY_PREFIX", "")),
+            "selection": variables.selection(),
+            "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }
         if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
             what = f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket"
-            faults.append(f"{what}: documents could not be told from results")
-        if faults:
-            raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
+            variables.faults.append(f"{what}: documents could not be told from results")
+        if variables.faults:
+            raise SettingsError("The function's environment is faulty: " + "; ".join(variables.faults))
         return cls(**values)  # type: ignore[arg-type]
+
+
+class _Variables:
+    """Reads variables, and keeps what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.faults: list[str] = []
+
+    def read[T](self, name: str, parse: Callable[[str], T], default: str | None = None) -> T | None:
+        """A variable, or its default; None where it is missing or wrong."""
+        text = self._environment.get(name, "").strip() or default
+        if text is None:
+            self.faults.append(f"{name} is not set")
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.faults.append(f"{name}={text!r}: {error}")
+            return None
+
+    def selection(self) -> Selection:
+        """Which objects are documents."""
+        return Selection(
+            include=patterns(self._environment.get("INCLUDE_PATTERNS", "")),
+            exclude=patterns(self._environment.get("EXCLUDE_PATTERNS", "")),
+            min_bytes=self.read("MIN_BYTES", _between(0, 10**12), "1") or 0,
+            max_bytes=self.read("MAX_MEGABYTES_PER_FILE", _megabytes(0), "0") or None,
+            only_supported=self._environment.get("ONLY_SUPPORTED_TYPES", "off") == "on",
+        )
 
 
 def api_root(url: str) -> str:
@@ -96,6 +118,10 @@ def api_root(url: str) -> str:
     path = parts.path.rstrip("/")
     path = re.sub(r"/workflows/[^/]+/run$", "", path)
     path = re.sub(r"/api/v1$", "", path)
+    if re.search(r"/general/v\d|/partition|/transform", path):
+        raise ValueError("is the address of the Partition or Transform API; the Workflow API has https://platform.…")
+    if re.search(r"/(api|workflows|jobs)(/|$)", path):
+        raise ValueError("must be the host alone, with /api/v1, or a whole run address")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
@@ -120,5 +146,10 @@ def _between(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def _megabytes(text: str) -> int:
-    return _between(1, 100_000)(text) * 1_000_000
+def _megabytes(least: int) -> Callable[[str], int]:
+    return lambda text: _between(least, 100_000)(text) * 1_000_000
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """A list of globs, as a parameter holds it."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -36,6 +36,7 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.STOPPED: Advice("somebody stopped its job at the platform", "if it should run after all", _RETRY),
     Status.REJECTED: Advice("it never ran", "fix what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("overwritten before it was read; the newer version has its own row"),
+    Status.SKIPPED: Advice("not wanted, by the parameters of the stack; the error names which one"),
 }
 
 # By `error.type`: of rows, and of workflows (`last_error`).
@@ -68,6 +69,11 @@ OF_ERROR: Mapping[str, Advice] = {
     "OutsidePrefix": Advice(
         "not under the stack's KeyPrefix, which was changed after its upload",
         "deploy with a KeyPrefix that it is under, then",
+        _RETRY,
+    ),
+    "Skipped": Advice(
+        "the parameters of the stack exclude it; the message names which one",
+        "change the parameter and upload it again, or run it anyway",
         _RETRY,
     ),
     "ResultsRefused": Advice(

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.document import Selection
+from workflow_trigger.settings import patterns
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
@@ -80,6 +82,18 @@ class Stack:
     def workflow_ids(self) -> list[str]:
         """The pool."""
         return [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+
+    @property
+    def selection(self) -> Selection:
+        """Which objects the stack processes, as its functions see it."""
+        given = self.parameters
+        return Selection(
+            include=patterns(given.get("IncludePatterns", "")),
+            exclude=patterns(given.get("ExcludePatterns", "")),
+            min_bytes=int(given.get("MinBytes", "1")),
+            max_bytes=int(given.get("MaxMegabytesPerFile", "0")) * 1_000_000 or None,
+            only_supported=given.get("OnlySupportedTypes") == "on",
+        )
 
     @property
     def has_existing_bucket(self) -> bool:

@@ -26,6 +26,7 @@ _COLOURS: Mapping[str, str] = {
     Status.STOPPED: "red",
     Status.REJECTED: "red",
     Status.SUPERSEDED: "dim",
+    Status.SKIPPED: "dim",
 }
 _BAR_CHARACTERS = 48
 _MARKS = {Health.OK: "[green]✓[/]", Health.UNKNOWN: "[yellow]?[/]", Health.FAILED: "[bold red]✗[/]"}

@@ -1,5 +1,6 @@
 """What the product is for, and what it does in ordinary life."""
 
+import gzip
 import hashlib
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from tests.conftest import load_event
 from tests.integration.harness import Harness
 from workflow_trigger import handlers
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import ObjectVersion, Selection
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.job import Look
 from workflow_trigger.services.submit import submit_now
@@ -266,3 +267,40 @@ def test_every_type_of_bytes_arrives_unchanged(harness: Harness) -> None:
     received = {file.filename: file.sha256 for file in job.files}
     for document, content in zip(documents, contents, strict=True):
         assert received[harness.row(document)["upload_name"]] == hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_not_wanted_is_skipped_on_record_and_costs_no_run(harness: Harness, handler: Any) -> None:
+    harness.configure(selection=Selection(exclude=("tmp/*",)))
+    wanted, marker, empty = harness.upload("a.pdf", b"a"), harness.upload("x/", b""), harness.upload("empty.pdf", b"")
+    excluded = harness.upload("tmp/b.pdf", b"b")
+    event = s3_event(wanted, marker, empty, excluded)
+    for record, version in zip(event["Records"], (wanted, marker, empty, excluded), strict=True):
+        record["s3"]["object"]["size"] = version.size_bytes
+    rows = {row["key"]: row for row in handler(event)["rows"]}
+    assert [rows[key]["status"] for key in ("x/", "empty.pdf", "tmp/b.pdf")] == ["SKIPPED"] * 3
+    assert rows["tmp/b.pdf"]["error"] == {"type": "Skipped", "message": "matches one of ExcludePatterns"}
+    assert all("eligible_at" not in rows[key] and "expires_at" in rows[key] for key in ("x/", "empty.pdf"))
+    assert len(harness.state.jobs) == 1
+    handler(event)  # a duplicate changes nothing
+    harness.configure(selection=Selection())
+    handler(event)  # nor does the same event under other parameters
+    assert harness.status(excluded) == "SKIPPED"
+    harness.configure(selection=Selection(exclude=("tmp/*",)), records_skipped=False)
+    unrecorded = harness.upload("tmp/c.pdf", b"c")
+    assert handler(s3_event(unrecorded)) == {"rows": []}
+    assert harness.status_or_none(unrecorded) is None
+
+
+def test_object_that_is_stored_encoded_is_sent_as_what_it_is(harness: Harness, handler: Any) -> None:
+    """Case 29."""
+    content = gzip.compress(b"%PDF-1.7 a document")
+    document = harness.upload("a.pdf", content, ContentType="application/pdf", ContentEncoding="gzip")
+    handler(s3_event(document))
+    (job,) = harness.state.jobs.values()
+    (file,) = job.files
+    assert (file.content_type, file.path.read_bytes()) == ("application/gzip", content)
+    assert file.filename.endswith(".pdf.gz")
+    harness.settle()
+    row = harness.row(document)
+    assert (row["status"], row["upload_name"]) == ("COMPLETED", file.filename)
+    assert row["input_file_id"] == file.file_id

@@ -18,6 +18,7 @@ from workflow_trigger.domain.model import Document
 
 TEMPLATE = template()
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+KMS = "arn:aws:kms:eu-central-1:111122223333:"
 PARAMETERS = [
     "UnstructuredApiUrl",
     "WorkflowIds",
@@ -26,6 +27,12 @@ PARAMETERS = [
     "SourceKmsKeyArn",
     "KeyPrefix",
     "KeySuffix",
+    "IncludePatterns",
+    "ExcludePatterns",
+    "MinBytes",
+    "MaxMegabytesPerFile",
+    "OnlySupportedTypes",
+    "SkippedRows",
     "MaxFilesPerRun",
     "MaxMegabytesPerRun",
     "PollSeconds",
@@ -114,12 +121,61 @@ def test_every_parameter_is_explained_and_grouped() -> None:
         ("KeySuffix", ["", ".pdf"], ["*.pdf"]),
         ("ResultsPrefix", ["", "results/", "a/b/"], ["results", "a*/"]),
         ("AlarmEmail", ["", "a@b.c"], ["a"]),
+        ("SourceKmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),  # case 38: an alias grants nothing
+        ("ResultsKmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),
+        ("KmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),
     ],
 )
 def test_patterns_take_what_is_right_and_nothing_else(parameter: str, good: list[str], bad: list[str]) -> None:
     pattern = TEMPLATE["Parameters"][parameter]["AllowedPattern"]
     assert [text for text in good if not re.search(pattern, text)] == []
     assert [text for text in bad if re.search(pattern, text)] == []
+
+
+def evaluated(expression: Any, given: dict[str, Any]) -> Any:
+    """What CloudFormation makes of a rule's expression."""
+    match expression:
+        case {"Ref": name}:
+            return given.get(name, TEMPLATE["Parameters"][name].get("Default"))
+        case {"Fn::Not": [inner]}:
+            return not evaluated(inner, given)
+        case {"Fn::And": parts}:
+            return all(evaluated(part, given) for part in parts)
+        case {"Fn::Or": parts}:
+            return any(evaluated(part, given) for part in parts)
+        case {"Fn::Equals": [one, other]}:
+            return evaluated(one, given) == evaluated(other, given)
+        case {"Fn::EachMemberEquals": [members, value]}:
+            return all(each == value for each in evaluated(members, given).split(","))
+    return expression
+
+
+def rules_broken(given: dict[str, Any]) -> list[str]:
+    found = []
+    for name, rule in TEMPLATE["Rules"].items():
+        applies = evaluated(rule["RuleCondition"], given)
+        if applies and not all(evaluated(each["Assert"], given) for each in rule["Assertions"]):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "broken"),
+    [
+        ({}, None),
+        ({"ResultsMode": "existing"}, "ResultsBucketIsNamed"),
+        ({"SourceKmsKeyArn": f"{KMS}key/1"}, "KmsKeyBelongsToAnExistingBucket"),
+        ({"ResultsKmsKeyArn": f"{KMS}key/1"}, "ResultsKeyBelongsToAnExistingBucket"),
+        (
+            {"ResultsMode": "existing", "ResultsBucketName": "b-1", "SourceBucketName": "b-1"},
+            "ResultsDoNotTriggerRuns",
+        ),
+        ({"SubnetIds": "subnet-1"}, "VpcHasSecurityGroups"),  # case 43
+        ({"SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1"}, None),
+    ],
+)
+def test_every_rule_can_be_broken(given: dict[str, Any], broken: str | None) -> None:
+    assert rules_broken(given) == ([broken] if broken else [])
 
 
 def test_defaults_of_the_template_are_those_of_the_settings() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.batching import next_batch
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import DocumentKey, ObjectVersion, upload_name
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion, Selection, upload_name
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Evidence, Match, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
@@ -35,6 +35,34 @@ def document(name: str, size: int = 1, **more: Any) -> Document:
     )
     usual: dict[str, Any] = {"source": source, "status": Status.PENDING, "read_at": iso(NOW), "eligible_at": "2026"}
     return Document(**usual | more)
+
+
+# -- what is wanted ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "selection", "reason"),
+    [
+        ("a.pdf", 1, {}, None),
+        ("a.pdf", None, {}, None),
+        ("folder/", 0, {}, "a folder marker"),  # case 32
+        ("folder/", None, {}, "a folder marker"),
+        ("x_$folder$", 0, {}, "a folder marker"),
+        ("x_$FOLDER$", None, {}, "a folder marker"),
+        ("folder/", 7, {}, None),
+        ("empty.pdf", 0, {}, "empty"),
+        ("empty.pdf", 0, {"min_bytes": 0}, None),
+        ("a.pdf", 9, {"min_bytes": 10}, "smaller than MinBytes (10)"),
+        ("a.pdf", 2_000_001, {"max_bytes": 2_000_000}, "larger than MaxMegabytesPerFile (2)"),
+        ("in/scan.PDF", 1, {"include": ("*.pdf", "*.docx")}, None),  # case 34
+        ("in/scan.txt", 1, {"include": ("*.pdf",)}, "matches none of IncludePatterns"),
+        ("tmp/a.pdf", 1, {"exclude": ("TMP/*",)}, "matches one of ExcludePatterns"),
+        ("a.exe", 1, {"only_supported": True}, "has no extension that the platform supports"),
+        ("a.Docx ", 1, {"only_supported": True}, None),
+    ],
+)
+def test_object_is_skipped_with_its_reason(key: str, size: int | None, selection: Any, reason: str | None) -> None:
+    assert Selection(**selection).reason_against(key, size) == reason
 
 
 # -- the batch ---------------------------------------------------------------------------------------------------------

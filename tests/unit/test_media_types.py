@@ -1,20 +1,124 @@
-"""The declared type counts, unless it says nothing."""
+"""The type and the extension of every part that is sent."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workflow_trigger.domain.media_types import media_type
+from workflow_trigger.domain.document import DocumentKey, upload_name
+from workflow_trigger.domain.matching import mentions
+from workflow_trigger.domain.media_types import SUPPORTED, encoded_as, extension_of, is_media_type, media_type
+
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+@pytest.mark.parametrize("declared", [None, "", "binary/octet-stream", "application/octet-stream", "application/zip"])
+@pytest.mark.parametrize("extension", sorted(SUPPORTED))
+def test_extension_tells_the_type_where_nothing_specific_is_declared(extension: str, declared: str | None) -> None:
+    """Case 27, for every extension that the vendor supports, in any case."""
+    assert media_type(declared, f"in/a.{extension}") == SUPPORTED[extension]
+    assert media_type(declared, f"in/A.{extension.upper()}") == SUPPORTED[extension]
+    assert is_media_type(SUPPORTED[extension])
+
+
+@pytest.mark.parametrize(
+    ("extension", "kind"),
+    [
+        ("docx", WORD),
+        ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+        ("msg", "application/vnd.ms-outlook"),
+        ("epub", "application/epub+zip"),
+        ("odt", "application/vnd.oasis.opendocument.text"),
+        ("org", "text/org"),
+        ("csv", "text/csv"),
+        ("tsv", "text/tab-separated-values"),
+        ("md", "text/markdown"),
+        ("rst", "text/x-rst"),
+        ("eml", "message/rfc822"),
+        ("pdf", "application/pdf"),
+    ],
+)
+def test_types_are_those_that_are_registered(extension: str, kind: str) -> None:
+    assert SUPPORTED[extension] == kind
 
 
 @pytest.mark.parametrize(
     ("declared", "key", "chosen"),
     [
-        ("application/pdf", "a.txt", "application/pdf"),
-        ("text/html; charset=utf-8", "a", "text/html"),
-        ("binary/octet-stream", "a.pdf", "application/pdf"),
+        ("application/vnd.ms-excel", "data.csv", "text/csv"),  # case 28: a browser on Windows
+        ("application/pdf", "a.txt", "text/plain"),
+        ("application/zip", "a.docx", WORD),
+        ("application/x-www-form-urlencoded", "a.pdf", "application/pdf"),
+        ("text/plain", "a.md", "text/markdown"),
+        ("text/markdown", "a.txt", "text/markdown"),
+        ("text/xml", "a.xml", "text/xml"),
+        ("image/webp", "a.png", "image/webp"),
         ("text/plain\r\nX: 1", "a.pdf", "application/pdf"),
+        ("text/html; charset=utf-8", "a", "text/html"),
+        ("application/pdf", "a", "application/pdf"),
+        ("application/pdf", "a.unknown", "application/pdf"),
         ("nonsense", "a", "application/octet-stream"),
         (None, "a", "application/octet-stream"),
+        (None, "report.pdf.gz", "application/gzip"),  # case 30
+        ("application/pdf", "report.pdf.gz", "application/gzip"),
     ],
 )
-def test_the_declared_type_counts_unless_it_says_nothing(declared: str | None, key: str, chosen: str) -> None:
+def test_declared_type_counts_where_it_says_more(declared: str | None, key: str, chosen: str) -> None:
     assert media_type(declared, key) == chosen
+
+
+@pytest.mark.parametrize(
+    ("key", "extension"),
+    [
+        ("a.pdf ", "pdf"),  # case 31
+        ("a.pdf?x=1", "pdf"),
+        ("in/a.PDF?path=/b.txt/c", "pdf"),
+        ("a.pdf;1", "pdf"),
+        ("a.pdf~", "pdf"),
+        ("a.pdf.2", "pdf"),
+        ("a.pdf_v3", "pdf"),
+        ("a.docx (1)", "docx"),
+        ("a.pdf.bak", "pdf"),
+        ("a.pdf\n", "pdf"),
+        ("report.pdf.gz", "gz"),
+        ("v1.2", "2"),
+        ("a.b/c", ""),
+        (".pdf", ""),
+        ("in/.pdf", ""),
+        ("a.", ""),
+        ("a", ""),
+    ],
+)
+def test_extension_is_found_under_decoration(key: str, extension: str) -> None:
+    assert extension_of(key) == extension
+    name = upload_name(DocumentKey(f"s3://bucket/{key}", "v"), "attempt")
+    assert name.rpartition(".")[2] == extension if extension else "." not in name
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_any_key_has_a_type_and_a_usable_extension(key: str) -> None:
+    assert is_media_type(media_type(None, key))
+    assert extension_of(key).isalnum() or not extension_of(key)
+    assert extension_of(key) == extension_of(key).lower()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("identity", None),
+        ("aws-chunked", None),
+        ("gzip", ("application/gzip", ".gz")),
+        ("GZIP,aws-chunked", ("application/gzip", ".gz")),
+        ("zstd", ("application/zstd", ".zst")),
+        ("br", ("application/octet-stream", ".encoded")),
+    ],
+)
+def test_encoded_object_is_called_what_it_is(encoding: str | None, expected: tuple[str, str] | None) -> None:
+    assert encoded_as(encoding) == expected
+
+
+def test_name_with_two_extensions_still_carries_its_token() -> None:
+    name = upload_name(DocumentKey("s3://b/a.pdf", "v"), "attempt")
+    assert mentions([f"{name.removesuffix('.pdf')}-0a1b2c3d.gz"], [f"{name}.gz"])

@@ -123,3 +123,13 @@ def test_key_of_1024_bytes_is_read_and_a_longer_one_is_named() -> None:
     assert ParsedEvent.of(event).versions[0].key == "é" * 512
     event["detail"]["object"]["key"] = "é" * 513
     assert ParsedEvent.of(event).unreadable == ["the object key is longer than 1,024 bytes"]
+
+
+@pytest.mark.parametrize("key", ["caf%E9.pdf", "%FF", "a%C3.pdf"])
+def test_key_that_cannot_be_decoded_is_unreadable(key: str) -> None:
+    """Case 33: such a key is none that the bucket can have."""
+    event = load_event("s3-put")
+    event["Records"][0]["s3"]["object"]["key"] = key
+    parsed = ParsedEvent.of(event)
+    assert parsed.versions == []
+    assert "not UTF-8" in parsed.unreadable[0]

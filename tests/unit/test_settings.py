@@ -66,8 +66,22 @@ def test_plain_http_is_for_this_machine(url: str) -> None:
         "https://",
         "https://u:p@example.com",
         "https://e.com?a=1",
+        "https://platform.unstructuredapp.io/api/v1/jobs/",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
+        api_root(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.unstructuredapp.io/general/v0/general",  # case 37
+        "https://api.unstructured.io/api/v1/partition",
+        "https://api.unstructured.io/api/v1/transform/jobs",
+    ],
+)
+def test_addresses_of_the_vendors_other_products_are_named_as_such(url: str) -> None:
+    with pytest.raises(ValueError, match="Partition or Transform API"):
         api_root(url)

@@ -87,7 +87,11 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
     if not name.removeprefix("s3:").startswith("ObjectCreated:"):
         return f"not a creation: {_safe_for_log(name)}"
     # Form-encoded here, and raw in EventBridge's events.
-    key = unquote_plus(_text(_require(record, "s3", "object", "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES))
+    encoded = _text(_require(record, "s3", "object", "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)
+    try:
+        key = unquote_plus(encoded, errors="strict")
+    except UnicodeDecodeError:
+        raise UnreadableEvent(f"the object key is not UTF-8: {_safe_for_log(encoded)}") from None
     return _version(_require(record, "s3"), key, _optional(record, "eventTime"))
 
 

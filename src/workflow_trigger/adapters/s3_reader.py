@@ -9,7 +9,7 @@ from urllib3.exceptions import HTTPError
 
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable, SourceError
-from workflow_trigger.domain.media_types import media_type
+from workflow_trigger.domain.media_types import encoded_as, extension_of, media_type
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -33,6 +33,7 @@ class OpenObject:
     version: ObjectVersion
     length_bytes: int
     content_type: str
+    name_suffix: str  # '', or the extension that says how the bytes are encoded
     body: "StreamingBody"
 
     def chunks(self) -> Iterator[bytes]:
@@ -79,11 +80,16 @@ class ObjectReader:
             ObjectGone, ObjectOverwritten, ObjectDenied, ObjectUnreadable
         """
         answer = _get(self._client, version)
+        kind, suffix = encoded_as(answer.get("ContentEncoding")) or (
+            media_type(answer.get("ContentType"), version.key),
+            "",
+        )
         return OpenObject(
             client=self._client,
             version=version,
             length_bytes=answer["ContentLength"],
-            content_type=media_type(answer.get("ContentType"), version.key),
+            content_type=kind,
+            name_suffix="" if suffix == f".{extension_of(version.key)}" else suffix,
             body=answer["Body"],
         )
 

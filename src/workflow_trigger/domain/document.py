@@ -5,8 +5,11 @@ import re
 import unicodedata
 import uuid
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import NamedTuple
+
+from workflow_trigger.domain.media_types import SUPPORTED, extension_of
 
 
 class DocumentKey(NamedTuple):
@@ -45,11 +48,36 @@ def is_later(sequencer: str | None, than: str | None) -> bool:
     return sequencer.upper().ljust(width, "0") > than.upper().ljust(width, "0")
 
 
-def why_unwanted(bucket: str, key: str, size_bytes: int | None, results: tuple[str | None, str]) -> str | None:
-    """Why an object is not a document to be processed, or None. `results`: bucket and prefix of our own outputs."""
-    if key.endswith("/") and size_bytes == 0:
-        return "a folder"
-    return "a result of ours" if bucket == results[0] and key.startswith(results[1]) else None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which objects are documents. Patterns are globs over whole keys, without regard to case; `*` includes slashes."""
+
+    include: tuple[str, ...] = ()  # none: all
+    exclude: tuple[str, ...] = ()
+    min_bytes: int = 1
+    max_bytes: int | None = None
+    only_supported: bool = False  # the extensions that the vendor names
+
+    def reason_against(self, key: str, size_bytes: int | None) -> str | None:
+        """Why an object is skipped; None where it is a document."""
+        folded = key.casefold()
+        if (key.endswith("/") or folded.endswith("_$folder$")) and not size_bytes:
+            return "a folder marker"
+        if self.include and not _matches(folded, self.include):
+            return "matches none of IncludePatterns"
+        if _matches(folded, self.exclude):
+            return "matches one of ExcludePatterns"
+        if self.only_supported and extension_of(key) not in SUPPORTED:
+            return "has no extension that the platform supports"
+        if size_bytes is not None and size_bytes < self.min_bytes:
+            return "empty" if not size_bytes else f"smaller than MinBytes ({self.min_bytes:,})"
+        if self.max_bytes is not None and (size_bytes or 0) > self.max_bytes:
+            return f"larger than MaxMegabytesPerFile ({self.max_bytes // 1_000_000:,})"
+        return None
+
+
+def _matches(folded_key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(folded_key, pattern.casefold()) for pattern in patterns)
 
 
 def canonical_id(workflow_id: str) -> str:
@@ -68,9 +96,8 @@ def upload_name(key: DocumentKey, attempt_id: str) -> str:
 
     The token names the document and the attempt, so that whatever the platform sends back names both.
     """
-    path = PurePosixPath(key.object)
-    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    ascii_stem = unicodedata.normalize("NFKD", PurePosixPath(key.object).stem).encode("ascii", "ignore").decode()
     stem = re.sub(r"[^A-Za-z0-9]+", "-", ascii_stem)[:_STEM_LIMIT].strip("-") or "document"
-    extension = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", path.suffix) else ""
+    extension = extension_of(key.object)
     identity = "\n".join((*key, attempt_id)).encode("utf-8", "surrogatepass")
-    return f"{stem}-{hashlib.sha256(identity).hexdigest()[:16]}{extension}"
+    return f"{stem}-{hashlib.sha256(identity).hexdigest()[:16]}{extension and f'.{extension}'}"

@@ -17,7 +17,7 @@ from workflow_trigger.domain.model import Attempt, SentDocument
 
 _CLOCK_SKEW = timedelta(minutes=1)  # between the platform's servers
 _ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
-_TOKEN = re.compile(r"-([0-9a-f]{16})(?:\.[A-Za-z0-9]{1,10})?$")
+_TOKEN = re.compile(r"-([0-9a-f]{16})(?:\.[A-Za-z0-9]{1,10}){0,2}$")
 
 
 class Evidence(Enum):

@@ -1,14 +1,67 @@
-"""The media type that belongs to an object."""
+"""The media type that belongs to an object, and the extension of its key that tells it."""
 
-import mimetypes
 import re
 
 OCTET_STREAM = "application/octet-stream"
+GZIP = "application/gzip"
 
-# Only the table that Python ships: the same answer on every machine.
-_BY_EXTENSION = mimetypes.MimeTypes()
+# The extensions that the vendor supports, with their types. The machine's own table differs from machine to machine.
+_SUPPORTED = """
+text/csv csv
+text/html htm html
+text/markdown md
+text/org org
+text/plain txt prn eth
+text/tab-separated-values tsv
+text/x-dif dif
+text/x-rst rst
+image/bmp bmp
+image/heic heic
+image/jpeg jpeg jpg
+image/png png
+image/tiff tiff
+message/rfc822 eml
+application/epub+zip epub
+application/macwriteii mcw mw
+application/msword doc dot
+application/octet-stream pbd
+application/pdf pdf
+application/pkcs7-signature p7s
+application/rtf rtf
+application/vnd.dbf dbf
+application/vnd.ms-excel xls et
+application/vnd.ms-outlook msg
+application/vnd.ms-powerpoint ppt pot
+application/vnd.ms-powerpoint.presentation.macroenabled.12 pptm
+application/vnd.ms-word.template.macroenabled.12 dotm
+application/vnd.oasis.opendocument.spreadsheet-flat-xml fods
+application/vnd.oasis.opendocument.text odt
+application/vnd.openxmlformats-officedocument.presentationml.presentation pptx
+application/vnd.openxmlformats-officedocument.spreadsheetml.sheet xlsx
+application/vnd.openxmlformats-officedocument.wordprocessingml.document docx
+application/vnd.stardivision.impress sdp
+application/vnd.sun.xml.writer.global sxg
+application/x-abiword abw zabw
+application/x-appleworks cwk
+application/x-hwp hwp
+application/xml xml
+"""
+SUPPORTED = {name: kind for kind, *names in map(str.split, _SUPPORTED.strip().splitlines()) for name in names}
+# What is no document, but must not be called one.
+_BY_EXTENSION = {**SUPPORTED, "tif": "image/tiff", "gz": GZIP, "zip": "application/zip", "json": "application/json"}
+
 _SAFE_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
-_VAGUE = {"", "binary/octet-stream", OCTET_STREAM}
+_VAGUE = {"", "binary/octet-stream", OCTET_STREAM, "application/unknown", "application/x-unknown"}
+_VAGUE |= {"application/x-download", "application/force-download", "application/download"}
+_VAGUE |= {"multipart/form-data", "application/x-www-form-urlencoded"}
+_CONTAINERS = {"application/zip", "application/x-zip-compressed", "application/x-zip", GZIP, "application/x-gzip"}
+_FAMILIES = {"text/xml": "xml", "application/xml": "xml", "text/rtf": "rtf", "application/rtf": "rtf"}
+
+_SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,10})$")
+# A query string, a version, a copy's number or an editor's mark behind the extension.
+_DECORATED = re.compile(
+    r"\.([A-Za-z0-9]{1,10})(?:[?#;&].*|~|[ _-]*\(\d+\)|[._-]v?\d{1,6}|\.(?:bak|old|orig))$", re.DOTALL
+)
 
 
 def is_media_type(text: str) -> bool:
@@ -16,8 +69,47 @@ def is_media_type(text: str) -> bool:
     return _SAFE_TYPE.fullmatch(text) is not None
 
 
+def extension_of(key: str) -> str:
+    """The extension of an object key, in lower case and without a dot; '' where it has none.
+
+    A known extension counts under decoration, too: spaces at the end, a query string, a version suffix.
+    """
+    for name in (key, key.partition("?")[0]):
+        base = name.rstrip().rpartition("/")[2][1:]
+        for found in (_SUFFIX.search(base), _DECORATED.search(base)):
+            if found and found[1].lower() in _BY_EXTENSION:
+                return found[1].lower()
+    plain = _SUFFIX.search(key.rstrip().rpartition("/")[2][1:])
+    return plain[1].lower() if plain else ""
+
+
 def media_type(declared: str | None, key: str) -> str:
-    """The declared type without its parameters; where nothing specific is declared, the type of the extension."""
+    """The type of a known extension, unless the declared one is of the same family and says more.
+
+    The vendor trusts a declared type that it knows, so that a wrong one costs the document. Where the extension says
+    nothing, a declared type counts if it is specific.
+    """
     declared = (declared or "").partition(";")[0].strip().lower()
-    candidates = (declared, _BY_EXTENSION.guess_type(key)[0] or "")
-    return next((each for each in candidates if each not in _VAGUE and is_media_type(each)), OCTET_STREAM)
+    is_specific = is_media_type(declared) and declared not in _VAGUE
+    known = _BY_EXTENSION.get(extension_of(key))
+    if known is None:
+        return declared if is_specific else OCTET_STREAM
+    says_more = is_specific and declared not in _CONTAINERS and declared != "text/plain"
+    return declared if says_more and _family(declared) == _family(known) else known
+
+
+def _family(kind: str) -> str:
+    """What may stand for each other: all images, all texts; of applications, each type alone."""
+    major = kind.partition("/")[0]
+    return _FAMILIES.get(kind) or (kind if major == "application" else major)
+
+
+def encoded_as(content_encoding: str | None) -> tuple[str, str] | None:
+    """The media type of an object that is stored encoded, and the extension that says so; None where it is not.
+
+    It is sent as it is stored, since the length of the request has to be known before the first byte.
+    """
+    encodings = [each.strip().lower() for each in (content_encoding or "").split(",")]
+    last = next((each for each in reversed(encodings) if each not in {"", "identity", "aws-chunked"}), None)
+    known = {"gzip": (GZIP, ".gz"), "x-gzip": (GZIP, ".gz"), "zstd": ("application/zstd", ".zst")}
+    return known.get(last, (OCTET_STREAM, ".encoded")) if last else None

@@ -23,11 +23,12 @@ class Status(StrEnum):
     STOPPED = "STOPPED"  # its job was stopped
     REJECTED = "REJECTED"  # never ran: gone, too slow to stream, or refused by the platform
     SUPERSEDED = "SUPERSEDED"  # never ran: overwritten before it was read
+    SKIPPED = "SKIPPED"  # never ran: not wanted, by the parameters of the stack
 
 
 RUNNING = frozenset({Status.SCHEDULED, Status.IN_PROGRESS})
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
-FINAL = ENDED | {Status.REJECTED, Status.SUPERSEDED}
+FINAL = ENDED | {Status.REJECTED, Status.SUPERSEDED, Status.SKIPPED}
 
 # A document stays SUBMITTING, or running, when its job changes, or when it is taken up again.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {

@@ -3,7 +3,7 @@
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger.domain.document import ObjectVersion, why_unwanted
+from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.model import Document
 from workflow_trigger.services.context import Context
@@ -19,24 +19,25 @@ def register(event: ParsedEvent, context: Context) -> list[Document]:
     """
     for reason in event.skipped:
         logger.info("skipped", reason=reason)
-    documents = [_registered(version, context) for version in event.versions if _is_wanted(version, context)]
+    documents = [found for version in event.versions if (found := _registered(version, context)) is not None]
     if event.unreadable:
         context.counts.add("Unreadable", value=len(event.unreadable))
         raise UnreadableEvent("; ".join(event.unreadable))
     return documents
 
 
-def _is_wanted(version: ObjectVersion, context: Context) -> bool:
-    """Our own results, for one, never become documents, whatever the bucket's notifications say."""
-    results = (context.settings.results_bucket, context.settings.results_prefix)
-    reason = why_unwanted(version.bucket, version.key, version.size_bytes, results)
-    if reason:
-        logger.info("skipped", reason=reason, object_key=version.document_key.object)
-    return reason is None
-
-
-def _registered(version: ObjectVersion, context: Context) -> Document:
-    document, is_new = context.ledger.register(version)
-    logger.info("registered" if is_new else "duplicate", object_key=document.key.object, version=document.key.version)
-    context.counts.add("Registered" if is_new else "Duplicate")
+def _registered(version: ObjectVersion, context: Context) -> Document | None:
+    """The document of an object version, also of one that is skipped; None where nothing is recorded."""
+    key, settings = version.document_key, context.settings
+    if version.bucket == settings.results_bucket and version.key.startswith(settings.results_prefix):
+        logger.info("skipped", reason="a result of ours", object_key=key.object)  # never a document, nor recorded
+        return None
+    reason = settings.selection.reason_against(version.key, version.size_bytes)
+    if reason and not settings.records_skipped:
+        logger.info("skipped", reason=reason, object_key=key.object)
+        return None
+    document, is_new = context.ledger.register(version, skipped=reason)
+    happened = ("skipped" if reason else "registered") if is_new else "duplicate"
+    logger.info(happened, reason=reason, object_key=key.object, version=key.version)
+    context.counts.add(happened.capitalize())
     return document

@@ -15,7 +15,16 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import mentions, own_part
-from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Transition, Workflow
+from workflow_trigger.domain.model import (
+    UNCHANGED,
+    Attempt,
+    Document,
+    DocumentUpdate,
+    Phase,
+    Status,
+    Transition,
+    Workflow,
+)
 from workflow_trigger.domain.retry import after_lost_objects, back_unchanged
 from workflow_trigger.services.context import Context
 
@@ -47,9 +56,17 @@ def running_status(job: Job) -> Status:
 
 def job_updates(job: Job, attempt: Attempt, to: Status, **changes: Any) -> tuple[DocumentUpdate, ...]:
     """Write a job into the documents of its files, each with its own entries."""
-    parts = ((sent.key, *own_part(job, sent, attempt)) for sent in attempt.documents)
+    parts = ((sent, *own_part(job, sent, attempt)) for sent in attempt.documents)
     return tuple(
-        DocumentUpdate(key=key, to=to, job=own_job, input_file_id=file_id, **changes) for key, own_job, file_id in parts
+        DocumentUpdate(
+            key=sent.key,
+            to=to,
+            job=own_job,
+            input_file_id=file_id,
+            upload_name=sent.upload_name or UNCHANGED,
+            **changes,
+        )
+        for sent, own_job, file_id in parts
     )
 
 
@@ -106,6 +123,7 @@ class _Sender:
         self._documents = [each for each in self._documents if each.key not in failed]
 
     def _post(self) -> Job:
+        self._name_as_encoded()
         names = {sent.key: sent.upload_name or "" for sent in self._workflow.attempt.documents}
         parts = [
             Part(
@@ -118,6 +136,15 @@ class _Sender:
         ]
         encoder = Encoder(parts, boundary=uuid.uuid4().hex)
         return self._context.client.run(self._workflow.workflow_id, encoder, self._commit_attempt)
+
+    def _name_as_encoded(self) -> None:
+        """An object that is stored encoded is sent as such; how it is stored is known only now that it is open."""
+        suffixes = {each.version.document_key: each.name_suffix for each in self._opened}
+        sent = [
+            replace(each, upload_name=(each.upload_name or "").removesuffix(suffixes[each.key]) + suffixes[each.key])
+            for each in self._workflow.attempt.documents
+        ]
+        self._workflow = self._workflow.with_attempt(documents=tuple(sent))
 
     def _watched(self, opened: OpenObject) -> Iterator[bytes]:
         """The object's chunks, as long as there is time; the lease is renewed on the way."""

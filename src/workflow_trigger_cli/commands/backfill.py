@@ -64,6 +64,7 @@ class Backfill:
         if not (asked.startswith(key_prefix) or key_prefix.startswith(asked)):
             raise CommandError(f"{stack.name} takes only keys that begin with {key_prefix}, so it cannot read {url}")
         self._prefix = max(asked, key_prefix, key=len)
+        self._selection = stack.selection
         self._suffix = stack.parameters.get("KeySuffix", "")
         self._results = f"{stack.outputs.get('ResultsBucket')}/{stack.parameters.get('ResultsPrefix', '')}"
         self._s3 = stack.client("s3")
@@ -125,9 +126,9 @@ class Backfill:
 
     def _is_wanted(self, version: ObjectVersion) -> bool:
         """As the function and the bucket's notification would have it."""
-        is_folder = version.key.endswith("/") and version.size_bytes == 0
         is_result = f"{version.bucket}/{version.key}".startswith(self._results)
-        return version.key.endswith(self._suffix) and not is_folder and not is_result
+        is_selected = self._selection.reason_against(version.key, version.size_bytes) is None
+        return version.key.endswith(self._suffix) and is_selected and not is_result
 
     # -- the queue -----------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,8 @@ def _not_known(stack: Stack, url: str) -> Findings:
         meaning, todo = f"not a bucket of this stack, which listens to {stack['SourceBucket']}", "name another --stack"
     elif not (key.startswith(prefix) and key.endswith(suffix)):
         meaning, todo = f"the stack takes only keys like {prefix}*{suffix}", "upload it under such a key"
+    elif reason := stack.selection.reason_against(key, None):
+        meaning, todo = f"the stack skips it: {reason}", "change the parameter, and upload it again"
     elif in_bucket is None:
         meaning, todo = "the ledger does not know it, and the bucket does not tell you", "s3:GetObject is needed"
     elif not in_bucket:

@@ -56,17 +56,22 @@ class Ledger:
 
     # -- documents: arrival --------------------------------------------------------------------------------------------
 
-    def register(self, version: ObjectVersion) -> tuple[Document, bool]:
-        """The document of an object version, and whether this event put it into the queue (new, or reopened)."""
+    def register(self, version: ObjectVersion, *, skipped: str | None = None) -> tuple[Document, bool]:
+        """The document of an object version, and whether this event put it into the queue (new, or reopened).
+
+        `skipped` is the reason why it is not wanted: then a new row is final, and one that is there stays as it is.
+        """
         now = iso(self._clock.now())
-        item = mapping.new_row(version, now)
+        item = mapping.new_row(version, now, skipped=skipped)
+        if skipped:
+            item |= mapping.present({"expires_at": self._expires_at()})
         found = self._tables.write(tables.put(self._ledger_table, item, Attr("object").not_exists()))
         if found is None:
             return document_from_item(item), True
         known = found or self.item(version.document_key)
         if known is None:
             return self.register(version)  # it expired between the two calls
-        if not _is_later_upload(version, known):
+        if skipped or not _is_later_upload(version, known):
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return document_from_item(known), known["registered_at"] == now
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
@@ -215,9 +220,13 @@ class Ledger:
             update, attempt_id=model.holder(record) or attempt_id, workflow_id=record.workflow_id, now=iso(now)
         )
         if update.to in FINAL:
-            changes["expires_at"] = int((now + self._retention).timestamp()) if self._retention else None
+            changes["expires_at"] = self._expires_at()
         condition = _may_change(update, attempt_id)
         return tables.update(self._ledger_table, update.key._asdict(), changes, condition)
+
+    def _expires_at(self) -> int | None:
+        """When a row that is final now may be deleted, in epoch seconds; None: never."""
+        return int((self._clock.now() + self._retention).timestamp()) if self._retention else None
 
     def _update_row(self, row: Item, changes: Item) -> bool:
         """Change one row outside of any attempt, provided that it still is as it was read."""

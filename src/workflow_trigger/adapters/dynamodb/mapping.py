@@ -87,11 +87,13 @@ _OF_ONE_RUN = (
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
 
-def new_row(version: ObjectVersion, now: str) -> Item:
-    """The item of an object version that arrives at `now`."""
-    times = dict.fromkeys(("eligible_at", "queued_at", "registered_at", "updated_at"), now)
-    more = {**version.document_key._asdict(), **times, "status": Status.PENDING, "failures": 0}
-    return present({**_to(version, {"size_bytes": "size"}), **more})
+def new_row(version: ObjectVersion, now: str, *, skipped: str | None = None) -> Item:
+    """The item of an object version that arrives at `now`, to wait in the queue or, with a reason, skipped."""
+    common = {**version.document_key._asdict(), "registered_at": now, "updated_at": now, "failures": 0}
+    own: Item = {"status": Status.PENDING, "eligible_at": now, "queued_at": now}
+    if skipped:
+        own = {"status": Status.SKIPPED, "error": {"type": "Skipped", "message": skipped}}
+    return present({**_to(version, {"size_bytes": "size"}), **common, **own})
 
 
 def reopened(row: Item, now: str) -> Item:
