@@ -138,12 +138,13 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
         return JSONResponse(state.information(job, posted=True, files=True), 202)
 
     @app.get("/api/v1/workflows/{workflow_id}")
-    async def get_workflow(workflow_id: UUID, unstructured_api_key: Key = None) -> dict[str, Any]:
+    async def get_workflow(workflow_id: str, unstructured_api_key: Key = None) -> dict[str, Any]:
         check(unstructured_api_key)
-        if not state.knows(str(workflow_id)):
+        found = state.id_of(workflow_id)
+        if not state.knows(found):
             raise HTTPException(404, "Not Found")
-        name = f"workflow-{str(workflow_id)[:8]}"
-        return {"id": str(workflow_id), "name": name, "sources": [], "destinations": [], "status": "active"}
+        name = f"workflow-{found[:8]}"
+        return {"id": found, "name": name, "sources": [], "destinations": [], "status": "active"}
 
 
 def _add_jobs(app: FastAPI, state: PlatformState) -> None:

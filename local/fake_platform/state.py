@@ -1,5 +1,6 @@
 """What the simulated platform knows: workflows, jobs, the bytes it accepted, and the faults it is to show."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -115,6 +116,7 @@ class Behaviour:
     default_job_seconds: float = 2.0
     scheduled_seconds: float = 0.5
     job_seconds: dict[str, float] = field(default_factory=dict)
+    workflow_keys: dict[str, str] = field(default_factory=dict)  # key → id, either names the workflow
     known_workflows: list[str] | None = None  # None: every id is one
     get_shows_files: bool = False
     list_shows_files: bool = True
@@ -163,10 +165,17 @@ class PlatformState:
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
+    def id_of(self, name: str) -> str:
+        """The id of a workflow that is named by its id or its key; '' where it is neither."""
+        found = self.behaviour.workflow_keys.get(name, name)
+        with contextlib.suppress(ValueError):
+            return str(uuid.UUID(found))
+        return ""
+
     def knows(self, workflow_id: str) -> bool:
         """Whether there is such a workflow."""
         known = self.behaviour.known_workflows
-        return not self.behaviour.is_another_workspace and (known is None or workflow_id in known)
+        return bool(workflow_id) and not self.behaviour.is_another_workspace and (known is None or workflow_id in known)
 
     def store(self, filename: str, content_type: str | None, stream: BinaryIO) -> StoredFile:
         """Keep a file's bytes."""

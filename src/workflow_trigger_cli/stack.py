@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.document import Selection
+from workflow_trigger.domain.document import Selection, canonical_id, is_workflow_key
 from workflow_trigger.settings import patterns
 from workflow_trigger_cli.errors import CommandError, UsageError
 
@@ -80,8 +80,18 @@ class Stack:
 
     @property
     def workflow_ids(self) -> list[str]:
-        """The pool."""
+        """The pool, as it was deployed: ids, or keys."""
         return [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+
+    @property
+    def ids_in_pool(self) -> list[str]:
+        """The pool without those that are named by a key."""
+        return [each for each in self.workflow_ids if not is_workflow_key(each)]
+
+    def is_in_pool(self, workflow_id: str) -> bool:
+        """Whether a workflow is in the pool; of a key it cannot be told here, so then every one counts."""
+        pool = self.workflow_ids
+        return canonical_id(workflow_id) in map(canonical_id, pool) or any(map(is_workflow_key, pool))
 
     @property
     def selection(self) -> Selection:

@@ -10,11 +10,12 @@ import pytest
 
 from tests.conftest import load_event
 from tests.integration.harness import Harness
-from workflow_trigger import handlers
+from workflow_trigger import bootstrap, handlers
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion, Selection
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.job import Look
+from workflow_trigger.services.context import Counts
 from workflow_trigger.services.submit import submit_now
 
 
@@ -304,3 +305,20 @@ def test_object_that_is_stored_encoded_is_sent_as_what_it_is(harness: Harness, h
     row = harness.row(document)
     assert (row["status"], row["upload_name"]) == ("COMPLETED", file.filename)
     assert row["input_file_id"] == file.file_id
+
+
+def test_workflow_may_be_named_by_its_key(harness: Harness) -> None:
+    """Cases 35 and 36: the ledger knows ids alone, and a key and an id of the same workflow are one."""
+    workflow_id = harness.settings.workflow_ids[0]
+    harness.state.behaviour.workflow_keys["invoice-processing-v2"] = workflow_id
+    harness.state.behaviour.known_workflows = [workflow_id]
+    counts = Counts()
+    names = ("invoice-processing-v2", workflow_id.upper(), "no-such-workflow")
+    pool = bootstrap.pool_of(names, harness.context().client, counts)
+    assert pool == (workflow_id,)
+    assert counts.taken() == {"Held": 1}
+    harness.configure(workflow_ids=pool)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    assert (harness.status(document), harness.row(document)["workflow_id"]) == ("COMPLETED", workflow_id)

@@ -82,10 +82,16 @@ def _matches(folded_key: str, patterns: tuple[str, ...]) -> bool:
 
 def canonical_id(workflow_id: str) -> str:
     """A UUID in its usual spelling, for it has several, and answers may have another than the setting."""
+    return workflow_id if is_workflow_key(workflow_id) else str(uuid.UUID(workflow_id))
+
+
+def is_workflow_key(workflow_id: str) -> bool:
+    """Whether a workflow is named by its key, which the workspace chose, and not by its UUID."""
     try:
-        return str(uuid.UUID(workflow_id))
+        uuid.UUID(workflow_id)
     except ValueError:
-        return workflow_id
+        return True
+    return False
 
 
 _STEM_LIMIT = 40  # characters; the platform loses files with long names without an error

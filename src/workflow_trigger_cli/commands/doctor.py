@@ -273,7 +273,7 @@ class Doctor:
     def _nothing_is_blocked(self) -> Iterator[Finding]:
         ledger = self._stack.ledger()
         waiting_seconds = ledger.longest_wait_seconds()
-        for workflow in ledger.snapshot(self._stack.workflow_ids).workflows:
+        for workflow in ledger.snapshot(self._stack.ids_in_pool).workflows:
             found = blocking_reason(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:
                 says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"

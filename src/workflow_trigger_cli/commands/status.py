@@ -56,9 +56,7 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
     """Collect the state from DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
     waiting_seconds = ledger.longest_wait_seconds()
-    workflows = [
-        _workflow_state(stack, each, waiting_seconds) for each in ledger.snapshot(stack.workflow_ids).workflows
-    ]
+    workflows = [_workflow_state(stack, each, waiting_seconds) for each in ledger.snapshot(stack.ids_in_pool).workflows]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(
         stack=stack.name,
@@ -92,7 +90,7 @@ def blocking_reason(stack: Stack, workflow: Workflow, waiting_seconds: float) ->
     found = advice.for_workflow(workflow.last_error, workflow.consecutive_failures)
     # The error stays until the next attempt; where nothing waits there is none, and it may be fixed already.
     is_now = waiting_seconds > 0 or workflow.phase is not Phase.IDLE
-    if found is None or not is_now or workflow.workflow_id not in stack.workflow_ids:
+    if found is None or not is_now or not stack.is_in_pool(workflow.workflow_id):
         return None
     return advice.filled(found, stack=stack.name, set_key=stack["SetApiKeyCommand"])
 
@@ -102,7 +100,7 @@ def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) ->
     not_before = parse_time(workflow.paused_until)
     return WorkflowState(
         workflow_id=workflow.workflow_id,
-        is_in_pool=workflow.workflow_id in stack.workflow_ids,
+        is_in_pool=stack.is_in_pool(workflow.workflow_id),
         phase=workflow.phase,
         files=len(workflow.attempt.documents),
         job_id=workflow.job_id,

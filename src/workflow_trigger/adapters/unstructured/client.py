@@ -156,6 +156,10 @@ class PlatformClient:
         """A workflow, as the platform describes it."""
         return self._answer(_path("workflows", workflow_id), lambda answer: answer or {})
 
+    def id_of_workflow(self, key: str) -> str:
+        """The UUID of a workflow that is named by its key: jobs tell, and are listed by, the UUID alone."""
+        return self._answer(_path("workflows", key), responses.workflow_id_from)
+
     def has_workflow(self, workflow_id: str) -> bool:
         """Whether the key's workspace has a workflow; True where the platform does not say."""
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.document import canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import PlatformError, printable, truncate
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job
 
@@ -180,6 +181,12 @@ def job_from(answer: Any) -> Job | None:
         input_file_ids=_file_ids(answer.get("input_file_ids")),
         output_node_files=_node_files(answer.get("output_node_files")),
     )
+
+
+def workflow_id_from(answer: Any) -> str | None:
+    """A workflow's UUID; None where there is none."""
+    found = answer.get("id") if isinstance(answer, Mapping) else None
+    return canonical_id(found) if isinstance(found, str) and not is_workflow_key(found) else None
 
 
 def details_from(answer: Any) -> Details | None:
