@@ -9,13 +9,14 @@ import json
 import socket
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import batched, chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -65,6 +66,17 @@ class JobInformation(BaseModel):  # noqa: D101
     input_file_ids: list[str] | None = None
     output_node_files: list[NodeFileMetadata] | None = None
     job_type: WorkflowJobType = WorkflowJobType.EPHEMERAL
+
+
+class CreateWorkflow(BaseModel):
+    """What creates a workflow."""
+
+    name: str
+    workflow_type: Literal["basic", "advanced", "platinum", "custom"]
+    workflow_nodes: list[dict[str, Any]] | None = None
+    source_id: str | None = None
+    schedule: str | None = None
+    key: str | None = None
 
 
 def create_app(state: PlatformState) -> FastAPI:
@@ -137,12 +149,33 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
             request.scope["ending"] = fault.kind.removesuffix("-after")
         return JSONResponse(state.information(job, posted=True, files=True), 202)
 
+    @app.post("/api/v1/workflows/")
+    async def create_workflow(wanted: CreateWorkflow, unstructured_api_key: Key = None) -> dict[str, Any]:
+        check(unstructured_api_key)
+        made: dict[str, Any] = {"id": str(uuid.uuid4()), "name": wanted.name, "key": wanted.key, "status": "active"}
+        made |= {"sources": [wanted.source_id] if wanted.source_id else [], "destinations": [], "schedule": None}
+        made |= {"workflow_type": wanted.workflow_type, "workflow_nodes": wanted.workflow_nodes or []}
+        made |= {"created_at": datetime.fromtimestamp(state.clock(), UTC).isoformat()}
+        if wanted.schedule:
+            made["schedule"] = {"crontab_entries": [{"cron_expression": wanted.schedule}]}
+        state.workflows[made["id"]] = made
+        if wanted.key:
+            state.behaviour.workflow_keys[wanted.key] = made["id"]
+        return made
+
+    @app.get("/api/v1/workflows/")
+    async def list_workflows(unstructured_api_key: Key = None) -> list[dict[str, Any]]:
+        check(unstructured_api_key)
+        return list(state.workflows.values())
+
     @app.get("/api/v1/workflows/{workflow_id}")
     async def get_workflow(workflow_id: str, unstructured_api_key: Key = None) -> dict[str, Any]:
         check(unstructured_api_key)
         found = state.id_of(workflow_id)
         if not state.knows(found):
             raise HTTPException(404, "Not Found")
+        if found in state.workflows:
+            return state.workflows[found]
         name = f"workflow-{found[:8]}"
         return {"id": found, "name": name, "sources": [], "destinations": [], "status": "active"}
 

@@ -141,6 +141,7 @@ class PlatformState:
         self.late: list[tuple[float, str, list[StoredFile]]] = []
         self.clock = clock
         self.lock = threading.RLock()
+        self.workflows: dict[str, dict[str, Any]] = {}  # those that were created by the API
         self.chance: Callable[[str], Fault | None] | None = None  # faults by chance, as well as those in `faults`
 
     # -- faults --------------------------------------------------------------------------------------------------------
@@ -175,6 +176,8 @@ class PlatformState:
     def knows(self, workflow_id: str) -> bool:
         """Whether there is such a workflow."""
         known = self.behaviour.known_workflows
+        if workflow_id in self.workflows:
+            return not self.behaviour.is_another_workspace
         return bool(workflow_id) and not self.behaviour.is_another_workspace and (known is None or workflow_id in known)
 
     def store(self, filename: str, content_type: str | None, stream: BinaryIO) -> StoredFile:

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from workflow_trigger_cli import views
-from workflow_trigger_cli.errors import CommandError, Exit
+from workflow_trigger_cli.errors import CommandError, Exit, UsageError
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,6 +50,18 @@ def ask(question: str, *, yes: bool, as_json: bool) -> None:
         raise typer.Exit(Exit.INTERRUPTED) from None
     if not goes_on:
         raise typer.Exit(Exit.OK)
+
+
+def secret(what: str) -> str:
+    """A secret, typed without an echo, or the first line of standard input where that is not a terminal.
+
+    Raises:
+        UsageError: there is none.
+    """
+    text: str = typer.prompt(what, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    if not text.strip():
+        raise UsageError(f"{what}: type it, or pass it on standard input")
+    return text.strip()
 
 
 def columns(total: int | None) -> list[Any]:
