@@ -34,7 +34,7 @@ def stored_types() -> set[str]:
     named: set[str] = set()
     for path in Path(workflow_trigger.__file__).parent.rglob("*.py"):
         text = path.read_text()
-        named |= set(re.findall(r'"type": "(\w+)"', text))
+        named |= set(re.findall(r'"type": "([A-Z]\w+)"', text))
         named |= set(re.findall(r'_ended\("(\w+)"', text))
         named |= (
             set(re.findall(r'"type": kind if kind == "(\w+)" else "(\w+)"', text)[0])
