@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
@@ -25,7 +26,7 @@ from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import PlatformError, as_stored
 from workflow_trigger.services.context import Context, Counts
-from workflow_trigger.settings import Settings
+from workflow_trigger.settings import Settings, patterns
 
 _IDLE_MEGABYTES = 128  # of a function that does nothing, and some room
 _WORKER_MEGABYTES = 32  # of a stream or a copy
@@ -60,7 +61,10 @@ def client(service: str) -> Any:
         response_checksum_validation="when_required",
         request_checksum_calculation="when_required",
     )
-    return boto3.client(service, config=config)  # type: ignore[call-overload]
+    made = boto3.client(service, config=config)  # type: ignore[call-overload]
+    if service == "s3" and os.environ.get("EXPECTED_BUCKET_OWNER"):
+        expect_owner(made, patterns(os.environ.get("FOREIGN_BUCKETS", "")), os.environ["EXPECTED_BUCKET_OWNER"])
+    return made
 
 
 @cache

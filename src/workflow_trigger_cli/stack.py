@@ -10,6 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import Selection, canonical_id, is_workflow_key
 from workflow_trigger.settings import patterns
@@ -66,7 +67,12 @@ class Stack:
     def client(self, service: str) -> Any:
         """A client in the stack's region."""
         config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=16)
-        return self.session.client(service, config=config)  # type: ignore[call-overload]
+        made = self.session.client(service, config=config)  # type: ignore[call-overload]
+        owner = self.parameters.get("ExpectedBucketOwner")
+        if service == "s3" and owner:
+            foreign = {self.parameters.get(name) for name in ("SourceBucketName", "ResultsBucketName")} - {None, ""}
+            expect_owner(made, {str(name) for name in foreign}, owner)
+        return made
 
     def physical_id(self, kind: str) -> str | None:
         """The physical id of the only resource of a type, if the stack has one."""

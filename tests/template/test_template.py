@@ -25,6 +25,7 @@ PARAMETERS = [
     "ApiKeySecretArn",
     "SourceBucketName",
     "SourceKmsKeyArn",
+    "ExpectedBucketOwner",
     "KeyPrefix",
     "KeySuffix",
     "IncludePatterns",
@@ -126,6 +127,7 @@ def test_every_parameter_is_explained_and_grouped() -> None:
             ["f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c", "F0A1B2C3-4D5E-6F7A-8B9C-0D1E2F3A4B5C", "invoice-processing-v2"],
             ["Invoice Processing", "a/b", "a_b", "x" * 64],
         ),
+        ("ExpectedBucketOwner", ["", "111122223333"], ["1111", "arn:aws:iam::111122223333:root"]),
         ("SourceKmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),  # case 38: an alias grants nothing
         ("ResultsKmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),
         ("KmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),

@@ -1,10 +1,13 @@
 """Reads that break are resumed by range, under the same pin; what cannot be read is told apart."""
 
 from typing import Any
+from unittest.mock import Mock
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable
@@ -110,3 +113,22 @@ def test_what_s3_says_is_told_apart(code: str, error: type[Exception]) -> None:
 
     with pytest.raises(error):
         ObjectReader(Refusing()).open(version())  # type: ignore[arg-type]
+
+
+def test_owner_is_demanded_in_every_call_to_a_bucket_that_is_not_ours() -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    expect_owner(client, {"theirs", ""}, "111122223333")
+    sent: list[dict[str, Any]] = []
+
+    def instead(params: dict[str, Any], **_: Any) -> Any:
+        sent.append(dict(params["headers"]))
+        return Mock(status_code=200), {}
+
+    client.meta.events.register("before-call.s3", instead)
+    for bucket in ("theirs", "ours"):
+        client.get_object(Bucket=bucket, Key="k")
+        client.put_object(Bucket=bucket, Key="k", Body=b"")
+        client.list_objects_v2(Bucket=bucket)
+        client.get_bucket_versioning(Bucket=bucket)
+    owners = [headers.get("x-amz-expected-bucket-owner") for headers in sent]
+    assert owners == ["111122223333"] * 4 + [None] * 4
