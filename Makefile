@@ -76,7 +76,7 @@ event: setup
 	@$(RUN) -m local.event "$(KEY)"
 
 test: setup check
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup
 	@$(MAKE) --silent --no-print-directory check-code
