@@ -20,7 +20,7 @@ from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands import workflows
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
-from workflow_trigger_cli.commands.doctor import Doctor, Finding, Health
+from workflow_trigger_cli.commands.doctor import Doctor, Finding, Health, checked
 from workflow_trigger_cli.commands.find import find as find_object
 from workflow_trigger_cli.commands.fix import fix as fix_stack
 from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
@@ -379,7 +379,7 @@ def workflows_list(
         print_json([dataclasses.asdict(each) for each in found])
     else:
         for each in found:
-            stdout.print(views.finding_line(workflows.checked(each)))
+            stdout.print(views.finding_line(checked(each)))
 
 
 @workflows_app.command("check")

@@ -10,12 +10,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation, information_from
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
 from workflow_trigger_cli.stack import Stack
 
+# Of local-file jobs; the vendor does not say whether they hold for a run.
+_RUNNING_JOBS, _FILES_OF_A_JOB, _MEGABYTES_OF_A_FILE = 5, 10, 50
+_LIMITS_SOURCE = "the vendor's limits of local-file jobs"
 _ANSWER_SECONDS = 60.0
 _SILENT_MINUTES = 5
 
@@ -38,6 +42,24 @@ class Finding:
     fix: str = ""
 
 
+def checked(found: WorkflowInformation) -> Finding:
+    """What speaks against a workflow in a pool."""
+    name = f"workflow {found.id}"
+    problems = {
+        "has a source connector, so it takes no files": found.has_source,
+        "has a schedule, so it runs without the stack": found.is_scheduled,
+        "is not active": not found.is_active,
+        f"has the type {found.kind}, not custom": found.kind not in {"", "custom"},
+    }
+    wrong = [text for text, applies in problems.items() if applies]
+    if wrong:
+        says = f"{found.name} {'; '.join(wrong)}"
+        return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows create --name NAME")
+    where = "results go to its destination, and may not be available for download" if found.has_destination else ""
+    health = Health.UNKNOWN if where else Health.OK
+    return Finding(check=name, health=health, says=f"{found.name}, without a source{where and f'; {where}'}")
+
+
 class Doctor:
     """The checks, in the order in which a document meets what they look at."""
 
@@ -52,6 +74,7 @@ class Doctor:
             ("events", self._events_arrive),
             ("upload function", self._queue_is_read),
             ("API key", self._key_and_workflows),
+            ("limits", self._limits),
             ("schedule", self._schedule_runs),
             ("results", self._results_bucket_is_there),
             ("workflows", self._nothing_is_blocked),
@@ -207,15 +230,27 @@ class Doctor:
             )
         except PlatformError as error:
             return Finding(check=name, health=Health.UNKNOWN, says=f"{url} cannot be reached from here: {error}")
-        if isinstance(answer, dict) and answer.get("sources"):
-            return Finding(
-                check=name,
-                health=Health.FAILED,
-                says="it has a source connector; files can only be sent to a workflow without one",
-                fix="create a workflow without a source, then: " + f"{self._deploy}WorkflowIds=…",
-            )
-        label = answer.get("name") if isinstance(answer, dict) else None
-        return Finding(check=name, health=Health.OK, says=f"{label or 'known'}, with a local source")
+        try:
+            return checked(information_from(answer))
+        except PlatformError as error:
+            return Finding(check=name, health=Health.UNKNOWN, says=str(error))
+
+    def _limits(self) -> Iterator[Finding]:
+        """Limits that the vendor publishes for jobs with local files; whether they hold for runs is not published."""
+        given = self._stack.parameters
+        pool, files = len(self._stack.workflow_ids), int(given.get("MaxFilesPerRun", "10"))
+        largest = int(given.get("MaxMegabytesPerFile", "0"))
+        says = {
+            f"{pool} workflows: more than {_RUNNING_JOBS} jobs of an account may wait as SCHEDULED": pool
+            > _RUNNING_JOBS,
+            f"MaxFilesPerRun is {files}: a job may take only {_FILES_OF_A_JOB} files": files > _FILES_OF_A_JOB,
+            f"MaxMegabytesPerFile is {largest or 'not set'}: a file over {_MEGABYTES_OF_A_FILE} MB may be refused": (
+                not 0 < largest <= _MEGABYTES_OF_A_FILE
+            ),
+        }
+        for text, applies in says.items():
+            if applies:
+                yield Finding(check="limits", health=Health.UNKNOWN, says=f"{text} ({_LIMITS_SOURCE})")
 
     # -- what runs every minute ----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from workflow_trigger.adapters.unstructured.client import connection_pool
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger.settings import api_root
-from workflow_trigger_cli.commands.doctor import Finding, Health
+from workflow_trigger_cli.commands.doctor import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 
@@ -68,21 +68,3 @@ def check(workflows: Workflows, names: list[str]) -> Iterator[Finding]:
             yield Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
         else:
             yield checked(found)
-
-
-def checked(found: WorkflowInformation) -> Finding:
-    """What speaks against a workflow in a pool."""
-    name = f"workflow {found.id}"
-    problems = {
-        "has a source connector, so it takes no files": found.has_source,
-        "has a schedule, so it runs without the stack": found.is_scheduled,
-        "is not active": not found.is_active,
-        f"has the type {found.kind}, not custom": found.kind not in {"", "custom"},
-    }
-    wrong = [text for text, applies in problems.items() if applies]
-    if wrong:
-        says = f"{found.name} {'; '.join(wrong)}"
-        return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows create --name NAME")
-    where = "results go to its destination, and may not be available for download" if found.has_destination else ""
-    health = Health.UNKNOWN if where else Health.OK
-    return Finding(check=name, health=health, says=f"{found.name}, without a source{where and f'; {where}'}")

@@ -47,17 +47,17 @@ class Workflows:
             PlatformError: it was not created; OutcomeUnknown: it may have been.
         """
         body = json.dumps({"name": name, "workflow_type": "custom", "workflow_nodes": nodes})
-        return _information(self._ask("POST", self._root, body))
+        return information_from(self._ask("POST", self._root, body))
 
     def listed(self) -> list[WorkflowInformation]:
         """All workflows of the workspace."""
         answer = self._ask("GET", self._root)
-        return [_information(each) for each in answer] if isinstance(answer, list) else []
+        return [information_from(each) for each in answer] if isinstance(answer, list) else []
 
     def get(self, workflow: str) -> WorkflowInformation | None:
         """A workflow by its id or key; None where there is none."""
         try:
-            return _information(self._ask("GET", self._root + workflow))
+            return information_from(self._ask("GET", self._root + workflow))
         except NotFound:
             return None
 
@@ -78,7 +78,12 @@ class Workflows:
             raise Unavailable(f"{self._root} did not answer with JSON") from failed
 
 
-def _information(answer: Any) -> WorkflowInformation:
+def information_from(answer: Any) -> WorkflowInformation:
+    """A workflow, as the platform describes it.
+
+    Raises:
+        Unavailable: it is none.
+    """
     if not isinstance(answer, Mapping) or not isinstance(answer.get("id"), str):
         raise Unavailable("The platform did not answer with a workflow")
     return WorkflowInformation(
