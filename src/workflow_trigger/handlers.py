@@ -68,7 +68,11 @@ def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, A
     documents: list[Document] = []
 
     def register_message(record: SQSRecord) -> None:
-        documents.extend(register(ParsedEvent.of_message(record.raw_event.get("body")), context))
+        try:
+            documents.extend(register(ParsedEvent.of_message(record.raw_event.get("body")), context))
+        except Exception:
+            logger.exception("message could not be registered; the queue delivers it again")
+            raise
 
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
     with processor(records, register_message):
