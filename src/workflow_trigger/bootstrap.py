@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -23,9 +21,7 @@ from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient, Throttle, connection_pool
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.document import canonical_id, is_workflow_key
-from workflow_trigger.domain.errors import PlatformError, as_stored
-from workflow_trigger.services.context import Context, Counts
+from workflow_trigger.services.context import Context
 from workflow_trigger.settings import Settings, patterns
 
 _IDLE_MEGABYTES = 128  # of a function that does nothing, and some room
@@ -89,10 +85,6 @@ def context_of(invocation: LambdaContext) -> Context:
     clock = Clock()
     deadline = Deadline.in_seconds(clock, invocation.get_remaining_time_in_millis() / 1_000)
     api_key, connections, throttle = _platform()
-    platform = PlatformClient(
-        api_url=given.api_url, api_key=api_key, pool=connections, deadline=deadline, throttle=throttle
-    )
-    counts = Counts()
     return Context(
         ledger=Ledger(
             client("dynamodb"),
@@ -103,34 +95,16 @@ def context_of(invocation: LambdaContext) -> Context:
             deadline=deadline,
         ),
         reader=ObjectReader(client("s3")),
-        client=platform,
+        client=PlatformClient(
+            api_url=given.api_url, api_key=api_key, pool=connections, deadline=deadline, throttle=throttle
+        ),
         results=_results_bucket(given),
         events=EventPublisher(client("events"), stack=given.stack_name),
-        settings=replace(given, workflow_ids=pool_of(given.workflow_ids, platform, counts)),
+        settings=given,
         clock=clock,
         deadline=deadline,
         wake_poller=_wake_poller,
-        counts=counts,
     )
-
-
-_ids_by_key: dict[str, str] = {}  # a key never changes, so each is asked for once in the life of a function
-
-
-def pool_of(names: Sequence[str], platform: PlatformClient, counts: Counts) -> tuple[str, ...]:
-    """The workflows by their ids, each once. One whose key the platform does not know is left out, and counted."""
-    ids: dict[str, str] = {}
-    for name in names:
-        try:
-            if is_workflow_key(name) and name not in _ids_by_key:
-                _ids_by_key[name] = platform.id_of_workflow(name)
-        except PlatformError as error:
-            logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
-            counts.add("Held")
-            continue
-        found = _ids_by_key.get(name, name)
-        ids.setdefault(canonical_id(found), found)
-    return tuple(ids.values())
 
 
 def _results_bucket(given: Settings) -> ResultsBucket | None:

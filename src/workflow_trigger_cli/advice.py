@@ -27,7 +27,7 @@ class Advice(NamedTuple):
 _RETRY = "workflow-trigger retry --stack {stack} --object {object} --version {version}"
 
 OF_STATUS: Mapping[Status, Advice] = {
-    Status.PENDING: Advice("in the queue; it goes when a workflow is free"),
+    Status.PENDING: Advice("in the queue; it is sent when a workflow is free"),
     Status.SUBMITTING: Advice("being sent, or the answer was lost and its job is being looked for"),
     Status.SCHEDULED: Advice("accepted by the platform"),
     Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),
@@ -54,7 +54,7 @@ OF_ERROR: Mapping[str, Advice] = {
     "ObjectDenied": Advice(
         "the function is not allowed to read the object, or to use its key; retried every five minutes",
         "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…; "
-        "what is encrypted with a key that S3 does not keep (SSE-C), upload without it",
+        "upload objects with SSE-C again without it",
     ),
     "ObjectGone": Advice(
         "deleted or archived before it was read",
@@ -84,11 +84,21 @@ OF_ERROR: Mapping[str, Advice] = {
         "the platform does not accept this file; the message says why", "fix or convert it, then", _RETRY
     ),
     "JobVanished": Advice(
-        "the platform does not know the job any more", "see there whether it ran; if it did not", _RETRY
+        "the platform does not know the job any more",
+        "check in the Unstructured UI whether it ran; if it did not",
+        _RETRY,
     ),
     "Unconfirmed": Advice(
-        "the platform never said how the job ended", "see there how it ended; if it did not succeed", _RETRY
+        "the platform never said how the job ended",
+        "check in the Unstructured UI how it ended; if it did not succeed",
+        _RETRY,
     ),
+    "FileFailed": Advice(
+        "the platform could not process this file; the message says why", "fix the document, then", _RETRY
+    ),
+    "JobFailed": Advice("the job failed; the message says why", "fix the document or the workflow, then", _RETRY),
+    "JobStopped": Advice("somebody stopped the job at the platform", "if it should run after all", _RETRY),
+    "ObjectOverwritten": Advice("overwritten before it was read; the newer version has its own row"),
     "Unattributed": Advice("a file of its job failed, and nothing tells which one", type=_RETRY),
     "Throttled": Advice("the platform asked for a pause; it is retried automatically"),
     "Busy": Advice("the workflow was busy; it is retried automatically"),
@@ -115,7 +125,7 @@ HOLDING = frozenset({"KeyNotSet", "KeyRejected", "NotFound", "Misconfigured"})
 _TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.REJECTED}
 
 NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
-RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --state COMPLETED")
+RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --status COMPLETED")
 
 
 def for_row(item: Mapping[str, Any]) -> Advice:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from local.fake_platform.state import Fault
 from tests.conftest import load_event
 from tests.integration.harness import Harness
-from workflow_trigger import bootstrap, handlers
+from workflow_trigger import handlers
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion, Selection
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.job import Look
-from workflow_trigger.services.context import Counts
 from workflow_trigger.services.submit import submit_now
 
 
@@ -312,13 +312,33 @@ def test_workflow_may_be_named_by_its_key(harness: Harness) -> None:
     workflow_id = harness.settings.workflow_ids[0]
     harness.state.behaviour.workflow_keys["invoice-processing-v2"] = workflow_id
     harness.state.behaviour.known_workflows = [workflow_id]
-    counts = Counts()
-    names = ("invoice-processing-v2", workflow_id.upper(), "no-such-workflow")
-    pool = bootstrap.pool_of(names, harness.context().client, counts)
-    assert pool == (workflow_id,)
-    assert counts.taken() == {"Held": 1}
-    harness.configure(workflow_ids=pool)
+    harness.configure(workflow_ids=("invoice-processing-v2", workflow_id.upper(), "no-such-workflow"))
+    context = harness.context()
+    assert [each.workflow_id for each in context.snapshot().workflows] == [workflow_id]
+    assert context.is_pool_complete, "a key that nobody knows is no workflow"
+    assert harness.counts["Held"] == 1
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document)
     harness.settle()
     assert (harness.status(document), harness.row(document)["workflow_id"]) == ("COMPLETED", workflow_id)
+
+
+def test_key_that_cannot_be_resolved_takes_no_workflow_out_of_the_pool(harness: Harness) -> None:
+    workflow_id = harness.settings.workflow_ids[0]
+    harness.state.behaviour.workflow_keys["key-behind-an-outage"] = workflow_id
+    harness.state.faults.append(Fault("run", "drop"))
+    lost = harness.upload("a.pdf", b"a")
+    harness.deliver(lost)
+    harness.configure(workflow_ids=("key-behind-an-outage",))
+    harness.api_key.invalidate()
+    harness.secrets.put_secret_value(SecretId=harness.secret, SecretString="a-wrong-key")
+    context = harness.context()
+    context.snapshot()
+    assert not context.is_pool_complete
+    assert context.is_in_pool(workflow_id)
+    harness.tick(after_seconds=150)
+    assert harness.status(lost) == "SUBMITTING", "nothing is let go because the key is wrong"
+    harness.api_key.invalidate()
+    harness.secrets.put_secret_value(SecretId=harness.secret, SecretString=harness.state.behaviour.api_key)
+    harness.settle()
+    assert (harness.status(lost), harness.accepted(lost)) == ("COMPLETED", 1)

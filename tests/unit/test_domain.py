@@ -268,19 +268,26 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 
 
 @pytest.mark.parametrize(
-    ("details", "failed", "missing"),
+    ("details", "named", "missing"),
     [
-        (Details(status="COMPLETED_WITH_ERRORS"), [], True),
-        (Details(status="COMPLETED_WITH_ERRORS"), [failure(A)], False),
-        (Details(status="FAILED", succeeded=4, failed=1), [], True),
-        (Details(status="FAILED", succeeded=0, failed=5), [], False),
-        (Details(status="SUCCESS", succeeded=5, failed=0), [], False),
+        (Details(status="COMPLETED_WITH_ERRORS"), 0, True),
+        (Details(status="COMPLETED_WITH_ERRORS"), 1, False),
+        (Details(status="COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 1, True),
+        (Details(status="COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 3, False),
+        (Details(status="FAILED", succeeded=4, failed=1), 0, True),
+        (Details(status="FAILED", succeeded=0, failed=5), 0, False),
+        (Details(status="SUCCESS", succeeded=5, failed=0), 0, False),
+        (Details(status="SUCCESS", succeeded=0, failed=1), 0, True),
     ],
 )
-def test_some_failed_and_nothing_says_which_is_a_contradiction(
-    details: Details, failed: list[FailedFile], missing: bool
-) -> None:
-    assert names_are_missing(details, failed) is missing
+def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
+    assert names_are_missing(details, named) is missing
+
+
+def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:
+    details = Details(status="COMPLETED_WITH_ERRORS", succeeded=1, failed=2)
+    unattributed = ("FAILED", "Unattributed", True)
+    assert ends("COMPLETED", details, [failure(A)], A, B, C) == [NAMED, unattributed, unattributed]
 
 
 @pytest.mark.parametrize(

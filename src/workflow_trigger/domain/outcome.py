@@ -29,10 +29,11 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return job.status != "FAILED" and details.status == "SUCCESS" and not (failed or details.failed)
 
 
-def names_are_missing(details: Details, failed: Sequence[object]) -> bool:
-    """Whether some files failed, others did not, and nothing tells yet which: a contradiction that may pass."""
-    is_mixed = bool(details.failed and details.succeeded)
-    return not failed and (details.status == COMPLETED_WITH_ERRORS or is_mixed)
+def names_are_missing(details: Details, named: int) -> bool:
+    """Whether more files failed than are named, and not all did: a contradiction that may pass."""
+    all_failed = details.status == "FAILED" and not details.succeeded
+    too_few = details.failed is not None and details.failed > named and not all_failed
+    return too_few or (not named and details.status == COMPLETED_WITH_ERRORS)
 
 
 def outcomes(
@@ -61,7 +62,7 @@ def _of_the_others(
         some = details.status == COMPLETED_WITH_ERRORS or bool(reasons)
         some = some if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
-    if names_are_missing(details, list(reasons)):
+    if names_are_missing(details, len(reasons)):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 

@@ -24,7 +24,7 @@ _DENIED_SECONDS = 300.0
 
 # What documents do.
 UNCHANGED = "back in the queue, unchanged"
-COUNTED = "back in the queue, a failure each: smaller batches, and alone a longer wait each time"
+COUNTED = "back in the queue; each failure counts, makes batches smaller, and a solo document wait longer"
 PUT_OFF = "tried again every 5 minutes; the rest goes on"
 ENDS_AS = {
     "`REJECTED`; the rest goes on": Status.REJECTED,

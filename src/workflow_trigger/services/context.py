@@ -16,8 +16,15 @@ from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, PlatformClient
 from workflow_trigger.domain.clock import Clock, Deadline, iso
-from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import EventsRefused, TriggerError, as_stored
+from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
+from workflow_trigger.domain.errors import (
+    EventsRefused,
+    LedgerUnavailable,
+    NotFound,
+    PlatformError,
+    TriggerError,
+    as_stored,
+)
 from workflow_trigger.domain.model import FINAL, Document, EndedJob, Poller, Snapshot, Transition, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
@@ -25,6 +32,8 @@ from workflow_trigger.settings import Settings
 MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left begins no attempt
 
 logger = Logger(child=True)
+
+_ids_by_key: dict[str, str] = {}  # a key never changes, so each is asked for once in the life of a function
 
 
 class Counts:
@@ -61,6 +70,7 @@ class Context:
     deadline: Deadline
     wake_poller: Callable[[], None]
     counts: Counts = field(default_factory=Counts)
+    is_pool_complete: bool = True  # False: a key of a workflow could not be resolved
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
 
     def has_time(self) -> bool:
@@ -77,9 +87,32 @@ class Context:
 
     def snapshot(self) -> Snapshot:
         """The workflows, ended jobs and who polls, as they are now."""
+        self._resolve_keys()
         snapshot = self.ledger.snapshot(self.settings.workflow_ids)
         self.accepted = sum(workflow.accepted_count for workflow in snapshot.workflows)
         return snapshot
+
+    def _resolve_keys(self) -> None:
+        """Put ids in the place of keys, each workflow once. A key that cannot be resolved now is left out for now."""
+        if not any(map(is_workflow_key, self.settings.workflow_ids)):
+            return
+        ids: dict[str, str] = {}
+        for name in self.settings.workflow_ids:
+            try:
+                if is_workflow_key(name) and name not in _ids_by_key:
+                    _ids_by_key[name] = self.client.id_of_workflow(name)
+            except PlatformError as error:
+                logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
+                self.counts.add("Held")
+                self.is_pool_complete = self.is_pool_complete and isinstance(error, NotFound)
+                continue
+            found = _ids_by_key.get(name, name)
+            ids.setdefault(canonical_id(found), found)
+        self.settings = replace(self.settings, workflow_ids=tuple(ids.values()))
+
+    def is_in_pool(self, workflow_id: str) -> bool:
+        """Whether a workflow is in the pool, in whatever spelling; where that cannot be told, it is."""
+        return not self.is_pool_complete or canonical_id(workflow_id) in map(canonical_id, self.settings.workflow_ids)
 
     def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""
@@ -120,7 +153,7 @@ class Context:
             rows = self.ledger.unpublished(keys)
             self.events.put(rows)
             self.ledger.mark_published(rows)
-        except (EventsRefused, ClientError, BotoCoreError):
+        except (EventsRefused, LedgerUnavailable, ClientError, BotoCoreError):
             logger.exception("events could not be published; the next run does")
             self.counts.add("PublishErrors")
 

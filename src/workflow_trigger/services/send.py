@@ -221,13 +221,13 @@ class _Sender:
 
     def _busy(self, error: Busy) -> Workflow:
         """The files were dropped, unless the active job is our own: something on the way may have asked twice."""
+        client, names = self._context.client, self._workflow.attempt.upload_names
         try:
-            active = self._context.client.look(self._workflow.workflow_id).active
+            for job in client.look(self._workflow.workflow_id).active:
+                if mentions(job.file_names() or client.names(job.id).documents, names):
+                    return self._accepted(job)
         except PlatformError as failed:
             return self._unsettled(failed)
-        for job in active:
-            if mentions(job.file_names(), self._workflow.attempt.upload_names):
-                return self._accepted(job)
         return self._context.fail(self._workflow, error, self._documents)
 
     def _unsettled(self, error: TriggerError) -> Workflow:

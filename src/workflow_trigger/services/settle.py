@@ -11,6 +11,7 @@ from dataclasses import replace
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus
 from workflow_trigger.domain.matching import Evidence, Match, candidates, match
@@ -73,8 +74,8 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     if context.client.has_workflow(workflow.workflow_id):
         return False
     pool = context.settings.workflow_ids
-    others = [each for each in pool if each != workflow.workflow_id]
-    if workflow.workflow_id in pool and not any(map(context.client.has_workflow, others)):
+    others = [each for each in pool if canonical_id(each) != canonical_id(workflow.workflow_id)]
+    if context.is_in_pool(workflow.workflow_id) and not any(map(context.client.has_workflow, others)):
         raise NotFound(f"workflow {workflow.workflow_id} was deleted, or the key is of another workspace")
     return True
 
@@ -115,8 +116,8 @@ def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, is_b
     attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
     logger.warning("not accepted so far", workflow_id=workflow.workflow_id, rounds=attempt.rounds)
     documents = _documents(context, workflow)
-    is_in_pool = workflow.workflow_id in context.settings.workflow_ids
-    if attempt.rounds >= ROUNDS or not is_in_pool or is_gone(context, workflow):
+    has_given_up = attempt.rounds >= ROUNDS and not is_busy  # a new job that is active may be its
+    if has_given_up or not context.is_in_pool(workflow.workflow_id) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         let_go = replace(workflow, unanswered=attempt.upload_names, let_go_at=context.iso_later())

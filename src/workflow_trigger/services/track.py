@@ -69,7 +69,7 @@ class _Tracked:
             return self._doubt("NoDetails", f"{says}, and has no details")
         except Unavailable as error:
             return self._doubt(_UNANSWERED, f"{says}; {error}")
-        if names_are_missing(details, failed) and not self._is_overdue("NamesMissing"):
+        if names_are_missing(details, len({each.document for each in failed})) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
         return self._finish(outcomes(self._job, details, failed, self._attempt.documents))
 

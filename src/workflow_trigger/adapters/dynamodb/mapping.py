@@ -1,4 +1,4 @@
-"""Documents, workflows and ended jobs as DynamoDB items, and back. The only module that knows attribute names."""
+"""Documents, workflows and ended jobs as DynamoDB items, and back: what the attributes are called."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
