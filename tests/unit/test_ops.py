@@ -65,7 +65,7 @@ def test_advice_can_be_pasted_into_a_shell() -> None:
 
 def test_output_that_the_platform_no_longer_has_needs_somebody() -> None:
     row = {"status": "COMPLETED", "results": [{"key": "k", "bucket": "b"}, {"missing": "HTTP 404"}]}
-    assert "--state COMPLETED" in advice.for_row(row).todo
+    assert "--status COMPLETED" in advice.for_row(row).todo
 
 
 @pytest.mark.parametrize(
