@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from bench import burst, cost, drain, relay, scale, start, work
-from bench.report import RESULTS, Section, save
+from bench.report import RESULTS, Section, progress, save
 from local.stack import Aws, LocalStackError, ministack
 
 console = Console()
@@ -37,8 +37,8 @@ def main(
             raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(measures)}")
         sections = []
         for name in only or measures:
-            with console.status(name):
-                sections.append(measures[name]())
+            progress(name)
+            sections.append(measures[name]())
             save(sections[-1])
             console.print(Markdown(sections[-1].markdown()))
     console.print(f"Written to {RESULTS.parent.name}/{RESULTS.name}")

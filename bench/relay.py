@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from bench.report import Check, Section, plot
+from bench.report import Check, Section, plot, progress
 from local.stack import ROOT
 
 KB, MB, GB = 1_000, 1_000_000, 1_000_000_000
@@ -66,6 +66,7 @@ def measure(repeats: int) -> Section:
     peaks: dict[str, dict[str, float]] = defaultdict(dict)
     compared: dict[str, list[tuple[float, int]]] = {}
     for label, (size, count) in SIZES.items():
+        progress(f"relay: {label}")
         if label == _COMPARED:
             compared = by_turns(_FASTER_THAN_DISK, size, count, turns=8 * repeats + 1)
             runs = compared | by_turns(NAMES.keys() - {*_FASTER_THAN_DISK}, size, count, repeats)

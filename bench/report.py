@@ -1,6 +1,8 @@
 """Tables, verdicts and plots: `bench/results/`."""
 
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,6 +62,12 @@ class Section:
         if self.picture:
             lines += ["", f"![{self.title}]({self.picture})"]
         return "\n".join([*lines, ""])
+
+
+def progress(text: str) -> None:
+    """Say what is being measured, since it takes minutes."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {text}\n")
+    sys.stderr.flush()
 
 
 def save(section: Section) -> None:

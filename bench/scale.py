@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.report import Check, Section, plot
+from bench.report import Check, Section, plot, progress
 from bench.simulation import JOB_SECONDS
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, Fault, PlatformState
@@ -175,6 +175,7 @@ def loaded(aws: Aws, load: Load) -> Iterator[Harness]:
 
 def run(aws: Aws, load: Load, minutes: float) -> Outcome:
     """So many real minutes, with the schedule as deployed and nobody else."""
+    progress(f"scale: {load.name}, {minutes:g} minutes")
     with contextlib.ExitStack() as ends:
         harness = ends.enter_context(loaded(aws, load))
         groups = [ends.enter_context(limited(load.megabytes)) for _ in range(2)]

@@ -10,7 +10,7 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
-from bench.report import Check, Section, plot
+from bench.report import Check, Section, plot, progress
 from local.invoke import runtime
 from local.stack import ROOT, TOOLS, build, sam
 
@@ -89,7 +89,8 @@ def measure(repeats: int) -> Section:
         "sdk": (others / "Sdk", "app.handler"),
     }
     runs = defaultdict(list)
-    for _ in range(repeats):
+    for number in range(repeats):
+        progress(f"start: {number + 1} of {repeats}")
         for name, (package, handler) in packages.items():
             runs[name].append(init_ms(package, handler))
     starts = {name: statistics.median(each) for name, each in runs.items()}
