@@ -19,7 +19,7 @@ FAILS = {
     "s3-one-bad-record": "has no bucket",
     "s3-wrong-types": "size is not a number",
 }
-WITHOUT_ROWS = {"s3-folder", "s3-removed", "s3-test-event", "eventbridge-deleted"}
+WITHOUT_ROWS = {"s3-removed", "s3-test-event", "eventbridge-deleted"}
 
 
 @pytest.fixture(scope="module")
