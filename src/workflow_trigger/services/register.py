@@ -37,7 +37,7 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
         logger.info("skipped", reason=reason, object_key=key.object)
         return None
     document, is_new = context.ledger.register(version, skipped=reason)
-    happened = ("skipped" if reason else "registered") if is_new else "duplicate"
-    logger.info(happened, reason=reason, object_key=key.object, version=key.version)
-    context.counts.add(happened.capitalize())
+    metric = ("Skipped" if reason else "Registered") if is_new else "Duplicate"
+    logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
+    context.counts.add(metric)
     return document
