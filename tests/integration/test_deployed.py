@@ -17,7 +17,7 @@ from tests.integration.conftest import DeployedHarness
 from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
 
-_HANG_SECONDS = 240
+_HANG_SECONDS = 300
 
 AWKWARD = [
     "plain.pdf",

@@ -22,7 +22,7 @@ from workflow_trigger.domain.model import FINAL
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
 from workflow_trigger_cli.stack import Stack
 
-_HANG_SECONDS = 120
+_HANG_SECONDS = 300
 
 
 def until(happened: Callable[[], Any], seconds: float = _HANG_SECONDS) -> None:
