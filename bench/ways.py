@@ -6,7 +6,6 @@ what there is to load.
 
 import contextlib
 import json
-import re
 import socket
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import boto3
 import urllib3
 from botocore.config import Config
 
+from local.function_process import peak_kb
 from local.loopback import server
 
 type Relay = Callable[[Sequence[str], int, str], None]
@@ -176,9 +176,7 @@ def main(way: str, size: int, count: int, chunk_bytes: int | None) -> None:
         began = time.perf_counter()
         WAYS[way](objects, size, sink)
         seconds = time.perf_counter() - began
-    # Not ru_maxrss, which a new process takes over from the one that started it.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    print(json.dumps({"seconds": seconds, "peak_kb": int(peak[1]) if peak else 0}))
+    print(json.dumps({"seconds": seconds, "peak_kb": peak_kb()}))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,12 @@ class LambdaContext:
 
 
 def peak_kb() -> int:
-    """The most memory that this process has held; not ru_maxrss, which it takes over from whoever started it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) if found else 0
+    """The most memory that this process has held. On Linux not ru_maxrss, which is taken over from the starter."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    if found:
+        return int(found[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 
 
 def tell(*, error: str | None) -> None:

@@ -12,71 +12,24 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime
 from itertools import batched, chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 import uvicorn
 from fastapi import Depends, FastAPI, File, Header, HTTPException, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel
 
+from local.fake_platform.contract import CreateWorkflow, JobInformation
 from local.fake_platform.faults import Faults, answer_of, faulty
 from local.fake_platform.state import Behaviour, Fault, PlatformState, SimulatedJob
 
 BUSY = {"detail": "There is a running job in progress. No new job run."}
 
 type Key = Annotated[str | None, Header(alias="unstructured-api-key")]
-
-
-# As in the vendor's contract; a docstring would show in the published one.
-class JobStatus(StrEnum):  # noqa: D101
-    SCHEDULED = "SCHEDULED"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    STOPPED = "STOPPED"
-    FAILED = "FAILED"
-
-
-class WorkflowJobType(StrEnum):  # noqa: D101
-    EPHEMERAL = "ephemeral"
-    PERSISTENT = "persistent"
-    SCHEDULED = "scheduled"
-    TEMPLATE = "template"
-
-
-class NodeFileMetadata(BaseModel):  # noqa: D101
-    node_id: UUID
-    file_id: str
-    node_type: str
-    node_subtype: str
-
-
-class JobInformation(BaseModel):  # noqa: D101
-    id: UUID
-    workflow_id: UUID
-    workflow_name: str
-    status: JobStatus
-    created_at: datetime
-    runtime: timedelta | None = None
-    input_file_ids: list[str] | None = None
-    output_node_files: list[NodeFileMetadata] | None = None
-    job_type: WorkflowJobType = WorkflowJobType.EPHEMERAL
-
-
-class CreateWorkflow(BaseModel):
-    """What creates a workflow."""
-
-    name: str
-    workflow_type: Literal["basic", "advanced", "platinum", "custom"]
-    workflow_nodes: list[dict[str, Any]] | None = None
-    source_id: str | None = None
-    schedule: str | None = None
-    key: str | None = None
 
 
 def create_app(state: PlatformState) -> FastAPI:

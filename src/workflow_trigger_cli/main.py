@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,20 +12,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.live import Live
 from rich.progress import Progress
 
-from workflow_trigger.adapters.unstructured.api_key import key_in
-from workflow_trigger.adapters.unstructured.workflows import Workflows
-from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import views
-from workflow_trigger_cli.commands import workflows
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
-from workflow_trigger_cli.commands.doctor import Doctor, Finding, Health, checked
+from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import find as find_object
+from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.fix import fix as fix_stack
 from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, Choice, count, moment_before_now, reopen, select
 from workflow_trigger_cli.commands.status import RowCounter, StackState, collect_status, messages_in
 from workflow_trigger_cli.errors import CommandError, Exit
+from workflow_trigger_cli.options import DEFAULT_STACK, Json, Name, Profile, Region, Yes
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import (
     ask,
@@ -35,13 +32,11 @@ from workflow_trigger_cli.terminal import (
     jsonable,
     print_json,
     progress,
-    secret,
     show,
     stderr,
     stdout,
 )
-
-DEFAULT_STACK = "unstructured-workflow-trigger"
+from workflow_trigger_cli.workflows_app import workflows_app
 
 app = typer.Typer(
     name="workflow-trigger",
@@ -52,12 +47,7 @@ app = typer.Typer(
     help="Watch and operate a deployed workflow trigger.",
     epilog="Exit codes: 0 ok · 1 something needs attention · 2 usage error · 3 failed · 130 interrupted",
 )
-
-_Name = Annotated[str, typer.Option("--stack", envvar="WORKFLOW_TRIGGER_STACK", help="Name of the stack.")]
-_Region = Annotated[str | None, typer.Option(help="AWS region. Default: from the AWS configuration.")]
-_Profile = Annotated[str | None, typer.Option(help="AWS profile. Default: from the AWS configuration.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+app.add_typer(workflows_app, name="workflows")
 
 
 def main() -> None:
@@ -81,13 +71,13 @@ def _fail(message: str, code: Exit) -> NoReturn:
 @app.command()
 def status(
     *,
-    stack: _Name = DEFAULT_STACK,
+    stack: Name = DEFAULT_STACK,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
     seconds: Annotated[float, typer.Option(min=0.5, help="Seconds between refreshes.")] = 2.0,
     count_all: Annotated[bool, typer.Option("--all", help="Count all documents of a large ledger.")] = False,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Show documents by status, the longest wait, every workflow, and dead letters."""
     found = Stack.find(stack, region=region, profile=profile)
@@ -128,10 +118,10 @@ def _states(stack: Stack, counter: RowCounter, seconds: float) -> Iterator[Stack
 def find(
     url: Annotated[str, typer.Argument(metavar="s3://BUCKET/KEY", help="The object.")],
     *,
-    stack: _Name = DEFAULT_STACK,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    stack: Name = DEFAULT_STACK,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Show every version of an object: its job, what happened, and what to do."""
     findings = find_object(Stack.find(stack, region=region, profile=profile), url)
@@ -142,14 +132,14 @@ def find(
 @app.command()
 def doctor(
     *,
-    stack: _Name = DEFAULT_STACK,
+    stack: Name = DEFAULT_STACK,
     fix: Annotated[
         bool, typer.Option("--fix", help="Fix what needs no deployment: notifications and schedule.")
     ] = False,
-    yes: _Yes = False,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    yes: Yes = False,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Check every part between the bucket and the ledger, and name the command that fixes each problem."""
     found = Stack.find(stack, region=region, profile=profile)
@@ -175,17 +165,17 @@ def doctor(
 def backfill(
     url: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="The objects to register.")],
     *,
-    stack: _Name = DEFAULT_STACK,
+    stack: Name = DEFAULT_STACK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
     all_versions: Annotated[bool, typer.Option("--all-versions", help="Include old versions.")] = False,
     include_expired: Annotated[
         bool, typer.Option("--include-expired", help="Include objects whose rows may have expired.")
     ] = False,
     even_forgotten: Annotated[bool, typer.Option("--even-forgotten", hidden=True)] = False,
-    yes: _Yes = False,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    yes: Yes = False,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Register objects that are already in the bucket and not in the ledger.
 
@@ -220,7 +210,7 @@ def _print_tally(tally: Tally, *, sent: bool, as_json: bool) -> None:
 @app.command()
 def retry(
     *,
-    stack: _Name = DEFAULT_STACK,
+    stack: Name = DEFAULT_STACK,
     statuses: Annotated[
         list[Status] | None,
         typer.Option("--status", metavar="STATUS", help=f"Repeatable. Default: {', '.join(UNSUCCESSFUL)}."),
@@ -241,10 +231,10 @@ def retry(
     ] = None,
     newer_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended within this time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
-    yes: _Yes = False,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    yes: Yes = False,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Run documents again that have a final status.
 
@@ -281,15 +271,15 @@ def retry(
 @app.command()
 def redrive(
     *,
-    stack: _Name = DEFAULT_STACK,
+    stack: Name = DEFAULT_STACK,
     include_unreadable: Annotated[
         bool, typer.Option("--include-unreadable", help="Include messages that cannot be read.")
     ] = False,
     even_unreadable: Annotated[bool, typer.Option("--even-unreadable", hidden=True)] = False,
-    yes: _Yes = False,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
+    yes: Yes = False,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
 ) -> None:
     """Move dead letters back to the upload queue. Unreadable ones stay, and are listed with the reason."""
     found = Stack.find(stack, region=region, profile=profile)
@@ -312,92 +302,3 @@ def redrive(
     else:
         stdout.print(f"{done.moved:,} moved, {len(done.kept):,} kept")
     raise typer.Exit(Exit.ATTENTION if done.kept else Exit.OK)
-
-
-# -- workflows of the platform -----------------------------------------------------------------------------------------
-
-workflows_app = typer.Typer(no_args_is_help=True, help="Create, list and check workflows of the platform.")
-app.add_typer(workflows_app, name="workflows")
-
-_Url = Annotated[str, typer.Option("--api-url", envvar="UNSTRUCTURED_API_URL", help="Address of the platform.")]
-_KeyStack = Annotated[
-    str | None, typer.Option("--stack", help="Read the API key from this stack's secret. Default: ask for it.")
-]
-DEFAULT_URL = "https://platform.unstructuredapp.io"
-
-
-def _workspace(url: str, stack: str | None, region: str | None, profile: str | None) -> Workflows:
-    """The workspace of a key, which never comes from an argument."""
-    if stack is None:
-        return workflows.workspace(url, secret("API key"))
-    found = Stack.find(stack, region=region, profile=profile)
-    key = key_in(found.client("secretsmanager").get_secret_value(SecretId=found["ApiKeySecret"])["SecretString"])
-    return workflows.workspace(found.parameters["UnstructuredApiUrl"], key)
-
-
-@workflows_app.command("create")
-def workflows_create(
-    *,
-    name: Annotated[str, typer.Option(help="Name of the workflow; with --count, followed by a number.")],
-    count: Annotated[int, typer.Option(min=1, max=200, help="How many to create.")] = 1,
-    template: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON with the nodes of the workflow.")] = None,
-    url: _Url = DEFAULT_URL,
-    stack: _KeyStack = None,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
-) -> None:
-    """Create workflows that take files, and print the command that deploys a stack with them."""
-    created = []
-    try:
-        for each in workflows.create(_workspace(url, stack, region, profile), name, count, template):
-            created.append(each)
-            stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
-    finally:
-        if as_json:
-            print_json([dataclasses.asdict(each) for each in created])
-        elif created:
-            ids = ",".join(each.id for each in created)
-            stdout.print(f"sam build && sam deploy --parameter-overrides WorkflowIds={ids}")
-
-
-@workflows_app.command("list")
-def workflows_list(
-    *,
-    url: _Url = DEFAULT_URL,
-    stack: _KeyStack = None,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
-) -> None:
-    """List the workflows of the workspace, and whether a pool can use them."""
-    try:
-        found = _workspace(url, stack, region, profile).listed()
-    except PlatformError as error:
-        raise CommandError(str(error)) from error
-    if as_json:
-        print_json([dataclasses.asdict(each) for each in found])
-    else:
-        for each in found:
-            stdout.print(views.finding_line(checked(each)))
-
-
-@workflows_app.command("check")
-def workflows_check(
-    names: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or keys of workflows.")],
-    *,
-    url: _Url = DEFAULT_URL,
-    stack: _KeyStack = None,
-    region: _Region = None,
-    profile: _Profile = None,
-    as_json: _Json = False,
-) -> None:
-    """Check whether workflows can be in a pool: no source, no schedule, active."""
-    findings = list(workflows.check(_workspace(url, stack, region, profile), names))
-    if as_json:
-        print_json(findings)
-    else:
-        for each in findings:
-            stdout.print(views.finding_line(each))
-    has_failed = any(each.health is Health.FAILED for each in findings)
-    raise typer.Exit(Exit.ATTENTION if has_failed else Exit.OK)

@@ -12,8 +12,8 @@ from rich.text import Text
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.model import Status
 from workflow_trigger_cli.commands.backfill import Tally
-from workflow_trigger_cli.commands.doctor import Finding, Health
 from workflow_trigger_cli.commands.find import Findings, Version
+from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
 
 _COLOURS: Mapping[str, str] = {

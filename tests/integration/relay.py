@@ -4,14 +4,13 @@ Started by `test_memory.py`; the objects are bytes that nobody stores.
 """
 
 import contextlib
-import re
 import sys
-from pathlib import Path
 from unittest.mock import Mock
 
 import boto3
 from botocore.config import Config
 
+from local.function_process import peak_kb
 from local.loopback import server
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
@@ -40,10 +39,7 @@ def main(sizes: list[int]) -> None:
     with contextlib.ExitStack() as ends:
         *objects, sink = [ends.enter_context(server()) for _ in [*sizes, "sink"]]
         _relay(sizes, objects, sink)
-        # Not ru_maxrss, which a new process takes over from the one that started it.
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        assert found is not None
-        print(found.group(1))
+        print(peak_kb())
 
 
 def _relay(sizes: list[int], objects: list[str], sink: str) -> None:

@@ -19,8 +19,6 @@ from local.stack import Deployed, deploy, ministack
 from tests.integration.workers import kill_workers
 from workflow_trigger.domain.model import FINAL
 
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
-
 _SECONDS = 60
 _LONGEST_RUN_SECONDS = 190
 CANARY = "canary-8d1f60c2-never-shown"

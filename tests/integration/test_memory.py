@@ -7,8 +7,6 @@ import pytest
 
 from local.stack import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-
 _LIMIT_KB = 16 * 1024
 
 

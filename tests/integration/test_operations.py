@@ -61,7 +61,6 @@ def url_of(stack: Deployed, key: str) -> str:
 # -- results, through the deployed functions ---------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a function's processes are found in /proc")
 def test_results_arrive_although_the_function_is_killed_in_a_download(
     deployed: DeployedHarness,
 ) -> None:

@@ -6,14 +6,10 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from bench.scale import LOADS, run
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import ROOT, Aws
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 _PEAK_KB = 160 * 1024
 _LOADS = {load.name: load for load in LOADS}

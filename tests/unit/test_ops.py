@@ -12,8 +12,8 @@ import workflow_trigger
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli import advice, views
-from workflow_trigger_cli.commands.doctor import Finding, Health
 from workflow_trigger_cli.commands.find import Findings, Version
+from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.retry import Choice, moment_before_now
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
 from workflow_trigger_cli.errors import CommandError, UsageError

@@ -1,63 +1,23 @@
 """Checks of every part between the bucket and the ledger. Each problem comes with the command that fixes it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
-from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation, information_from
+from workflow_trigger.adapters.unstructured.workflows import information_from
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
 from workflow_trigger.settings import api_root
+from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
 from workflow_trigger_cli.stack import Stack
 
-# Of local-file jobs; the vendor does not say whether they hold for a run.
-_RUNNING_JOBS, _FILES_OF_A_JOB, _MEGABYTES_OF_A_FILE = 5, 10, 50
-_LIMITS_SOURCE = "the vendor's limits of local-file jobs"
 _ANSWER_SECONDS = 60.0
 _SILENT_MINUTES = 5
-
-
-class Health(StrEnum):
-    """The result of one check."""
-
-    OK = "ok"
-    UNKNOWN = "unknown"  # cannot be checked from here
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """The result of a check. `fix` is what to type, or ''."""
-
-    check: str
-    health: Health
-    says: str
-    fix: str = ""
-
-
-def checked(found: WorkflowInformation) -> Finding:
-    """What speaks against a workflow in a pool."""
-    name = f"workflow {found.id}"
-    problems = {
-        "has a source connector, so it takes no files": found.has_source,
-        "has a schedule, so it runs without the stack": found.is_scheduled,
-        "is not active": not found.is_active,
-        f"has the type {found.kind}, not custom": found.kind not in {"", "custom"},
-    }
-    wrong = [text for text, applies in problems.items() if applies]
-    if wrong:
-        says = f"{found.name} {'; '.join(wrong)}"
-        return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows create --name NAME")
-    where = "results go to its destination, and may not be available for download" if found.has_destination else ""
-    health = Health.UNKNOWN if where else Health.OK
-    return Finding(check=name, health=health, says=f"{found.name}, without a source{where and f'; {where}'}")
 
 
 class Doctor:
@@ -202,8 +162,11 @@ class Doctor:
         except PlatformError as error:
             yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
             return
+        url = api_root(self._stack.parameters["UnstructuredApiUrl"])
+        deadline = Deadline.in_seconds(Clock(), _ANSWER_SECONDS)
+        platform = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
         for number, workflow_id in enumerate(self._stack.workflow_ids):
-            finding = self._workflow(key, workflow_id)
+            finding = self._workflow(platform, workflow_id)
             if finding.check == "API key":
                 yield finding
                 return
@@ -211,11 +174,7 @@ class Doctor:
                 yield Finding(check="API key", health=Health.OK, says="set and accepted by the platform")
             yield finding
 
-    def _workflow(self, key: ApiKey, workflow_id: str) -> Finding:
-        url = api_root(self._stack.parameters["UnstructuredApiUrl"])
-        clock = Clock()
-        deadline = Deadline.in_seconds(clock, _ANSWER_SECONDS)
-        platform = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+    def _workflow(self, platform: PlatformClient, workflow_id: str) -> Finding:
         name = f"workflow {workflow_id}"
         try:
             answer = platform.workflow(workflow_id)
@@ -229,28 +188,14 @@ class Doctor:
                 fix=f"{self._deploy}WorkflowIds=…",
             )
         except PlatformError as error:
-            return Finding(check=name, health=Health.UNKNOWN, says=f"{url} cannot be reached from here: {error}")
+            return Finding(check=name, health=Health.UNKNOWN, says=f"cannot be asked about from here: {error}")
         try:
             return checked(information_from(answer))
         except PlatformError as error:
             return Finding(check=name, health=Health.UNKNOWN, says=str(error))
 
     def _limits(self) -> Iterator[Finding]:
-        """Limits that the vendor publishes for jobs with local files; whether they hold for runs is not published."""
-        given = self._stack.parameters
-        pool, files = len(self._stack.workflow_ids), int(given.get("MaxFilesPerRun", "10"))
-        largest = int(given.get("MaxMegabytesPerFile", "0"))
-        says = {
-            f"{pool} workflows: more than {_RUNNING_JOBS} jobs of an account may wait as SCHEDULED": pool
-            > _RUNNING_JOBS,
-            f"MaxFilesPerRun is {files}: a job may take only {_FILES_OF_A_JOB} files": files > _FILES_OF_A_JOB,
-            f"MaxMegabytesPerFile is {largest or 'not set'}: a file over {_MEGABYTES_OF_A_FILE} MB may be refused": (
-                not 0 < largest <= _MEGABYTES_OF_A_FILE
-            ),
-        }
-        for text, applies in says.items():
-            if applies:
-                yield Finding(check="limits", health=Health.UNKNOWN, says=f"{text} ({_LIMITS_SOURCE})")
+        yield from limits(self._stack.parameters, len(self._stack.workflow_ids))
 
     # -- what runs every minute ----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from workflow_trigger.adapters.unstructured.client import connection_pool
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger.settings import api_root
-from workflow_trigger_cli.commands.doctor import Finding, Health, checked
+from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 

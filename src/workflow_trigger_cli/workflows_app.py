@@ -1,0 +1,103 @@
+"""`workflow-trigger workflows`: the commands, their options, what they ask, and how they end."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflow_trigger.adapters.unstructured.api_key import key_in
+from workflow_trigger.adapters.unstructured.workflows import Workflows
+from workflow_trigger.domain.errors import PlatformError
+from workflow_trigger_cli import views
+from workflow_trigger_cli.commands import workflows
+from workflow_trigger_cli.commands.findings import Health, checked
+from workflow_trigger_cli.errors import CommandError, Exit
+from workflow_trigger_cli.options import Json, Profile, Region
+from workflow_trigger_cli.stack import Stack
+from workflow_trigger_cli.terminal import print_json, secret, stderr, stdout
+
+workflows_app = typer.Typer(no_args_is_help=True, help="Create, list and check workflows of the platform.")
+
+Url = Annotated[str, typer.Option("--api-url", envvar="UNSTRUCTURED_API_URL", help="Address of the platform.")]
+KeyStack = Annotated[
+    str | None, typer.Option("--stack", help="Read the API key from this stack's secret. Default: ask for it.")
+]
+DEFAULT_URL = "https://platform.unstructuredapp.io"
+
+
+def _workspace(url: str, stack: str | None, region: str | None, profile: str | None) -> Workflows:
+    """The workspace of a key, which never comes from an argument."""
+    if stack is None:
+        return workflows.workspace(url, secret("API key"))
+    found = Stack.find(stack, region=region, profile=profile)
+    key = key_in(found.client("secretsmanager").get_secret_value(SecretId=found["ApiKeySecret"])["SecretString"])
+    return workflows.workspace(found.parameters["UnstructuredApiUrl"], key)
+
+
+@workflows_app.command("create")
+def workflows_create(
+    *,
+    name: Annotated[str, typer.Option(help="Name of the workflow; with --count, followed by a number.")],
+    count: Annotated[int, typer.Option(min=1, max=200, help="How many to create.")] = 1,
+    template: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON with the nodes of the workflow.")] = None,
+    url: Url = DEFAULT_URL,
+    stack: KeyStack = None,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Create workflows that take files, and print the command that deploys a stack with them."""
+    created = []
+    try:
+        for each in workflows.create(_workspace(url, stack, region, profile), name, count, template):
+            created.append(each)
+            stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
+    finally:
+        if as_json:
+            print_json([dataclasses.asdict(each) for each in created])
+        elif created:
+            ids = ",".join(each.id for each in created)
+            stdout.print(f"sam build && sam deploy --parameter-overrides WorkflowIds={ids}")
+
+
+@workflows_app.command("list")
+def workflows_list(
+    *,
+    url: Url = DEFAULT_URL,
+    stack: KeyStack = None,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """List the workflows of the workspace, and whether a pool can use them."""
+    try:
+        found = _workspace(url, stack, region, profile).listed()
+    except PlatformError as error:
+        raise CommandError(str(error)) from error
+    if as_json:
+        print_json([dataclasses.asdict(each) for each in found])
+    else:
+        for each in found:
+            stdout.print(views.finding_line(checked(each)))
+
+
+@workflows_app.command("check")
+def workflows_check(
+    names: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or keys of workflows.")],
+    *,
+    url: Url = DEFAULT_URL,
+    stack: KeyStack = None,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Check whether workflows can be in a pool: no source, no schedule, active."""
+    findings = list(workflows.check(_workspace(url, stack, region, profile), names))
+    if as_json:
+        print_json(findings)
+    else:
+        for each in findings:
+            stdout.print(views.finding_line(each))
+    has_failed = any(each.health is Health.FAILED for each in findings)
+    raise typer.Exit(Exit.ATTENTION if has_failed else Exit.OK)
