@@ -82,6 +82,23 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
 
 
 @contextlib.contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server on a port of its own, which answers each connection in a thread."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
 def dripping(encoding: str, first: bytes, rest: bytes) -> Iterator[int]:
     """A server that answers every request with something first, then with the rest again and again."""
     ended = threading.Event()
@@ -94,18 +111,11 @@ def dripping(encoding: str, first: bytes, rest: bytes) -> Iterator[int]:
                 connection.sendall(rest)
             ended.wait()
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
+    with listening(answer) as port:
         try:
-            yield listener.getsockname()[1]
+            yield port
         finally:
             ended.set()
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 def key_of(*secrets: str) -> ApiKey:
@@ -254,17 +264,8 @@ def answering_early(certificate: trustme.LeafCert | None, status: bytes) -> Iter
             connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
+    with listening(answer) as port:
+        yield port
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
