@@ -209,7 +209,14 @@ def _resource_arguments(aws: Aws) -> dict[str, Any]:
     }
 
 
-def deploy(template: Path, aws: Aws, parameters: Mapping[str, str], *, name: str | None = None) -> Deployed:
+def deploy(
+    template: Path,
+    aws: Aws,
+    parameters: Mapping[str, str],
+    *,
+    name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Deployed:
     """`sam deploy` of a built template, as the shipped samconfig.toml says."""
     name = name or f"local-{uuid.uuid4().hex[:8]}"
     sam(
@@ -222,6 +229,7 @@ def deploy(template: Path, aws: Aws, parameters: Mapping[str, str], *, name: str
         name,
         "--parameter-overrides",
         *(f"{key}={value}" for key, value in parameters.items()),
+        *(["--tags", *(f"{key}={value}" for key, value in tags.items())] if tags else []),
         environment=aws.environment,
     )
     (stack,) = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"]

@@ -277,17 +277,23 @@ def _add_steering(app: FastAPI, state: PlatformState) -> None:
 
 
 @contextlib.contextmanager
-def serving(state: PlatformState, *, port: int = 0) -> Iterator[str]:
-    """Serve a state from a thread of this process; gives the address, `http://127.0.0.1:PORT`."""
+def serving(state: PlatformState, *, port: int = 0, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Serve a state from a thread of this process; gives its address. `tls`: files of the certificate and its key."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
     config = uvicorn.Config(
-        create_app(state), log_level="critical", access_log=False, lifespan="off", date_header=False
+        create_app(state),
+        log_level="critical",
+        access_log=False,
+        lifespan="off",
+        date_header=False,
+        ssl_certfile=tls and str(tls[0]),
+        ssl_keyfile=tls and str(tls[1]),
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         server.force_exit = True

@@ -19,7 +19,8 @@ from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, Throttle, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, ca_certificates
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.services.context import Context
 from workflow_trigger.settings import Settings, patterns
@@ -64,13 +65,11 @@ def client(service: str) -> Any:
 
 
 @cache
-def _platform() -> tuple[ApiKey, Any, Throttle]:
+def _platform() -> tuple[ApiKey, Connections, Throttle]:
     """What lives as long as the function: the key, the connections, and a pause that the platform asked for."""
-    return (
-        ApiKey(client("secretsmanager"), settings().api_key_secret_arn),
-        connection_pool(settings().api_url),
-        Throttle(),
-    )
+    given, secrets = settings(), client("secretsmanager")
+    trusted = ca_certificates(secrets, given.ca_bundle_secret_arn)
+    return ApiKey(secrets, given.api_key_secret_arn), Connections(given.api_url, trusted), Throttle()
 
 
 def worker_threads() -> int:
@@ -94,9 +93,9 @@ def context_of(invocation: LambdaContext) -> Context:
             clock=clock,
             deadline=deadline,
         ),
-        reader=ObjectReader(client("s3")),
+        reader=ObjectReader(client("s3"), reads_tags=given.reads_tags),
         client=PlatformClient(
-            api_url=given.api_url, api_key=api_key, pool=connections, deadline=deadline, throttle=throttle
+            api_url=given.api_url, api_key=api_key, connections=connections, deadline=deadline, throttle=throttle
         ),
         results=_results_bucket(given),
         events=EventPublisher(client("events"), stack=given.stack_name),

@@ -35,6 +35,8 @@ class Settings:
     on_schedule_function: str = ""
     selection: Selection = field(default_factory=Selection)
     records_skipped: bool = True
+    reads_tags: bool = False
+    ca_bundle_secret_arn: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -61,6 +63,8 @@ class Settings:
             "key_prefix": (key_prefix := environment.get("KEY_PREFIX", "")),
             "selection": variables.selection(),
             "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
+            "reads_tags": environment.get("READ_TAGS", "off") == "on",
+            "ca_bundle_secret_arn": environment.get("CA_BUNDLE_SECRET_ARN", ""),
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }

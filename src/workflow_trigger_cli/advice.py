@@ -42,6 +42,10 @@ OF_STATUS: Mapping[Status, Advice] = {
 # By `error.type`: of rows, and of workflows (`last_error`).
 OF_ERROR: Mapping[str, Advice] = {
     "KeyNotSet": Advice("no API key is set; the documents wait", type="{set_key}"),
+    "SecretUnusable": Advice(
+        "a secret cannot be read, or not be used, as the message says; the documents wait",
+        type="workflow-trigger doctor --stack {stack}",
+    ),
     "KeyRejected": Advice("the platform does not accept the API key; the documents wait", type="{set_key}"),
     "NotFound": Advice(
         "the platform does not know the workflow, or not with this key; the documents wait",
@@ -120,7 +124,7 @@ SICK = Advice(
 _RENAMED = {"OutOfTime": "TooSlow"}
 
 # Errors that block a workflow until a person fixes something.
-HOLDING = frozenset({"KeyNotSet", "KeyRejected", "NotFound", "Misconfigured"})
+HOLDING = frozenset({"KeyNotSet", "SecretUnusable", "KeyRejected", "NotFound", "Misconfigured"})
 
 _TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.REJECTED}
 

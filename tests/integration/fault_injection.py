@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
 from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
+from workflow_trigger.adapters.unstructured.connections import Connections
 
 
 class Killed(BaseException):
@@ -184,7 +185,21 @@ class _HookedBody:
         self._body.close()
 
 
-class HookedPool:
+class HookedConnections(Connections):
+    """Connections whose requests pass through a hook."""
+
+    def __init__(self, connections: Connections, hook: Callable[[], Hook]) -> None:
+        self._connections, self._hook = connections, hook
+
+    @property
+    def kept(self) -> Any:
+        return _HookedPool(self._connections.kept, self._hook)
+
+    def fresh(self) -> Any:
+        return _HookedPool(self._connections.fresh(), self._hook)
+
+
+class _HookedPool:
     """A urllib3 pool whose requests pass through a hook."""
 
     def __init__(self, pool: Any, hook: Callable[[], Hook]) -> None:

@@ -1,6 +1,7 @@
 """The use cases in this process, over the real adapters: tables as the template has them, time as the test wants it."""
 
 import contextlib
+import functools
 import hashlib
 import time
 import uuid
@@ -17,14 +18,15 @@ import yaml
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
 from local.stack import ROOT, Aws
-from tests.integration.fault_injection import Hook, HookedClient, HookedPool, PassThrough
+from tests.integration.fault_injection import Hook, HookedClient, HookedConnections, PassThrough
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.dynamodb.mapping import deserialize
 from workflow_trigger.adapters.eventbridge import EventPublisher
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, Throttle, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections, Throttle
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion, canonical_id, upload_name
 from workflow_trigger.domain.errors import ConflictError
@@ -37,7 +39,7 @@ from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings
 
 
-class _CloudFormation(yaml.SafeLoader):
+class _CloudFormation(yaml.CSafeLoader):
     """Reads short forms such as !Ref as plain values."""
 
 
@@ -54,8 +56,9 @@ def _short_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
 _CloudFormation.add_multi_constructor("!", _short_form)
 
 
+@functools.cache
 def template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
-    """The template, its short forms as CloudFormation's long ones."""
+    """The template, its short forms as CloudFormation's long ones. Read once for all tests: nobody changes it."""
     loaded: dict[str, Any] = yaml.load(path.read_text(), Loader=_CloudFormation)
     return loaded
 
@@ -134,7 +137,7 @@ class Harness:
         )
         self.pool_ever = {canonical_id(each) for each in self.settings.workflow_ids}
         self.api_key = ApiKey(self._hooked(self.secrets, "secrets"), self.secret)
-        self.pool = connection_pool(url)
+        self.connections = Connections(url)
         self.throttle = Throttle()
         self.events = aws.client("events")
         self.publishes = True
@@ -186,10 +189,9 @@ class Harness:
         client = PlatformClient(
             api_url=self.settings.api_url,
             api_key=self.api_key,
-            pool=self._hooked_pool(self.pool, hook),
+            connections=HookedConnections(self.connections, lambda: hook or self.hook),
             deadline=deadline,
             throttle=self.throttle,
-            fresh_pool=lambda url: self._hooked_pool(connection_pool(url), hook),
         )
         results = None
         if self.settings.results_bucket:
@@ -201,7 +203,7 @@ class Harness:
             )
         return Context(
             ledger=self.ledger(deadline, self._hooked(self.dynamodb, "dynamodb", hook)),
-            reader=ObjectReader(self._hooked(self.s3, "s3", hook)),
+            reader=ObjectReader(self._hooked(self.s3, "s3", hook), reads_tags=self.settings.reads_tags),
             client=client,
             results=results,
             events=EventPublisher(self._hooked(self.events, "events", hook), stack="test") if self.publishes else None,
@@ -223,9 +225,6 @@ class Harness:
 
     def _hooked(self, client: Any, name: str, hook: Hook | None = None) -> Any:
         return HookedClient(client, lambda: hook or self.hook, name)
-
-    def _hooked_pool(self, pool: Any, hook: Hook | None) -> Any:
-        return HookedPool(pool, lambda: hook or self.hook)
 
     def ledger(self, deadline: Deadline | None = None, client: Any = None) -> Ledger:
         """The ledger as an invocation has it; without a client, as the test looks at it."""

@@ -8,7 +8,8 @@ from unittest.mock import Mock
 
 from local.function_process import peak_kb
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.matching import candidates
 from workflow_trigger.domain.model import Attempt
@@ -18,7 +19,7 @@ def main(url: str, workflow_id: str) -> None:
     """Read it once to warm up from an empty list, then in earnest."""
     key = ApiKey(Mock(get_secret_value=lambda **_: {"SecretString": "local-key"}), "arn")
     deadline = Deadline.in_seconds(Clock(), 900)
-    client = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+    client = PlatformClient(api_url=url, api_key=key, connections=Connections(url), deadline=deadline)
     client.look(workflow_id)
     idle = peak_kb()
     attempt = Attempt(id="a", documents=(), started_at="", first_look_at="2026-01-01T00:00:00Z")

@@ -14,7 +14,8 @@ from local.function_process import peak_kb
 from local.loopback import server
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import ObjectVersion
@@ -46,7 +47,7 @@ def _relay(sizes: list[int], objects: list[str], sink: str) -> None:
     secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
     platform = PlatformClient(
-        api_url=sink, api_key=ApiKey(secret, "arn"), pool=connection_pool(sink), deadline=deadline
+        api_url=sink, api_key=ApiKey(secret, "arn"), connections=Connections(sink), deadline=deadline
     )
     parts = []
     for number, (size, url) in enumerate(zip(sizes, objects, strict=True)):

@@ -16,9 +16,10 @@ import pytest
 import trustme
 from urllib3.connection import HTTPSConnection
 
-from workflow_trigger.adapters.unstructured import client as platform_client
+from workflow_trigger.adapters.unstructured import connections
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import (
@@ -29,6 +30,7 @@ from workflow_trigger.domain.errors import (
     OutcomeUnknown,
     PlatformError,
     Refused,
+    SecretUnusable,
     Throttled,
     Unavailable,
     Unreachable,
@@ -125,7 +127,7 @@ def key_of(*secrets: str) -> ApiKey:
 
 def platform(url: str, seconds: float = 900) -> PlatformClient:
     deadline = Deadline.in_seconds(Clock(), seconds)
-    return PlatformClient(api_url=url, api_key=key_of("key"), pool=connection_pool(url), deadline=deadline)
+    return PlatformClient(api_url=url, api_key=key_of("key"), connections=Connections(url), deadline=deadline)
 
 
 def downloaded(asking: PlatformClient) -> bytes:
@@ -144,9 +146,9 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trust
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    platform_client.tls_context.cache_clear()
+    connections.tls_context.cache_clear()
     yield authority
-    platform_client.tls_context.cache_clear()
+    connections.tls_context.cache_clear()
 
 
 def test_certificate_of_a_trusted_authority_for_this_host_is_accepted(authority: trustme.CA) -> None:
@@ -161,10 +163,47 @@ def test_certificate_that_proves_nothing_gets_not_a_byte(authority: trustme.CA, 
     certificate = trustme.CA().issue_cert("127.0.0.1") if "authority" in who else authority.issue_cert("example.com")
     received = Received()
     with server(received, certificate) as port:
-        with pytest.raises(NotSent):
+        with pytest.raises(Unreachable, match=r"certificate is not trusted.*CaBundleSecretArn"):
             post(f"https://127.0.0.1:{port}")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"certificate is not trusted.*CaBundleSecretArn"):
             list(platform(f"https://127.0.0.1:{port}").jobs("w"))
+    assert received.requests == []
+
+
+def secret_with(text: str) -> Any:
+    """A client of Secrets Manager."""
+    return Mock(get_secret_value=Mock(return_value={"SecretString": text}))
+
+
+def trusting(url: str, certificates: str) -> PlatformClient:
+    """A client of the platform that has a secret with certificates."""
+    deadline = Deadline.in_seconds(Clock(), 900)
+    trusted = connections.ca_certificates(secret_with(certificates), "arn")
+    return PlatformClient(api_url=url, api_key=key_of("key"), connections=Connections(url, trusted), deadline=deadline)
+
+
+def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones() -> None:
+    private = trustme.CA()
+    received = Received()
+    with server(received, private.issue_cert("127.0.0.1")) as port:
+        asking = trusting(f"https://127.0.0.1:{port}", private.cert_pem.bytes().decode())
+        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
+    assert len(received.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "no certificate", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"]
+)
+def test_secret_without_certificates_blocks_and_sends_nothing(text: str) -> None:
+    received = Received()
+    with server(received, trustme.CA().issue_cert("127.0.0.1")) as port:
+        asking = trusting(f"https://127.0.0.1:{port}", text)
+        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
+            asking.run("w", Encoder([part], boundary="b"), lambda _: None)
+        with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
+            asking.file_status("job")
     assert received.requests == []
 
 
@@ -239,7 +278,7 @@ def test_key_invalidated_during_a_request_does_not_cost_the_answer() -> None:
     with server(received) as port:
         url = f"http://127.0.0.1:{port}"
         deadline = Deadline.in_seconds(Clock(), 900)
-        asking = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        asking = PlatformClient(api_url=url, api_key=key, connections=Connections(url), deadline=deadline)
         part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.invalidate()).id == "job-1"
     assert key.redact(b"of a-key-of-some-length") == b"of ***"

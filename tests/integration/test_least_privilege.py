@@ -65,12 +65,14 @@ class Enforced:
         """Upload one, and see whether it is completed with its results, before the time is over or something is so."""
         self.number += 1
         key = f"in/{self.number}.pdf"
-        self.stack.aws.client("s3").put_object(Bucket=self.stack["SourceBucket"], Key=key, Body=key.encode())
+        uploaded = {"Bucket": self.stack["SourceBucket"], "Key": key, "Body": key.encode(), "Tagging": "tenant=acme"}
+        self.stack.aws.client("s3").put_object(**uploaded)
         limit = time.monotonic() + seconds
         while time.monotonic() < limit and not until():
             found = [row for row in self.stack.rows() if row["key"] == key]
             if found and found[0]["status"] in FINAL:
                 is_whole = found[0]["status"] == "COMPLETED" and all("key" in each for each in found[0]["results"])
+                is_whole = is_whole and found[0]["tags"] == {"tenant": "acme"}
                 return bool(is_whole and self._answers_directly(key))
             time.sleep(1)
         return False
@@ -173,8 +175,16 @@ def enforced(package: Path) -> Iterator[Enforced]:
         }
         behaviour = Behaviour(default_job_seconds=0.5, scheduled_seconds=0.1, api_key=CANARY)
         state = PlatformState(Path(folder), behaviour)
-        with ministack(options=options, ca_bundle=bundle) as aws, serving(state) as url:
-            parameters = {"WorkflowIds": str(uuid.uuid4()), "UnstructuredApiUrl": url, "PollSeconds": "1"}
+        with ministack(options=options, ca_bundle=bundle) as aws, serving(state, tls=(chain, key)) as url:
+            secret = aws.client("secretsmanager").create_secret(Name="authority", SecretString=bundle.read_text())
+            parameters = {
+                "WorkflowIds": str(uuid.uuid4()),
+                "UnstructuredApiUrl": url,
+                "PollSeconds": "1",
+                "CaBundleSecretArn": secret["ARN"],
+                "ReadTags": "on",
+                "RolePath": "/service/",
+            }
             stack = deploy(package, aws, parameters)
             stack.set_key(CANARY)
             enforced = Enforced(stack, state)

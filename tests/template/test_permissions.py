@@ -12,11 +12,16 @@ S3, EC2 = "arn:${AWS::Partition}:s3:::", "arn:${AWS::Partition}:ec2:${AWS::Regio
 OWN_BUCKET = f"{S3}uploads-${{AWS::AccountId}}-${{AWS::Region}}-${{Id}}"
 BY_THE_RULE = ["aws:SourceArn ArnEquals ExistingBucketRule.Arn"]
 BY_THE_BUCKET = ["aws:SourceAccount StringEquals AWS::AccountId", f"aws:SourceArn ArnEquals {OWN_BUCKET}"]
-OF_ANOTHERS_SECRET = [
-    "kms:EncryptionContext:SecretARN StringEquals ApiKeySecretArn",
-    "kms:ViaService StringEquals secretsmanager.${AWS::Region}.${AWS::URLSuffix}",
-]
 OWN_EVENTS = ["events:source StringEqualsIfExists unstructured.workflow-trigger"]
+
+
+def of_anothers_secret(parameter: str) -> list[str]:
+    """The conditions under which a key may be used that encrypts a secret which the stack did not make."""
+    return [
+        f"kms:EncryptionContext:SecretARN StringEquals {parameter}",
+        "kms:ViaService StringEquals secretsmanager.${AWS::Region}.${AWS::URLSuffix}",
+    ]
+
 
 # Owner, action → resource, the condition under which the stack has it, the statement's own conditions.
 ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str, list[str]]]] = {
@@ -27,6 +32,8 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("DeadLetterQueuePolicy", "sqs:SendMessage"): ("DeadLetterQueue.Arn", "HasExistingBucket", BY_THE_RULE),
     ("SharedPolicy", "s3:GetObject"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
     ("SharedPolicy", "s3:GetObjectVersion"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "", []),
+    ("SharedPolicy", "s3:GetObjectTagging"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "ReadsTags", []),
+    ("SharedPolicy", "s3:GetObjectVersionTagging"): (f"{S3}{SOURCE}/${{KeyPrefix}}*", "ReadsTags", []),
     ("SharedPolicy", "s3:ListBucket"): (f"{S3}{SOURCE}", "", []),
     ("SharedPolicy", "kms:Decrypt"): [
         ("SourceKmsKeyArn", "HasSourceKey", []),
@@ -34,7 +41,12 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
         (
             "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*",
             "not MakesSecret",
-            OF_ANOTHERS_SECRET,
+            of_anothers_secret("ApiKeySecretArn"),
+        ),
+        (
+            "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/*",
+            "HasCaBundle",
+            of_anothers_secret("CaBundleSecretArn"),
         ),
     ],
     ("SharedPolicy", "kms:GenerateDataKey"): ("KmsKeyArn", "HasKey", []),
@@ -44,7 +56,10 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("SharedPolicy", "ec2:UnassignPrivateIpAddresses"): (f"{EC2}:*/*", "IsInVpc", []),
     ("SharedPolicy", "ec2:DescribeNetworkInterfaces"): ("*", "IsInVpc", []),
     ("SharedPolicy", "ec2:DescribeSubnets"): ("*", "IsInVpc", []),
-    ("SharedPolicy", "secretsmanager:GetSecretValue"): ("[MakesSecret: ApiKeySecret.Id, ApiKeySecretArn]", "", []),
+    ("SharedPolicy", "secretsmanager:GetSecretValue"): [
+        ("[MakesSecret: ApiKeySecret.Id, ApiKeySecretArn]", "", []),
+        ("CaBundleSecretArn", "HasCaBundle", []),
+    ],
     ("SharedPolicy", "dynamodb:UpdateItem"): ("Ledger.Arn", "", []),
     ("SharedPolicy", "dynamodb:Query"): ("${Ledger.Arn}/index/open-rows", "", []),
     ("SharedPolicy", "dynamodb:BatchGetItem"): ("Ledger.Arn", "", []),

@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ PARAMETERS = [
     "UnstructuredApiUrl",
     "WorkflowIds",
     "ApiKeySecretArn",
+    "CaBundleSecretArn",
     "SourceBucketName",
     "SourceKmsKeyArn",
     "ExpectedBucketOwner",
@@ -34,6 +36,7 @@ PARAMETERS = [
     "MaxMegabytesPerFile",
     "OnlySupportedTypes",
     "SkippedRows",
+    "ReadTags",
     "MaxFilesPerRun",
     "MaxMegabytesPerRun",
     "PollSeconds",
@@ -44,8 +47,12 @@ PARAMETERS = [
     "LedgerRetentionDays",
     "AlarmEmail",
     "AlarmTopicArn",
+    "LogLevel",
+    "LogRetentionDays",
     "MemorySize",
+    "Architecture",
     "KmsKeyArn",
+    "RolePath",
     "PermissionsBoundaryArn",
     "SubnetIds",
     "SecurityGroupIds",
@@ -117,6 +124,8 @@ def test_every_parameter_is_explained_and_grouped() -> None:
     [
         ("UnstructuredApiUrl", ["https://a.b", "http://127.0.0.1:1/x", "http://localhost"], ["http://a.b", "a.b", ""]),
         ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["my-secret"]),
+        ("CaBundleSecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["-----BEGIN CERTIFICATE-----"]),
+        ("RolePath", ["/", "/service/", "/a/b/"], ["", "service", "/service", "service/"]),
         ("SourceBucketName", ["", "my-bucket.name"], ["My_Bucket", "-a-", "s3://b"]),
         ("KeyPrefix", ["", "in/2026=x/"], ["a b", "a*"]),
         ("KeySuffix", ["", ".pdf"], ["*.pdf"]),
@@ -198,7 +207,8 @@ def test_defaults_of_the_template_are_those_of_the_settings() -> None:
 
 def test_runtime_and_architecture() -> None:
     function = TEMPLATE["Globals"]["Function"]
-    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+    assert (function["Runtime"], function["Architectures"]) == ("python3.13", [{"Ref": "Architecture"}])
+    assert TEMPLATE["Parameters"]["Architecture"]["Default"] == "arm64"
 
 
 def test_no_action_is_a_wildcard_and_no_resource_everything() -> None:
@@ -233,9 +243,24 @@ def test_partition_is_never_fixed() -> None:
     assert "arn:aws:" not in (ROOT / "template.yaml").read_text()
 
 
-def test_every_role_heeds_the_permissions_boundary() -> None:
+def test_every_role_heeds_the_permissions_boundary_and_the_path() -> None:
     for name, role in of_type("AWS::IAM::Role"):
         assert "PermissionsBoundary" in role, name
+    for name, each in of_type("AWS::IAM::Role") + of_type("AWS::IAM::ManagedPolicy"):
+        assert each["Path"] == {"Ref": "RolePath"}, name
+    assert TEMPLATE["Parameters"]["RolePath"]["Default"] == "/"
+
+
+def test_rule_filters_empty_objects_out_where_no_row_is_wanted() -> None:
+    pattern = RESOURCES["ExistingBucketRule"]["Properties"]["EventPattern"]["detail"]["object"]
+    condition, filtered, whole = pattern["Fn::If"]
+    key = {"key": [{"wildcard": {"Fn::Sub": "${KeyPrefix}*${KeySuffix}"}}]}
+    assert (filtered, whole) == (key | {"size": [{"numeric": [">", 0]}]}, key)
+    applies = partial(evaluated, TEMPLATE["Conditions"][condition])
+    assert [applies({"SkippedRows": rows, "MinBytes": least}) for rows in ("on", "off") for least in (0, 1, 9)] == [
+        *(False, False, False),
+        *(False, True, True),
+    ]
 
 
 def test_function_roles_are_written_here() -> None:
@@ -249,7 +274,9 @@ def test_function_roles_are_written_here() -> None:
 def test_every_function_has_a_log_group_with_retention() -> None:
     groups = dict(of_type("AWS::Logs::LogGroup"))
     for name, function in of_type("AWS::Serverless::Function"):
-        assert groups[function["LoggingConfig"]["LogGroup"]["Ref"]]["RetentionInDays"] > 0, name
+        retention = groups[function["LoggingConfig"]["LogGroup"]["Ref"]]["RetentionInDays"]
+        assert retention == {"Ref": "LogRetentionDays"}, name
+    assert TEMPLATE["Parameters"]["LogRetentionDays"]["Default"] == 90
 
 
 def test_everything_is_encrypted_by_aws_or_by_a_key_of_the_customers() -> None:
@@ -376,6 +403,7 @@ def test_index_is_sparse_and_carries_what_a_claim_needs() -> None:
     names = {each.name for each in (*fields(Document), *fields(ObjectVersion))} - {"source", "size_bytes"}
     read = {DOCUMENT_NAMES.get(name, name) for name in names} | {"size"}
     from_the_table_only = {"input_file_id", "output_node_files", "results", "uploaded_at", "upload_name"}
+    from_the_table_only |= {"metadata", "tags"}
     assert len(read) > 15
     assert read - table_keys - from_the_table_only <= carried
     by_queue = set(indexes["queues"]["Projection"]["NonKeyAttributes"])

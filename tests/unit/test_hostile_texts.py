@@ -24,12 +24,12 @@ from workflow_trigger.adapters.unstructured.responses import (
     retry_after_seconds,
 )
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, upload_name
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion, bounded_labels, upload_name
 from workflow_trigger.domain.errors import REMOTE_TEXT_LIMIT, truncate
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import candidates, match, mentions
 from workflow_trigger.domain.media_types import media_type
-from workflow_trigger.domain.model import Attempt, DocumentUpdate, SentDocument, Status
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, SentDocument, Status
 
 FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -123,9 +123,23 @@ def test_results_stay_in_their_folder_under_a_key_that_can_be_shown(
     assert path.endswith(".json")
 
 
-@given(st.fixed_dictionaries(dict.fromkeys(("job_id", "node_id", "node_type", "node_subtype", "file_id"), IN_UNICODE)))
-def test_metadata_of_a_result_are_headers_that_s3_takes(entry: dict[str, str]) -> None:
-    headers = metadata(entry)
+LABELS = st.dictionaries(IN_UNICODE, IN_UNICODE, max_size=5).map(bounded_labels)
+
+
+@given(
+    st.fixed_dictionaries(dict.fromkeys(("job_id", "node_id", "node_type", "node_subtype", "file_id"), IN_UNICODE)),
+    LABELS,
+    LABELS,
+)
+def test_metadata_of_a_result_are_headers_that_s3_takes(
+    entry: dict[str, str], labels: dict[str, str], tags: dict[str, str]
+) -> None:
+    source = ObjectVersion(
+        bucket="b", key="k", version_id="v", etag=None, size_bytes=1, sequencer=None, uploaded_at=None
+    )
+    document = Document(source=source, status=Status.IN_PROGRESS, read_at="", metadata=labels, tags=tags)
+    headers = metadata(entry, document)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.~%/-]+", name) for name in headers)
     assert sum(len(name) + len(value) for name, value in headers.items()) <= 2_048
     assert all(value.isascii() and value.isprintable() for value in headers.values())
     assert all(text.startswith(unquote(headers[name.replace("_", "-")])) for name, text in entry.items())

@@ -1,13 +1,16 @@
 """S3: objects opened under the event's pin, read in chunks, resumed where a read breaks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import ObjectVersion, bounded_labels
 from workflow_trigger.domain.errors import ObjectDenied, ObjectGone, ObjectOverwritten, ObjectUnreadable, SourceError
 from workflow_trigger.domain.media_types import encoded_as, extension_of, media_type
 
@@ -35,6 +38,7 @@ class OpenObject:
     content_type: str
     name_suffix: str  # '', or the extension that says how the bytes are encoded
     body: "StreamingBody"
+    labels: Mapping[str, Mapping[str, str]]  # its `metadata`, and its `tags` where they are read
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes, at most 1.75 MiB at a time.
@@ -70,8 +74,9 @@ class OpenObject:
 class ObjectReader:
     """The buckets that events come from."""
 
-    def __init__(self, client: "S3Client") -> None:
+    def __init__(self, client: "S3Client", *, reads_tags: bool = False) -> None:
         self._client = client
+        self._reads_tags = reads_tags
 
     def open(self, version: ObjectVersion) -> OpenObject:
         """Begin to download exactly the bytes of the event.
@@ -79,6 +84,7 @@ class ObjectReader:
         Raises:
             ObjectGone, ObjectOverwritten, ObjectDenied, ObjectUnreadable
         """
+        tags = self._tags(version) if self._reads_tags else {}
         answer = _get(self._client, version)
         kind, suffix = encoded_as(answer.get("ContentEncoding")) or (
             media_type(answer.get("ContentType"), version.key),
@@ -91,24 +97,50 @@ class ObjectReader:
             content_type=kind,
             name_suffix="" if suffix == f".{extension_of(version.key)}" else suffix,
             body=answer["Body"],
+            labels={
+                "metadata": bounded_labels(
+                    {name: _decoded(value) for name, value in answer.get("Metadata", {}).items()}
+                ),
+                "tags": tags,
+            },
         )
+
+    def _tags(self, version: ObjectVersion) -> dict[str, str]:
+        pin: Any = {"VersionId": version.version_id} if version.version_id else {}
+        with _translated(f"the tags of {version.document_key.object}"):
+            answer = self._client.get_object_tagging(Bucket=version.bucket, Key=version.key, **pin)
+        return bounded_labels({each["Key"]: each["Value"] for each in answer["TagSet"]})
 
 
 def _get(client: "S3Client", version: ObjectVersion, **more: Any) -> Any:
     pin = {"VersionId": version.version_id} if version.version_id else {"IfMatch": f'"{version.etag}"'}
-    try:
+    with _translated(version.document_key.object):
         return client.get_object(Bucket=version.bucket, Key=version.key, **pin, **more)  # type: ignore[arg-type]
+
+
+def _decoded(value: str) -> str:
+    """S3 gives values of other alphabets as mail has them in its headers.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+    """
+    try:
+        return str(make_header(decode_header(value)))
+    except (LookupError, ValueError, HeaderParseError):
+        return value
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """What S3 answers, as what it means for a document."""
+    try:
+        yield
     except ClientError as error:
-        raise _translated(error, version) from error
+        raise _error_of(error.response.get("Error", {}).get("Code", ""), name) from error
     except (BotoCoreError, HTTPError, OSError) as error:
-        raise ObjectUnreadable(
-            f"S3 did not answer for {version.document_key.object}: {type(error).__name__}"
-        ) from error
+        raise ObjectUnreadable(f"S3 did not answer for {name}: {type(error).__name__}") from error
 
 
-def _translated(error: ClientError, version: ObjectVersion) -> SourceError:
-    code = error.response.get("Error", {}).get("Code", "")
-    name = version.document_key.object
+def _error_of(code: str, name: str) -> SourceError:
     if code in _GONE:
         return ObjectGone(f"{name} is not there any more ({code})")
     if code in _ARCHIVED:

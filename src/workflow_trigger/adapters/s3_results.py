@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from email.header import Header
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,6 +29,7 @@ _KEY_LIMIT_BYTES = 1_024
 _ROOM_BYTES = 64_000  # in a row: 25 of them have to go into the 4 MB of a transaction
 _NAME_LIMIT_BYTES = 150
 _METADATA_LIMIT_BYTES = 300
+_HEADERS_LIMIT_BYTES = 2_048
 
 
 class OutputState(StrEnum):
@@ -54,13 +56,13 @@ class ResultsBucket:
         return {"bucket": self._bucket, "key": self._prefix + name}
 
     def put(self, place: Mapping[str, str], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
-        """Store an output. Checksums go along, which a bucket with object lock demands.
+        """Store an output, with headers that describe it. Checksums go along, which a bucket with object lock demands.
 
         Raises:
             ResultsRefused: the bucket does not take it.
         """
         try:
-            self._put({"Bucket": place["bucket"], "Key": place["key"]}, chunks, metadata(described_by))
+            self._put({"Bucket": place["bucket"], "Key": place["key"]}, chunks, described_by)
         except (ClientError, BotoCoreError) as error:
             raise ResultsRefused(f"Results cannot be stored in {place['bucket']}: {error}") from error
 
@@ -112,9 +114,19 @@ def identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:
     return node.get("file_id"), node.get("node_id")
 
 
-def metadata(entry: Mapping[str, str]) -> dict[str, str]:
-    """What an output is, for whoever finds it in the bucket: as headers, of which S3 takes 2 KB."""
-    return {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
+def metadata(entry: Mapping[str, str], document: Document) -> dict[str, str]:
+    """What an output is, and what its document's uploader said of it: as headers, of which S3 takes 2 KB in all.
+
+    The document's metadata keep their names, a tag `case` becomes `tag-case`. What has no room is in the row alone.
+    """
+    headers = {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
+    labels = {**document.metadata, **{f"tag-{name}": value for name, value in document.tags.items()}}
+    for name, value in labels.items():
+        more = {quote(name.lower()): value if value.isascii() else Header(value, "utf-8").encode(maxlinelen=0)}
+        with_more = {**more, **headers}
+        if sum(len(part) for pair in with_more.items() for part in pair) <= _HEADERS_LIMIT_BYTES:
+            headers = with_more
+    return headers
 
 
 def _quoted(text: str) -> str:

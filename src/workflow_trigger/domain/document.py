@@ -4,11 +4,13 @@ import hashlib
 import re
 import unicodedata
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from workflow_trigger.domain.errors import printable
 from workflow_trigger.domain.media_types import SUPPORTED, extension_of
 
 
@@ -78,6 +80,20 @@ class Selection:
 
 def _matches(folded_key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(folded_key, pattern.casefold()) for pattern in patterns)
+
+
+LABELS_LIMIT_BYTES = 4_096  # of an object's metadata, of which S3 takes 2 KB, and of its tags, of which it takes ten
+
+
+def bounded_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """As many labels as there is room for, in their order, without what cannot be printed or stored."""
+    kept: dict[str, str] = {}
+    room_bytes = LABELS_LIMIT_BYTES
+    for name, value in labels.items():
+        room_bytes -= len((name + value).encode("utf-8", "replace"))
+        if name and room_bytes >= 0:
+            kept[printable(name)] = printable(value)
+    return kept
 
 
 def canonical_id(workflow_id: str) -> str:

@@ -6,7 +6,7 @@ TriggerError
  └─ PlatformError
      ├─ NotSent            nothing runs: Unreachable · TooSlow · LeaseEnded
      ├─ Busy · Refused · Throttled
-     ├─ Misconfigured      nothing runs until a person acts: KeyRejected · KeyNotSet · NotFound
+     ├─ Misconfigured      nothing runs until a person acts: KeyRejected · KeyNotSet · SecretUnusable · NotFound
      ├─ OutcomeUnknown     something may run
      └─ Unavailable        a question without an answer
 
@@ -145,6 +145,10 @@ class KeyNotSet(Misconfigured):
     """The secret holds no key yet. Looked at again by the next run, so that setting it takes effect at once."""
 
     retry_after_seconds = 30
+
+
+class SecretUnusable(KeyNotSet):
+    """A secret, of the key or of a private authority, cannot be read, or not be used."""
 
 
 class NotFound(Misconfigured):

@@ -49,7 +49,7 @@ def sources_of(target: Status) -> frozenset[Status]:
 class Document:
     """An object version and how it stands. `read_at` is its `updated_at` when it was read; times are ISO 8601, UTC.
 
-    What a document from the index does not have, for the index does not carry it: the last four attributes.
+    What a document from the index does not have, for the index does not carry it: the attributes from `upload_name` on.
     """
 
     source: ObjectVersion
@@ -69,6 +69,8 @@ class Document:
     input_file_id: str | None = None
     output_node_files: tuple[Mapping[str, str], ...] = ()
     results: tuple[Mapping[str, str], ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)  # what the uploader said about the object
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> DocumentKey:

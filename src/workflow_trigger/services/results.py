@@ -6,7 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, outputs_of
+from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, metadata, outputs_of
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.matching import is_own_file
@@ -88,12 +88,14 @@ class _Collector:
             entry = known.get(identity(node), {})
             if place is None:
                 return [*entries, {"missing": LEFT_OUT}]
-            entries.append(entry if "key" in entry or "missing" in entry else self._fetched(node, place, entry))
+            entries.append(
+                entry if "key" in entry or "missing" in entry else self._fetched(document, node, place, entry)
+            )
         entries += [dict(node) for node in document.output_node_files if "missing" in node]
         unknown = known.get(identity({}), {})
         return entries or [self._waited_for({}, unknown, OutputState.ABSENT, "the platform names no outputs")]
 
-    def _fetched(self, node: Entry, place: Entry, before: Entry) -> Entry:
+    def _fetched(self, document: Document, node: Entry, place: Entry, before: Entry) -> Entry:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
         job_id, results = self._ended.job_id, self._context.results
         if not self._context.has_time():
@@ -101,7 +103,8 @@ class _Collector:
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
                 if results is not None:
-                    results.put(place, self._watched(chunks), {"job_id": job_id, **node})
+                    described_by = metadata({"job_id": job_id, **node}, document)
+                    results.put(place, self._watched(chunks), described_by)
         except (errors.KeyRejected, errors.KeyNotSet):
             raise
         except errors.NotFound as error:

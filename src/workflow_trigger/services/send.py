@@ -98,7 +98,9 @@ class _Sender:
         for document in self._documents:
             self._renew_lease()
             try:
-                self._opened.append(self._context.reader.open(document.source))
+                self._opened.append(opened := self._context.reader.open(document.source))
+                if labels := {name: each for name, each in opened.labels.items() if each}:
+                    self._context.ledger.describe(document.key, self._workflow.attempt.id, **labels)
             except SourceError as error:
                 logger.warning("object cannot be read", object_key=document.key.object, reason=str(error))
                 failed[document.key] = self._explained(document, error)

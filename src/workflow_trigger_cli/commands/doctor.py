@@ -7,10 +7,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.client import PlatformClient, connection_pool
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
 from workflow_trigger.adapters.unstructured.workflows import information_from
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError
+from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError, SecretUnusable
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
@@ -156,6 +157,9 @@ class Doctor:
         key = ApiKey(self._stack.client("secretsmanager"), self._stack["ApiKeySecret"])
         try:
             key.value()
+        except SecretUnusable as error:
+            yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
+            return
         except KeyNotSet:
             yield Finding(check="API key", health=Health.FAILED, says="not set; documents wait", fix=set_key)
             return
@@ -164,7 +168,11 @@ class Doctor:
             return
         url = api_root(self._stack.parameters["UnstructuredApiUrl"])
         deadline = Deadline.in_seconds(Clock(), _ANSWER_SECONDS)
-        platform = PlatformClient(api_url=url, api_key=key, pool=connection_pool(url), deadline=deadline)
+        trusted = ca_certificates(
+            self._stack.client("secretsmanager"), self._stack.parameters.get("CaBundleSecretArn", "")
+        )
+        connections = Connections(url, trusted)
+        platform = PlatformClient(api_url=url, api_key=key, connections=connections, deadline=deadline)
         for number, workflow_id in enumerate(self._stack.workflow_ids):
             finding = self._workflow(platform, workflow_id)
             if finding.check == "API key":

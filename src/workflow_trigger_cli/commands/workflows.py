@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow_trigger.adapters.unstructured.client import connection_pool
+from workflow_trigger.adapters.unstructured.connections import Connections
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger.settings import api_root
@@ -23,7 +23,7 @@ def workspace(url: str, key: str) -> Workflows:
         root = api_root(url)
     except ValueError as error:
         raise UsageError(f"{url} {error}") from error
-    return Workflows(api_url=root, key=key, pool=connection_pool(root))
+    return Workflows(api_url=root, key=key, pool=Connections(root).kept)
 
 
 def create(workflows: Workflows, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:

@@ -13,7 +13,7 @@ The index lags: what is read from it is a hint, and the conditions of whatever i
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,11 @@ class Ledger:
         """Put a final row back into the queue because an operator says so, provided that it still is as it was read."""
         now = iso(self._clock.now())
         return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now)})
+
+    def describe(self, key: DocumentKey, attempt_id: str, **labels: Mapping[str, str]) -> None:
+        """Keep an object's `metadata` and `tags`. `updated_at` stays: no step of the document depends on them."""
+        held = Attr("attempt_id").eq(attempt_id)
+        self._tables.write(tables.update(self._ledger_table, key._asdict(), mapping.present(labels), held))
 
     # -- documents: reading --------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ _KEPT_RUNS = 20
 _OF_ONE_RUN = (
     *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status", "upload_name"),
     *("input_file_ids", "output_node_files", "input_file_id", "attempt_id", "error", "results", "inferred"),
-    *("strikes", "accepted_count_then", "slow_tries", "expires_at", *MARK),
+    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", *MARK),
 )
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 

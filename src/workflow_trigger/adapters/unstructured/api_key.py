@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from workflow_trigger.domain.errors import KeyNotSet, Misconfigured, NotSent
+from workflow_trigger.domain.errors import KeyNotSet, NotSent, SecretUnusable
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -28,7 +28,7 @@ class ApiKey:
 
         Raises:
             KeyNotSet: the secret is empty, or holds what cannot be a key.
-            Misconfigured: the function is not allowed to read it. NotSent: Secrets Manager did not answer.
+            SecretUnusable: the function is not allowed to read it. NotSent: Secrets Manager did not answer.
         """
         value = self._value or self._read()  # another thread may invalidate it at any moment
         self._value = value
@@ -54,16 +54,7 @@ class ApiKey:
         self._value = None
 
     def _read(self) -> str:
-        try:
-            text = self._client.get_secret_value(SecretId=self._secret_arn).get("SecretString", "")
-        except self._client.exceptions.ResourceNotFoundException:
-            text = ""
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            kind = Misconfigured if code in _DENIED else NotSent
-            raise kind(f"The API key could not be read from {self._secret_arn}: {code}") from error
-        except BotoCoreError as error:
-            raise NotSent(f"Secrets Manager did not answer: {type(error).__name__}") from error
+        text = read_secret(self._client, self._secret_arn, "The API key")
         key = key_in(text)
         if not key:
             raise KeyNotSet(
@@ -73,6 +64,24 @@ class ApiKey:
         if len(key) >= _SHORTEST_SECRET:
             self._used |= {key.encode()}
         return key
+
+
+def read_secret(client: "SecretsManagerClient", secret_arn: str, what: str) -> str:
+    """The text of a secret; '' where there is none.
+
+    Raises:
+        SecretUnusable: the function is not allowed to read it. NotSent: Secrets Manager did not answer.
+    """
+    try:
+        return client.get_secret_value(SecretId=secret_arn).get("SecretString", "")
+    except client.exceptions.ResourceNotFoundException:
+        return ""
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        kind = SecretUnusable if code in _DENIED else NotSent
+        raise kind(f"{what} could not be read from {secret_arn}: {code}") from error
+    except BotoCoreError as error:
+        raise NotSent(f"Secrets Manager did not answer: {type(error).__name__}") from error
 
 
 def key_in(secret: str) -> str:

@@ -3,21 +3,19 @@
 Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 """
 
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from functools import cache
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
-from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, described, is_untrusted
 from workflow_trigger.adapters.unstructured.multipart import Encoder
 from workflow_trigger.adapters.unstructured.responses import error_for_status, error_message, job_from, parsed
 from workflow_trigger.domain import errors
@@ -38,44 +36,6 @@ _LIST_CHUNK_BYTES = 64 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 
 
-class _AnsweredEarly(HTTPSConnection):
-    """A server may answer and close while we send. Without TLS urllib3 then reads the answer; here it gave up.
-
-    Source: https://github.com/urllib3/urllib3/issues/3148
-    """
-
-    def send(self, data: Any) -> None:
-        """Send a part of the request."""
-        try:
-            super().send(data)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            raise BrokenPipeError from error
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _AnsweredEarly
-
-
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Made once: it reads every authority that the machine trusts."""
-    return ssl.create_default_context()
-
-
-def connection_pool(api_url: str) -> urllib3.PoolManager:
-    """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
-    context = tls_context() if api_url.startswith("https:") else None
-    pool = urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
-    pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _HTTPSPool}
-    return pool
-
-
-class Throttle:
-    """Until when the platform wants no questions with our key; shared by all threads."""
-
-    until: datetime | None = None
-
-
 class PlatformClient:
     """One workspace of the platform, by its key."""
 
@@ -84,16 +44,14 @@ class PlatformClient:
         *,
         api_url: str,
         api_key: ApiKey,
-        pool: urllib3.PoolManager,
+        connections: Connections,
         deadline: Deadline,
         throttle: Throttle | None = None,
-        fresh_pool: Callable[[str], urllib3.PoolManager] = connection_pool,
     ) -> None:
         self._root = f"{api_url}/api/v1"
         self._api_key = api_key
-        self._pool = pool
+        self._connections = connections
         self._deadline = deadline
-        self._fresh_pool = fresh_pool
         self.throttle = throttle or Throttle()
 
     # -- questions -----------------------------------------------------------------------------------------------------
@@ -211,7 +169,7 @@ class PlatformClient:
             with response:
                 yield response
         except (HTTPError, OSError) as error:
-            raise errors.Unavailable(f"No answer from the platform: {type(error).__name__}") from error
+            raise errors.Unavailable(f"No answer from the platform: {described(error)}") from error
         except ValueError as error:
             raise errors.Unavailable(
                 f"The platform's answer is not what it should be: {type(error).__name__}"
@@ -226,7 +184,7 @@ class PlatformClient:
             raise errors.Unavailable("No answer could come before the invocation ends")
         timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
         more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
-        response = self._pool.request("GET", self._root + path, headers=self._headers(), **more)
+        response = self._connections.kept.request("GET", self._root + path, headers=self._headers(), **more)
         if 200 <= response.status < 300:
             return response
         with response:
@@ -268,13 +226,15 @@ class PlatformClient:
         more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
         more |= {"body": body(), "headers": self._headers() | lengths}
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
-        with self._fresh_pool(self._root) as pool:
+        with self._connections.fresh() as pool:
             try:
                 with pool.request("POST", f"{self._root}{_path('workflows', workflow_id, 'run')}", **more) as response:
                     content = self._bounded(response)
             except (NewConnectionError, ConnectTimeoutError) as error:
                 raise errors.Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
             except (HTTPError, OSError) as error:
+                if is_untrusted(error):
+                    raise errors.Unreachable(f"The platform cannot be reached: {described(error)}") from error
                 raise unheard(f"The run request broke off: {type(error).__name__}") from error
         return self._answered(response.status, response.headers, content, unheard)
 

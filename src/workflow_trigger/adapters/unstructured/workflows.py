@@ -11,6 +11,7 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from workflow_trigger.adapters.unstructured.connections import described
 from workflow_trigger.adapters.unstructured.responses import error_for_status, error_message, parsed
 from workflow_trigger.domain.errors import NotFound, OutcomeUnknown, PlatformError, Unavailable, truncate
 
@@ -68,7 +69,7 @@ class Workflows:
             response = self._pool.request(method, url, body=body, headers=headers, **more)
         except (HTTPError, OSError) as error:
             kind: type[PlatformError] = OutcomeUnknown if body else Unavailable
-            raise kind(f"No answer from {self._root}: {type(error).__name__}") from error
+            raise kind(f"No answer from {self._root}: {described(error)}") from error
         if not 200 <= response.status < 300:
             unclear = Unavailable(f"HTTP {response.status}: {error_message(response.data)}")
             raise error_for_status(response.status, response.headers, response.data) or unclear

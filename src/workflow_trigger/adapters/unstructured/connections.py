@@ -1,0 +1,105 @@
+"""Connections to the platform: whom they trust, and what a broken one says."""
+
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from urllib3.connection import HTTPSConnection
+
+from workflow_trigger.adapters.unstructured.api_key import read_secret
+from workflow_trigger.domain.errors import SecretUnusable
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+
+class _AnsweredEarly(HTTPSConnection):
+    """A server may answer and close while we send. Without TLS urllib3 then reads the answer; here it gave up.
+
+    Source: https://github.com/urllib3/urllib3/issues/3148
+    """
+
+    def send(self, data: Any) -> None:
+        """Send a part of the request."""
+        try:
+            super().send(data)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise BrokenPipeError from error
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _AnsweredEarly
+
+
+@cache
+def tls_context(ca_certificates: str = "") -> ssl.SSLContext:
+    """Made once: it reads every authority that the machine trusts. `ca_certificates`: PEM of more authorities.
+
+    Raises:
+        SecretUnusable: they are no certificates.
+    """
+    context = ssl.create_default_context()
+    if ca_certificates:
+        try:
+            context.load_verify_locations(cadata=ca_certificates)
+        except (ssl.SSLError, ValueError) as error:
+            raise SecretUnusable("The secret of CaBundleSecretArn holds no certificates in PEM form") from error
+    return context
+
+
+class Connections:
+    """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
+
+    def __init__(self, api_url: str, ca_certificates: Callable[[], str] = str) -> None:
+        self._is_https = api_url.startswith("https:")
+        self._ca_certificates = ca_certificates
+
+    @cached_property
+    def kept(self) -> urllib3.PoolManager:
+        """Those that live as long as the function."""
+        return self.fresh()
+
+    def fresh(self) -> urllib3.PoolManager:
+        """New ones.
+
+        Raises:
+            SecretUnusable: the secret of a private authority cannot be read, or holds no certificates.
+        """
+        context = tls_context(self._ca_certificates()) if self._is_https else None
+        pool = urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
+        pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _HTTPSPool}
+        return pool
+
+
+def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable[[], str]:
+    """The PEM in a secret, read once, when it is first needed; '' where no secret is meant."""
+
+    @cache
+    def read() -> str:
+        text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn")
+        if not text.strip():
+            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn is empty")
+        return text
+
+    return read if secret_arn else str
+
+
+def is_untrusted(error: Exception) -> bool:
+    """Whether a connection broke because of the server's certificate."""
+    return any(isinstance(each, ssl.SSLCertVerificationError) for each in (error, error.__cause__, *error.args))
+
+
+def described(error: Exception) -> str:
+    """Why a connection broke, for an operator."""
+    if not is_untrusted(error):
+        return type(error).__name__
+    return f"its certificate is not trusted. For a private authority set CaBundleSecretArn. ({error})"
+
+
+class Throttle:
+    """Until when the platform wants no questions with our key; shared by all threads."""
+
+    until: datetime | None = None
