@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault
@@ -351,3 +352,31 @@ def test_outputs_are_stored_with_checksum_and_encryption(results: Harness, size:
         Bucket=results.settings.results_bucket, Key=results.row(document)["results"][0]["key"]
     )
     assert len(stored["Body"].read()) >= size
+
+
+class SecretDenied(PassThrough):
+    """A function that is not allowed to read the key any more."""
+
+    def around(self, name: str, call: Any) -> Any:
+        if name == "secrets get_secret_value":
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetSecretValue")
+        return super().around(name, call)
+
+
+def test_secret_that_may_not_be_read_costs_no_output(results: Harness) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.state.faults += [Fault("download", "status", status=503)] * 2
+    results.tick(after_seconds=60)
+    assert results.ended_jobs()
+    results.hook = SecretDenied()
+    results.api_key.invalidate()
+    for _ in range(30):
+        results.tick(after_seconds=60)
+    assert results.status(document) == "IN_PROGRESS"
+    assert results.counts["Held"] > 0
+    results.hook = PassThrough()
+    results.settle()
+    row = results.row(document)
+    assert row["status"] == "COMPLETED"
+    assert all("key" in entry for entry in row["results"])
