@@ -1,6 +1,7 @@
 """The local stack: MiniStack in a process of its own, and the real template deployed to it by `sam`."""
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -37,8 +38,9 @@ class Aws:
 
     endpoint: str
 
+    @functools.cache  # noqa: B019  a client takes longer to make than most calls take; there are few of them
     def client(self, service: str) -> Any:
-        """A boto3 client."""
+        """A boto3 client, made once."""
         config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=50)
         return boto3.client(  # type: ignore[call-overload]
             service,

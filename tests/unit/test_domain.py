@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_trigger.adapters.unstructured.responses import details_from, job_from
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.batching import next_batch
 from workflow_trigger.domain.clock import iso
@@ -114,10 +115,21 @@ def file_id(sent: SentDocument) -> str:
     return f"{sent.upload_name}-0a1b2c3d.pdf"
 
 
+def details_of(
+    status: str, *, message: str | None = None, succeeded: int | None = None, failed: int | None = None
+) -> Details:
+    """A job's details, as the platform words them."""
+    summary = {"total_docs_succeeded": succeeded, "total_docs_failed": failed}
+    found = details_from({"processing_status": status, "message": message, "summary": summary})
+    assert found
+    return found
+
+
 def job(job_id: str, *files: str, created_at: str = "2026-01-01T00:10:05", **more: Any) -> Job:
-    return Job(
-        **{"id": job_id, "status": "COMPLETED", "created_at": created_at, "input_file_ids": files or None} | more
-    )
+    given = {"id": job_id, "status": "COMPLETED", "created_at": created_at, "input_file_ids": files or None} | more
+    said = job_from(given)
+    assert said
+    return Job(**given, state=said.state)
 
 
 def told(**names: list[str]) -> Any:
@@ -218,9 +230,9 @@ NAMED = ("FAILED", "FileFailed", False)
 @pytest.mark.parametrize(
     "details",
     [
-        Details(status="FAILED", succeeded=4, failed=1),
-        Details(status="COMPLETED_WITH_ERRORS"),
-        Details(status="FAILED"),  # no summary
+        details_of("FAILED", succeeded=4, failed=1),
+        details_of("COMPLETED_WITH_ERRORS"),
+        details_of("FAILED"),  # no summary
     ],
     ids=["summary", "with errors", "no summary"],
 )
@@ -230,9 +242,9 @@ def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details
 
 
 def test_failed_job_of_which_nothing_is_known_is_the_end_of_all_its_files() -> None:
-    details = Details(status="FAILED", message="why")
+    details = details_of("FAILED", message="why")
     assert ends("FAILED", details, [], *FIVE) == [("FAILED", "JobFailed", False)] * 5
-    none_succeeded = Details(status="FAILED", succeeded=0, failed=5)
+    none_succeeded = details_of("FAILED", succeeded=0, failed=5)
     assert ends("FAILED", none_succeeded, [failure(FIVE[0])], A, FIVE[0])[0] == ("FAILED", "JobFailed", False)
 
 
@@ -249,17 +261,17 @@ def test_failed_job_of_which_nothing_is_known_is_the_end_of_all_its_files() -> N
     ],
 )
 def test_completed_alone_proves_nothing(status: str, processing: str, expected: tuple[str, str, bool]) -> None:
-    assert ends(status, Details(status=processing), [], A, B) == [expected, expected]
+    assert ends(status, details_of(processing), [], A, B) == [expected, expected]
 
 
 @pytest.mark.parametrize("processing", ["SUCCESS", "COMPLETED_WITH_ERRORS"])
 def test_only_the_failed_file_of_a_completed_job_fails(processing: str) -> None:
-    assert ends("COMPLETED", Details(status=processing), [failure(A)], A, B) == [NAMED, SUCCEEDED]
+    assert ends("COMPLETED", details_of(processing), [failure(A)], A, B) == [NAMED, SUCCEEDED]
 
 
 def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> None:
     strange = FailedFile(document="renamed.pdf", error="broken page")
-    details = Details(status="COMPLETED_WITH_ERRORS")
+    details = details_of("COMPLETED_WITH_ERRORS")
     unattributed = ("FAILED", "Unattributed", True)
     assert ends("COMPLETED", details, [failure(A), strange], A, B, C) == [NAMED, unattributed, unattributed]
     assert ends("COMPLETED", details, [strange], A) == [NAMED]
@@ -270,14 +282,14 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 @pytest.mark.parametrize(
     ("details", "named", "missing"),
     [
-        (Details(status="COMPLETED_WITH_ERRORS"), 0, True),
-        (Details(status="COMPLETED_WITH_ERRORS"), 1, False),
-        (Details(status="COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 1, True),
-        (Details(status="COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 3, False),
-        (Details(status="FAILED", succeeded=4, failed=1), 0, True),
-        (Details(status="FAILED", succeeded=0, failed=5), 0, False),
-        (Details(status="SUCCESS", succeeded=5, failed=0), 0, False),
-        (Details(status="SUCCESS", succeeded=0, failed=1), 0, True),
+        (details_of("COMPLETED_WITH_ERRORS"), 0, True),
+        (details_of("COMPLETED_WITH_ERRORS"), 1, False),
+        (details_of("COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 1, True),
+        (details_of("COMPLETED_WITH_ERRORS", succeeded=7, failed=3), 3, False),
+        (details_of("FAILED", succeeded=4, failed=1), 0, True),
+        (details_of("FAILED", succeeded=0, failed=5), 0, False),
+        (details_of("SUCCESS", succeeded=5, failed=0), 0, False),
+        (details_of("SUCCESS", succeeded=0, failed=1), 0, True),
     ],
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
@@ -285,7 +297,7 @@ def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, n
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:
-    details = Details(status="COMPLETED_WITH_ERRORS", succeeded=1, failed=2)
+    details = details_of("COMPLETED_WITH_ERRORS", succeeded=1, failed=2)
     unattributed = ("FAILED", "Unattributed", True)
     assert ends("COMPLETED", details, [failure(A)], A, B, C) == [NAMED, unattributed, unattributed]
 
@@ -302,7 +314,7 @@ def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None
     ],
 )
 def test_a_job_has_ended_when_it_and_its_details_agree(status: str, processing: str, ended: bool) -> None:
-    assert has_ended(job("j", status=status), Details(status=processing)) is ended
+    assert has_ended(job("j", status=status), details_of(processing)) is ended
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import workflow_trigger
 from local.stack import ROOT
 
 FOLDER = Path(workflow_trigger.__file__).parent
-CORE_LINES, ALL_LINES = 2_700, 5_240
+CORE_LINES, ALL_LINES = 2_720, 5_280
 
 
 def test_budget_of_lines_is_kept() -> None:
@@ -53,6 +53,11 @@ VENDOR_NAMES = (
 )
 
 
+# Its words for how a job or a file stands. The ledger's statuses, in the model, are called by some of them.
+VENDOR_STATUSES = {"SCHEDULED", "IN_PROGRESS", "COMPLETED", "STOPPED", "FAILED"}
+VENDOR_STATUSES |= {"SUCCESS", "COMPLETED_WITH_ERRORS", "FAILURE"}
+
+
 def test_the_vendors_api_is_named_in_its_adapter_alone() -> None:
     """In strings; a docstring may say where something comes from."""
     found = set()
@@ -67,6 +72,8 @@ def test_the_vendors_api_is_named_in_its_adapter_alone() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 found |= {(path.parent.name, name) for name in VENDOR_NAMES if name in node.value}
+                if node.value in VENDOR_STATUSES and path.name != "model.py":
+                    found.add((path.parent.name, node.value))
     assert {folder for folder, _ in found} == {"unstructured"}
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from workflow_trigger.adapters.unstructured.responses import error_for_status, job_from, retry_after_seconds
 from workflow_trigger.domain import errors
+from workflow_trigger.domain.job import JobState
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_job_is_read_field_by_field() -> None:
         }
     )
     assert job is not None
-    assert (job.status, job.is_active) == ("UNKNOWN", False)
+    assert (job.status, job.state) == ("UNKNOWN", JobState.UNKNOWN)
     assert job.created_at == "2025-01-01T00:00:00.348884Z"
     assert job.input_file_ids == ("a", "b")
     assert job.output_node_files == ({"node_id": "n", "file_id": "a"},)

@@ -78,6 +78,11 @@ class Selection:
         return None
 
 
+def is_result(bucket: str, key: str, results_bucket: str | None, results_prefix: str) -> bool:
+    """Whether an object is one of the stack's own results, which are never documents."""
+    return bucket == results_bucket and key.startswith(results_prefix)
+
+
 def _matches(folded_key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(folded_key, pattern.casefold()) for pattern in patterns)
 

@@ -2,12 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-JOB_ACTIVE = frozenset({"SCHEDULED", "IN_PROGRESS"})
-JOB_ENDED = frozenset({"COMPLETED", "STOPPED", "FAILED"})
-COMPLETED_WITH_ERRORS = "COMPLETED_WITH_ERRORS"
-_DETAILS_ENDED = frozenset({"SUCCESS", COMPLETED_WITH_ERRORS, "STOPPED", "FAILED"})
+
+class JobState(StrEnum):
+    """What an answer says of a job, or its details of the processing, whatever words the platform has for it."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PARTLY = "partly"  # ended, and some files failed
+    STOPPED = "stopped"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # a word that we do not know
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job holds its workflow. Of an unknown state, a busy answer would tell."""
+        return self in {JobState.SCHEDULED, JobState.RUNNING}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it comes to no other end."""
+        return not self.is_active and self is not JobState.UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,17 +35,13 @@ class Job:
     id: str
     workflow_id: str | None = None
     workflow_name: str | None = None
-    status: str
+    status: str = "UNKNOWN"  # the platform's word
+    state: JobState = JobState.UNKNOWN
     created_at: str | None = None  # with a zone, always
     runtime: str | None = None
     job_type: str | None = None
     input_file_ids: tuple[str, ...] | None = None
     output_node_files: tuple[Mapping[str, Any], ...] | None = None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the job says that it holds its workflow. Of an unknown status, a busy answer would tell."""
-        return self.status in JOB_ACTIVE
 
     def file_names(self) -> tuple[str, ...]:
         """Every id under which the answer mentions a file; empty where it hides them."""
@@ -39,7 +53,8 @@ class Job:
 class Details:
     """How the processing of a job really went. The counts are None where the platform gives no summary."""
 
-    status: str
+    status: str  # the platform's word
+    state: JobState
     message: str | None = None
     succeeded: int | None = None
     failed: int | None = None
@@ -72,4 +87,4 @@ class Look:
 
 def has_ended(job: Job, details: Details) -> bool:
     """Whether the job and its details agree that it ended; of a status that is not known, the details decide."""
-    return job.status not in JOB_ACTIVE and details.status in _DETAILS_ENDED
+    return not job.state.is_active and details.state.has_ended

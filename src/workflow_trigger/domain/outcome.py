@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.job import COMPLETED_WITH_ERRORS, Details, FailedFile, Job
+from workflow_trigger.domain.job import Details, FailedFile, Job, JobState
 from workflow_trigger.domain.matching import attribute_failures
 from workflow_trigger.domain.model import SentDocument, Status
 
@@ -26,29 +26,29 @@ class Outcome:
 
 def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
     """Whether nothing speaks of any failure, so that no further question is needed."""
-    return job.status != "FAILED" and details.status == "SUCCESS" and not (failed or details.failed)
+    return job.state is not JobState.FAILED and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
 def names_are_missing(details: Details, named: int) -> bool:
     """Whether more files failed than are named, and not all did: a contradiction that may pass."""
-    all_failed = details.status == "FAILED" and not details.succeeded
+    all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > named and not all_failed
-    return too_few or (not named and details.status == COMPLETED_WITH_ERRORS)
+    return too_few or (not named and details.state is JobState.PARTLY)
 
 
 def outcomes(
     job: Job, details: Details, failed: Sequence[FailedFile], documents: Sequence[SentDocument]
 ) -> dict[DocumentKey, Outcome]:
     """What became of each document. `failed` holds `/failed-files` and the failures of `/file-status`."""
-    said = {job.status, details.status}
+    said = {job.state, details.state}
     keys = [sent.key for sent in documents]
-    if "STOPPED" in said:
+    if JobState.STOPPED in said:
         return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
     reasons, unattributed = attribute_failures(failed, documents)
     if len(documents) == 1 and unattributed:
         reasons = {keys[0]: unattributed[0].error}
-    ends = dict.fromkeys(keys, _of_the_others(details, reasons, unattributed, has_failed="FAILED" in said))
-    kind = "JobFailed" if "FAILED" in said and not any(reasons.values()) else "FileFailed"
+    ends = dict.fromkeys(keys, _of_the_others(details, reasons, unattributed, has_failed=JobState.FAILED in said))
+    kind = "JobFailed" if JobState.FAILED in said and not any(reasons.values()) else "FileFailed"
     return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
 
 
@@ -59,7 +59,7 @@ def _of_the_others(
     if unattributed:
         return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
-        some = details.status == COMPLETED_WITH_ERRORS or bool(reasons)
+        some = details.state is JobState.PARTLY or bool(reasons)
         some = some if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
     if names_are_missing(details, len(reasons)):

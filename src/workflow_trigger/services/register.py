@@ -3,7 +3,7 @@
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import ObjectVersion, is_result
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.model import Document
 from workflow_trigger.services.context import Context
@@ -29,8 +29,8 @@ def register(event: ParsedEvent, context: Context) -> list[Document]:
 def _registered(version: ObjectVersion, context: Context) -> Document | None:
     """The document of an object version, also of one that is skipped; None where nothing is recorded."""
     key, settings = version.document_key, context.settings
-    if version.bucket == settings.results_bucket and version.key.startswith(settings.results_prefix):
-        logger.info("skipped", reason="a result of ours", object_key=key.object)  # never a document, nor recorded
+    if is_result(version.bucket, version.key, settings.results_bucket, settings.results_prefix):
+        logger.info("skipped", reason="a result of ours", object_key=key.object)
         return None
     reason = settings.selection.reason_against(version.key, version.size_bytes)
     if reason and not settings.records_skipped:

@@ -13,7 +13,7 @@ from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
-from workflow_trigger.domain.job import Job
+from workflow_trigger.domain.job import Job, JobState
 from workflow_trigger.domain.matching import mentions, own_part
 from workflow_trigger.domain.model import (
     UNCHANGED,
@@ -51,7 +51,7 @@ def accepted(job: Job, attempt: Attempt, *, inferred: bool = False) -> tuple[Doc
 
 def running_status(job: Job) -> Status:
     """A document's status while its job's end is not confirmed."""
-    return Status.SCHEDULED if job.status == "SCHEDULED" else Status.IN_PROGRESS
+    return Status.SCHEDULED if job.state is JobState.SCHEDULED else Status.IN_PROGRESS
 
 
 def job_updates(job: Job, attempt: Attempt, to: Status, **changes: Any) -> tuple[DocumentUpdate, ...]:
@@ -197,8 +197,9 @@ class _Sender:
 
     def _accepted(self, job: Job) -> Workflow:
         after = self._workflow.running(job)
-        current = replace(job, status=after.job_status or job.status)
-        return self._save(after, accepted(current, after.attempt))
+        if after.job_status and after.job_status != job.status:  # another invocation has followed it already
+            job = replace(job, status=after.job_status, state=JobState.RUNNING)
+        return self._save(after, accepted(job, after.attempt))
 
     def _came_back(self, error: SourceError | PlatformError) -> Workflow:
         """The request ended without a job: what that means for the documents and for the workflow."""

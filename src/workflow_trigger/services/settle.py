@@ -100,7 +100,7 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
             return FileStatus()
 
     found = match(new, attempt, ask_names, may_infer=is_time and may_infer)
-    return found, any(job.is_active for job in new)
+    return found, any(job.state.is_active for job in new)
 
 
 def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match) -> Workflow:

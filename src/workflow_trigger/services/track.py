@@ -8,7 +8,7 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import NotFound, Unavailable
-from workflow_trigger.domain.job import JOB_ACTIVE, JOB_ENDED, Details, FailedFile, Job, has_ended
+from workflow_trigger.domain.job import Details, FailedFile, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
 from workflow_trigger.domain.outcome import Outcome, is_plain_success, names_are_missing, outcomes
 from workflow_trigger.services.context import Context
@@ -38,14 +38,14 @@ class _Tracked:
         self._context = context
         self._workflow = workflow
         self._attempt = named(context, workflow.attempt)
-        self._job = Job(id=workflow.job_id or "", status=workflow.job_status or "UNKNOWN")
+        self._job = Job(id=workflow.job_id or "")
 
     def look(self) -> Workflow:
         try:
             self._job = self._context.client.job(self._job.id)
         except NotFound:
             return self._vanished()
-        return self._note_progress() if self._job.status in JOB_ACTIVE else self._conclude()
+        return self._note_progress() if self._job.state.is_active else self._conclude()
 
     def _note_progress(self) -> Workflow:
         if self._job.status == self._workflow.job_status and self._workflow.doubt is None:
@@ -61,7 +61,7 @@ class _Tracked:
         try:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
-                if self._job.status not in JOB_ENDED:
+                if not self._job.state.has_ended:
                     return self._note_progress()  # a status that nobody knows, and details that go on
                 return self._doubt("Contradiction", f"{says}, its details {details.status}")
             failed = self._failures(details)
@@ -126,7 +126,7 @@ class _Tracked:
         """Wait for the platform to make up its mind, but not for ever."""
         error = {"type": kind if kind == "JobVanished" else "Unconfirmed", "message": message}
         if self._is_overdue(kind):
-            status = Status(self._job.status) if self._job.status in {"FAILED", "STOPPED"} else Status.FAILED
+            status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
             return self._finish(dict.fromkeys(self._attempt.keys, Outcome(status=status, error=error)))
         if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
             return self._workflow

@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import ObjectVersion, is_result
 from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack, split_url
 
@@ -66,7 +66,7 @@ class Backfill:
         self._prefix = max(asked, key_prefix, key=len)
         self._selection = stack.selection
         self._suffix = stack.parameters.get("KeySuffix", "")
-        self._results = f"{stack.outputs.get('ResultsBucket')}/{stack.parameters.get('ResultsPrefix', '')}"
+        self._results = stack.outputs.get("ResultsBucket"), stack.parameters.get("ResultsPrefix", "")
         self._s3 = stack.client("s3")
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
@@ -126,9 +126,9 @@ class Backfill:
 
     def _is_wanted(self, version: ObjectVersion) -> bool:
         """As the function and the bucket's notification would have it."""
-        is_result = f"{version.bucket}/{version.key}".startswith(self._results)
+        is_own = is_result(version.bucket, version.key, *self._results)
         is_selected = self._selection.reason_against(version.key, version.size_bytes) is None
-        return version.key.endswith(self._suffix) and is_selected and not is_result
+        return version.key.endswith(self._suffix) and is_selected and not is_own
 
     # -- the queue -----------------------------------------------------------------------------------------------------
 

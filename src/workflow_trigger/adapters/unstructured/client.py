@@ -60,9 +60,9 @@ class PlatformClient:
         """The active jobs of a workflow, in small answers however old it is."""
         active: dict[str, Job] = {}
         times = []
-        for status in ("SCHEDULED", "IN_PROGRESS"):
+        for status in responses.ACTIVE:
             with self._list(workflow_id, status=status) as (jobs, at):
-                active |= {job.id: job for job in jobs if job.is_active}
+                active |= {job.id: job for job in jobs if job.state.is_active}
                 times.append(at)
         return Look(active=tuple(active.values()), at=times[0])
 

@@ -15,7 +15,7 @@ from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.document import canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import PlatformError, printable, truncate
-from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job
+from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
 
 _THROTTLE_DEFAULT_SECONDS = 30.0
 _THROTTLE_LIMIT_SECONDS = 900.0
@@ -24,6 +24,20 @@ _GIVEN_UP = {408, 499}  # by something on the way, whatever becomes of the reque
 _ENTRY_LIMIT = 4 * 1024 * 1024  # characters of one entry of a list
 _SEPARATORS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
+_JOB_STATES = {
+    "SCHEDULED": JobState.SCHEDULED,
+    "IN_PROGRESS": JobState.RUNNING,
+    "COMPLETED": JobState.COMPLETED,
+    "STOPPED": JobState.STOPPED,
+    "FAILED": JobState.FAILED,
+}
+_DETAILS_STATES = {
+    "SUCCESS": JobState.COMPLETED,
+    "COMPLETED_WITH_ERRORS": JobState.PARTLY,
+    "STOPPED": JobState.STOPPED,
+    "FAILED": JobState.FAILED,
+}
+ACTIVE = tuple(status for status, state in _JOB_STATES.items() if state.is_active)
 _NAMES_LIMIT = 10_000  # of all files of a job together
 
 
@@ -172,15 +186,23 @@ def job_from(answer: Any) -> Job | None:
     job_id = answer.get("id") if isinstance(answer, Mapping) else None
     if not isinstance(job_id, str) or not 0 < len(job_id) <= 256 or not job_id.isprintable():
         return None
-    texts = {name: _text(answer, name) for name in ("workflow_id", "workflow_name", "runtime", "job_type")}
+    texts: dict[str, Any] = {
+        name: _text(answer, name) for name in ("workflow_id", "workflow_name", "runtime", "job_type")
+    }
     return Job(
         **texts,
         id=job_id,
-        status=_text(answer, "status") or "UNKNOWN",
+        **_said(answer, "status", _JOB_STATES),
         created_at=_with_zone(_text(answer, "created_at")),
         input_file_ids=_file_ids(answer.get("input_file_ids")),
         output_node_files=_node_files(answer.get("output_node_files")),
     )
+
+
+def _said(answer: Mapping[str, Any], name: str, states: Mapping[str, JobState]) -> Any:
+    """The platform's word for how a job stands, and what it means."""
+    status = _text(answer, name) or "UNKNOWN"
+    return {"status": status, "state": states.get(status, JobState.UNKNOWN)}
 
 
 def workflow_id_from(answer: Any) -> str | None:
@@ -191,13 +213,13 @@ def workflow_id_from(answer: Any) -> str | None:
 
 def details_from(answer: Any) -> Details | None:
     """A job's details; None where they tell no status."""
-    status = _text(answer, "processing_status") if isinstance(answer, Mapping) else None
-    if status is None:
+    if not isinstance(answer, Mapping) or _text(answer, "processing_status") is None:
         return None
     summary = answer.get("summary")
     counts = summary if isinstance(summary, Mapping) else {}
     succeeded, failed = (_count(counts.get(f"total_docs_{how}")) for how in ("succeeded", "failed"))
-    return Details(status=status, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
+    said = _said(answer, "processing_status", _DETAILS_STATES)
+    return Details(**said, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
 
 
 def failed_files_from(answer: Any) -> list[FailedFile] | None:

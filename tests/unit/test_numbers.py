@@ -1,0 +1,83 @@
+"""The numbers that the documents tell are those of the source."""
+
+import re
+from typing import Any
+
+import pytest
+
+from local.stack import ROOT
+from tests.integration.harness import template
+from workflow_trigger.adapters import s3_results
+from workflow_trigger.adapters.dynamodb import mapping
+from workflow_trigger.adapters.s3_results import OutputState
+from workflow_trigger.adapters.unstructured import responses
+from workflow_trigger.domain import document, errors, retry
+from workflow_trigger.services import reconcile, results, send, settle, track
+
+TEMPLATE = template()
+RESOURCES = TEMPLATE["Resources"]
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+ALARMS = [name for name, each in RESOURCES.items() if each["Type"] == "AWS::CloudWatch::Alarm"]
+
+
+def amount(text: str) -> float:
+    """`15 minutes` → 900, `an hour` → 3600, `three` → 3."""
+    number, _, unit = text.replace(",", "").replace("a quarter of an hour", "15 minutes").partition(" ")
+    count = {"a": 1, "an": 1, **{word: place for place, word in enumerate(WORDS)}}.get(number.lower())
+    return (float(number) if count is None else count) * SECONDS.get(unit.rstrip("s"), 1)
+
+
+def queue(name: str) -> Any:
+    return RESOURCES[name]["Properties"]
+
+
+NUMBERS = [
+    ("README.md", r"run next, up to (\d+) in one job", TEMPLATE["Parameters"]["MaxFilesPerRun"]["MaxValue"]),
+    ("README.md", r"one Lambda invocation of (\d+ minutes)", TEMPLATE["Globals"]["Function"]["Timeout"]),
+    ("README.md", r"`MaxFilesPerRun` \| (\d+)", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
+    ("README.md", r"With `MemorySize` (\d+)", TEMPLATE["Parameters"]["MemorySize"]["Default"]),
+    ("docs/operations.md", r"There are (\w+) alarms", len(ALARMS)),
+    ("docs/operations.md", r"`WaitingAlarm` \| .* for (an hour)", queue("WaitingAlarm")["Threshold"]),
+    ("docs/operations.md", r"`RunningAlarm` \| .* for (six hours)", queue("RunningAlarm")["Threshold"]),
+    ("docs/operations.md", r"missing, or (a quarter of an hour) late", results._LATE_SECONDS),
+    ("docs/operations.md", r"back off, up to (a quarter of an hour)", retry.BACKOFF_LIMIT_SECONDS),
+    ("docs/operations.md", r"`IdleAlarm` rings after (\d+\s+minutes)", queue("IdleAlarm")["Threshold"]),
+    ("docs/operations.md", r"`ObjectDenied` .* retried every (\w+ minutes)", retry._DENIED_SECONDS),
+    ("docs/operations.md", r"tried again for (an hour), then", results.PATIENCE_SECONDS[OutputState.REFUSED]),
+    ("docs/operations.md", r"and returns them, (\w+) times", queue("UploadQueue")["RedrivePolicy"]["maxReceiveCount"]),
+    ("docs/operations.md", r"dead-letter queue, for (\d+ days)", queue("DeadLetterQueue")["MessageRetentionPeriod"]),
+    ("docs/architecture.md", r"keeps events for (\d+ days)", queue("UploadQueue")["MessageRetentionPeriod"]),
+    ("docs/architecture.md", r"poller is older than (\d+ seconds)", reconcile._HANDOVER_SECONDS),
+    ("docs/ledger.md", r"at most (\d+) KB of `output_node_files`", mapping._LIST_LIMIT_BYTES / 1_000),
+    ("docs/ledger.md", r"results for about (\d+) KB", s3_results._ROOM_BYTES / 1_000),
+    ("docs/ledger.md", r"its tags; at most (\d+) KB each", document.LABELS_LIMIT_BYTES / 1_024),
+    ("docs/failures.md", r"`Throttled` .* at most (\d+ minutes)", responses._THROTTLE_LIMIT_SECONDS),
+    ("docs/failures.md", r"`Misconfigured` .* again every (\d+ minutes)", errors.Misconfigured.retry_after_seconds),
+    ("docs/failures.md", r"`KeyNotSet` .* again every (\d+ seconds)", errors.KeyNotSet.retry_after_seconds),
+    ("docs/failures.md", r"`ObjectDenied` .* again every (\d+ minutes)", retry._DENIED_SECONDS),
+    ("docs/failures.md", r"`OutcomeUnknown` .* \| (\w+) counted failures", retry.COUNTED_FAILURES_LIMIT),
+    ("docs/failures.md", r"shows nothing (\w+ minutes) after the last byte", send.SETTLE_SECONDS),
+    ("docs/failures.md", r"After (\w+) such rounds", retry.ROUNDS),
+    ("docs/failures.md", r"For (an hour) this workflow infers", settle._INFER_NOTHING_SECONDS),
+    ("docs/failures.md", r"\n?to (\d+ minutes)\. Details", track.CONFIRM_TIMEOUT_SECONDS),
+    ("docs/failures.md", r"waited for up to (an hour)", track.DETAILS_TIMEOUT_SECONDS),
+    ("docs/failures.md", r"does not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
+    ("docs/failures.md", r"not deliver is retried for (\d+ minutes)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
+    ("docs/failures.md", r"bucket refuses for (an hour)", results.PATIENCE_SECONDS[OutputState.REFUSED]),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern", "value"), NUMBERS, ids=[f"{page} {pattern}" for page, pattern, _ in NUMBERS]
+)
+def test_number_in_prose_is_that_of_the_source(page: str, pattern: str, value: float) -> None:
+    found = re.search(pattern, (ROOT / page).read_text())
+    assert found, "the sentence is gone: take it out of the table, or change the pattern"
+    assert amount(" ".join(found[1].split())) == value
+
+
+def test_every_alarm_has_its_line() -> None:
+    assert sorted(re.findall(r"^\| `(\w+Alarm)`", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)) == sorted(
+        ALARMS
+    )
