@@ -36,6 +36,7 @@ class Settings:
     selection: Selection = field(default_factory=Selection)
     records_skipped: bool = True
     reads_tags: bool = False
+    only_latest_version: bool = False
     ca_bundle_secret_arn: str = ""
 
     @classmethod
@@ -64,6 +65,7 @@ class Settings:
             "selection": variables.selection(),
             "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
             "reads_tags": environment.get("READ_TAGS", "off") == "on",
+            "only_latest_version": environment.get("ONLY_LATEST_VERSION", "off") == "on",
             "ca_bundle_secret_arn": environment.get("CA_BUNDLE_SECRET_ARN", ""),
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),

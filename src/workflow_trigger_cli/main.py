@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.live import Live
 from rich.progress import Progress
 
+from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
@@ -23,7 +24,7 @@ from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, Choice, count, moment_before_now, reopen, select
 from workflow_trigger_cli.commands.status import RowCounter, StackState, collect_status, messages_in
 from workflow_trigger_cli.errors import CommandError, Exit
-from workflow_trigger_cli.options import DEFAULT_STACK, Json, Name, Profile, Region, Yes
+from workflow_trigger_cli.options import DEFAULT_STACK, Json, Name, Profile, Queue, Region, Yes
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import (
     ask,
@@ -171,6 +172,7 @@ def backfill(
     include_expired: Annotated[
         bool, typer.Option("--include-expired", help="Include objects whose rows may have expired.")
     ] = False,
+    lane: Queue = Lane.BULK,
     even_forgotten: Annotated[bool, typer.Option("--even-forgotten", hidden=True)] = False,
     yes: Yes = False,
     region: Region = None,
@@ -183,7 +185,8 @@ def backfill(
     With --dry-run it ends with 1 if objects are new.
     """
     found = Stack.find(stack, region=region, profile=profile)
-    work = Backfill(found, url, all_versions=all_versions, include_expired=include_expired or even_forgotten)
+    include_expired = include_expired or even_forgotten
+    work = Backfill(found, url, all_versions=all_versions, include_expired=include_expired, lane=lane)
     with interruptible("Nothing is lost. Run the same command again."):
         planned = None
         if dry_run or not yes:
@@ -230,6 +233,7 @@ def retry(
         str | None, typer.Option(metavar="AGE", help="Ended at least this long ago: 90s, 30m, 2h, 7d.")
     ] = None,
     newer_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended within this time.")] = None,
+    lane: Queue = Lane.BULK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
     yes: Yes = False,
     region: Region = None,
@@ -261,7 +265,7 @@ def retry(
             ask(f"Run {total:,} again?", yes=yes, as_json=as_json)
             with Progress(*columns(total), console=stderr, transient=True) as progress:
                 task = progress.add_task("reopening", total=total)
-                reopened = reopen(found, select(found, choice), lambda: progress.advance(task))
+                reopened = reopen(found, select(found, choice), lane, lambda: progress.advance(task))
     if as_json:
         print_json({"selected": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
     elif reopened:

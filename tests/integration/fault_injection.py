@@ -159,7 +159,7 @@ class LaggingIndex:
     def query(self, **arguments: Any) -> Any:
         """Of whole documents: what asks for some attributes alone judges nothing."""
         answer = self._client.query(**arguments)
-        if "ProjectionExpression" in arguments or arguments["IndexName"] != OPEN_ROWS_INDEX:
+        if "ProjectionExpression" in arguments or arguments.get("IndexName") != OPEN_ROWS_INDEX:
             return answer
         self._answers.append(answer)
         return self._answers[0]

@@ -292,7 +292,8 @@ class Harness:
             if until() if until else all(row["status"] in FINAL for row in self.rows()):
                 return minute
             self.tick(after_seconds=60)
-        raise AssertionError(f"not at rest after {minutes} minutes: {self.rows()} {self.workflows()}")
+        open_rows = [row for row in self.rows() if row["status"] not in FINAL][:5]
+        raise AssertionError(f"not at rest after {minutes} minutes: {open_rows} {self.workflows()}")
 
     # -- what came of it -----------------------------------------------------------------------------------------------
 

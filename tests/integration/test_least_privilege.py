@@ -183,6 +183,7 @@ def enforced(package: Path) -> Iterator[Enforced]:
                 "PollSeconds": "1",
                 "CaBundleSecretArn": secret["ARN"],
                 "ReadTags": "on",
+                "OnlyLatestVersion": "on",
                 "RolePath": "/service/",
             }
             stack = deploy(package, aws, parameters)

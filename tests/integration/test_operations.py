@@ -18,6 +18,7 @@ from local.stack import CREDENTIALS, REGION, ROOT, Deployed, deploy
 from tests.integration.commands import command, started
 from tests.integration.conftest import DeployedHarness
 from tests.integration.workers import kill_workers
+from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import FINAL
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
 from workflow_trigger_cli.stack import Stack
@@ -343,7 +344,7 @@ def test_backfill_registers_unknown_objects_interrupted_or_not(existing: Deploye
             if tally.new >= 600:
                 raise KeyboardInterrupt
 
-        work = Backfill(stack, f"s3://{THEIRS}/", all_versions=False, include_expired=False)
+        work = Backfill(stack, f"s3://{THEIRS}/", all_versions=False, include_expired=False, lane=Lane.BULK)
         with pytest.raises(KeyboardInterrupt):
             work.run(send=True, progress=interrupted)
     until(lambda: len(existing.rows()) >= 500 + 600)

@@ -61,7 +61,7 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
         ("CaBundleSecretArn", "HasCaBundle", []),
     ],
     ("SharedPolicy", "dynamodb:UpdateItem"): ("Ledger.Arn", "", []),
-    ("SharedPolicy", "dynamodb:Query"): ("${Ledger.Arn}/index/open-rows", "", []),
+    ("SharedPolicy", "dynamodb:Query"): ("${Ledger.Arn}/index/open-rows, ${Ledger.Arn}/index/queues", "", []),
     ("SharedPolicy", "dynamodb:BatchGetItem"): ("Ledger.Arn", "", []),
     ("SharedPolicy", "dynamodb:Scan"): ("Workflows.Arn", "", []),
     ("SharedPolicy", "dynamodb:PutItem"): ("Workflows.Arn", "", []),
@@ -75,11 +75,11 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("OnUploadRole", "sqs:GetQueueAttributes"): ("UploadQueue.Arn", "", []),
     ("OnUploadRole", "dynamodb:PutItem"): ("Ledger.Arn", "", []),
     ("OnUploadRole", "dynamodb:GetItem"): ("Ledger.Arn", "", []),
+    ("OnUploadRole", "dynamodb:Query"): ("Ledger.Arn", "RunsOnlyLatest", []),
     ("OnUploadRole", "logs:CreateLogStream"): ("OnUploadLogs.Arn", "", []),
     ("OnUploadRole", "logs:PutLogEvents"): ("OnUploadLogs.Arn", "", []),
     ("OnUploadRole", "lambda:InvokeFunction"): ("OnScheduleFunction.Arn", "", []),
     ("OnScheduleRole", "dynamodb:DeleteItem"): ("Workflows.Arn", "", []),
-    ("OnScheduleRole", "dynamodb:Query"): ("${Ledger.Arn}/index/queues", "", []),
     ("OnScheduleRole", "s3:PutObject"): (f"{S3}{RESULTS}/${{ResultsPrefix}}*", "HasResults", []),
     ("OnScheduleRole", "s3:AbortMultipartUpload"): (f"{S3}{RESULTS}/${{ResultsPrefix}}*", "HasResults", []),
     ("OnScheduleRole", "kms:GenerateDataKey"): ("ResultsKmsKeyArn", "HasResultsKey", []),
@@ -95,6 +95,8 @@ def shown(value: Any) -> str:
     match value:
         case str():
             return value
+        case list():
+            return ", ".join(map(shown, value))
         case {"Ref": name}:
             return str(name)
         case {"Fn::GetAtt": name}:

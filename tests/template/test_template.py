@@ -37,6 +37,7 @@ PARAMETERS = [
     "OnlySupportedTypes",
     "SkippedRows",
     "ReadTags",
+    "OnlyLatestVersion",
     "MaxFilesPerRun",
     "MaxMegabytesPerRun",
     "PollSeconds",
@@ -400,7 +401,7 @@ def test_index_is_sparse_and_carries_what_a_claim_needs() -> None:
     assert [key["AttributeName"] for key in indexes["open-rows"]["KeySchema"]] == ["status", "eligible_at"]
     carried = set(indexes["open-rows"]["Projection"]["NonKeyAttributes"])
     table_keys = {"object", "version", "status", "eligible_at", "job_id"}
-    names = {each.name for each in (*fields(Document), *fields(ObjectVersion))} - {"source", "size_bytes"}
+    names = {each.name for each in (*fields(Document), *fields(ObjectVersion))} - {"source", "size_bytes", "lane"}
     read = {DOCUMENT_NAMES.get(name, name) for name in names} | {"size"}
     from_the_table_only = {"input_file_id", "output_node_files", "results", "uploaded_at", "upload_name"}
     from_the_table_only |= {"metadata", "tags"}

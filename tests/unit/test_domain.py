@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from workflow_trigger.adapters.unstructured.responses import details_from, job_from
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.batching import next_batch
+from workflow_trigger.domain.batching import in_turn, next_batch
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import DocumentKey, ObjectVersion, Selection, upload_name
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, Selection, upload_name
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Evidence, Match, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
@@ -73,6 +73,29 @@ def batch(queue: list[Document], **more: Any) -> list[str]:
     usual = {"workflow": Workflow(workflow_id="w1"), "pool_size": 2, "max_files": 3, "max_bytes": 100, "now": NOW}
     arguments: dict[str, Any] = usual | more
     return [each.source.key for each in next_batch(queue, **arguments)]
+
+
+LANES = st.lists(st.sampled_from(list(Lane)), max_size=60)
+
+
+@given(LANES, st.integers(1, 25), st.integers(0, 1_000))
+def test_turns_leave_nobody_out_and_favour_uploads(lanes: list[Lane], max_files: int, accepted: int) -> None:
+    waiting = [
+        replace(each, source=replace(each.source, lane=lane), eligible_at=f"{place:03}")
+        for place, lane in enumerate(lanes)
+        for each in [document(str(place))]
+    ]
+    order = in_turn(reversed(waiting), Workflow(workflow_id="w", accepted_count=accepted), max_files)
+    assert sorted(each.key for each in order) == sorted(each.key for each in waiting)
+    by_lane = {lane: [each for each in order if each.source.lane is lane] for lane in Lane}
+    for each in by_lane.values():
+        assert [document.eligible_at for document in each] == sorted(document.eligible_at or "" for document in each)
+    first = Lane.BULK if accepted // max_files % 4 == 3 else Lane.FRESH
+    batch = [each.source.lane for each in order[:max_files]]
+    other = sum(lane is not first for lane in batch)
+    available = sum(lane is not first for lane in lanes)
+    assert other >= min(max_files // 4, available)
+    assert other == min(max_files // 4, available) or len(by_lane[first]) < max_files - other + 1
 
 
 def test_batch_is_the_oldest_documents_up_to_the_limits() -> None:

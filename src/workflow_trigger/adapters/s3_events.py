@@ -6,13 +6,14 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import unquote_plus
 
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import Lane, ObjectVersion
 from workflow_trigger.domain.errors import UnreadableEvent
 
+LANE_FIELD = "lane"  # of records that a backfill makes; S3 has none of that name
 _ENVELOPES_LIMIT = 4
 _LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
 
@@ -92,7 +93,8 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
         key = unquote_plus(encoded, errors="strict")
     except UnicodeDecodeError:
         raise UnreadableEvent(f"the object key is not UTF-8: {_safe_for_log(encoded)}") from None
-    return _version(_require(record, "s3"), key, _optional(record, "eventTime"))
+    lane = Lane.BULK if _optional(record, LANE_FIELD) == Lane.BULK else Lane.FRESH
+    return replace(_version(_require(record, "s3"), key, _optional(record, "eventTime")), lane=lane)
 
 
 def _from_eventbridge(event: object) -> ObjectVersion | str:

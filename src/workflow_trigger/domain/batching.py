@@ -4,15 +4,32 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import Document, Workflow
 
+_BULK_TURN = 4  # every so many batches begins with documents of the bulk lane
 _AVOID_SECONDS = 600  # a document keeps away from the workflow on which it failed: another one tells whose fault it was
+
+
+def in_turn(waiting: Iterable[Document], workflow: Workflow, max_files: int) -> list[Document]:
+    """The queue in the order in which it goes: fresh uploads first, the longest in the queue before the others.
+
+    One batch in four begins with the bulk lane. A batch leaves a quarter of its places to the lane that does not begin,
+    so that a fresh upload need not wait for its turn, and a backfill goes on however many are uploaded.
+    """
+    by_age = sorted(waiting, key=lambda each: each.eligible_at or "")
+    is_bulk_turn = workflow.accepted_count // max_files % _BULK_TURN == _BULK_TURN - 1
+    first = [each for each in by_age if (each.source.lane is Lane.BULK) == is_bulk_turn]
+    second = [each for each in by_age if (each.source.lane is Lane.BULK) != is_bulk_turn]
+    left = min(len(second), max_files // 4)
+    own = max_files - left
+    return [*first[:own], *second[:left], *first[own:], *second[left:]]
 
 
 def next_batch(
     queue: Iterable[Document], workflow: Workflow, *, pool_size: int, max_files: int, max_bytes: int, now: datetime
 ) -> list[Document]:
-    """The documents that go next to this workflow, oldest first: at most so many files and bytes, the first always.
+    """The documents that go next to this workflow, in the queue's order; so many files and bytes, the first always.
 
     A batch is half as large for every failure that its documents, or the workflow, have had: so a culprit is soon
     alone, and a workflow that is at fault itself holds few documents. Only documents with equally many failures travel

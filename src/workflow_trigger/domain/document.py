@@ -6,6 +6,7 @@ import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -21,6 +22,13 @@ class DocumentKey(NamedTuple):
     version: str
 
 
+class Lane(StrEnum):
+    """Who goes first in the queue."""
+
+    FRESH = "fresh"  # uploads
+    BULK = "bulk"  # documents of a backfill or a retry
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectVersion:
     """One object version, as an event names it. `etag` is without quotes; `size_bytes` may be unknown."""
@@ -32,6 +40,7 @@ class ObjectVersion:
     size_bytes: int | None
     sequencer: str | None
     uploaded_at: str | None
+    lane: Lane = Lane.FRESH
 
     @property
     def document_key(self) -> DocumentKey:

@@ -40,4 +40,16 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     metric = ("Skipped" if reason else "Registered") if is_new else "Duplicate"
     logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
     context.counts.add(metric)
+    if is_new and not reason and settings.only_latest_version:
+        _supersede_older(key.object, context)
     return document
+
+
+def _supersede_older(name: str, context: Context) -> None:
+    """End what waits of an object, but for its newest version."""
+    superseded = context.ledger.supersede_older(name)
+    for key in superseded:
+        logger.info("superseded", object_key=key.object, version=key.version)
+        context.counts.add("Superseded")
+    if superseded:
+        context.publish(superseded)

@@ -4,12 +4,12 @@ import threading
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.batching import next_batch
+from workflow_trigger.domain.batching import in_turn, next_batch
 from workflow_trigger.domain.document import DocumentKey, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
@@ -19,6 +19,7 @@ from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
+_UPLOADS_AGAIN = timedelta(seconds=1)
 
 logger = Logger(child=True)
 
@@ -33,6 +34,7 @@ class Queue:
         self._waiting = {document.key: document for document in fresh}
         self._handed_out: set[tuple[DocumentKey, str]] = set()
         self._read_again_at: datetime | None = None  # None: now
+        self._uploads_read_at = context.clock.now() if self._waiting else None
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
@@ -45,6 +47,7 @@ class Queue:
     def take(self, workflow: Workflow) -> list[Document]:
         """The next batch for a workflow; no document is handed out twice as it is."""
         with self._lock:
+            self._read_uploads()
             batch = self._next(workflow) or (self._next(workflow) if self._read() else [])
             for document in batch:
                 del self._waiting[document.key]
@@ -69,7 +72,7 @@ class Queue:
         settings = self._context.settings
         waiting = (each for each in self._waiting.values() if not each.bound_to)
         return next_batch(
-            sorted(waiting, key=lambda each: each.eligible_at or ""),
+            in_turn(waiting, workflow, settings.max_files_per_run),
             workflow,
             pool_size=len(settings.workflow_ids),
             max_files=settings.max_files_per_run,
@@ -81,13 +84,26 @@ class Queue:
         """Read the head of the queue, but not again and again while it has nothing new."""
         if self._read_again_at is not None and self._context.clock.now() < self._read_again_at:
             return False
-        settings = self._context.settings
-        limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
-        found = self._context.ledger.ready(limit)
-        new = {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
-        self._waiting |= new
-        self._read_again_at = None if new else self._context.later(settings.poll_seconds)
+        new = self._not_handed_out(self._context.ledger.ready(self._limit()))
+        # As it was read from its lane, a document tells the lane; the index of all that wait does not.
+        same = {key for key, each in new.items() if key in self._waiting and self._waiting[key].read_at == each.read_at}
+        self._waiting |= {key: each for key, each in new.items() if key not in same}
+        self._read_again_at = None if new else self._context.later(self._context.settings.poll_seconds)
         return bool(new)
+
+    def _read_uploads(self) -> None:
+        """Read the fresh lane for every batch: an upload does not wait for the documents that were read before it."""
+        now = self._context.clock.now()
+        if self._uploads_read_at is None or now - self._uploads_read_at >= _UPLOADS_AGAIN:
+            self._waiting |= self._not_handed_out(self._context.ledger.ready_uploads(self._limit()))
+            self._uploads_read_at = now
+
+    def _limit(self) -> int:
+        settings = self._context.settings
+        return min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
+
+    def _not_handed_out(self, found: Iterable[Document]) -> dict[DocumentKey, Document]:
+        return {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
 
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
+from workflow_trigger.adapters.s3_events import LANE_FIELD
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import ObjectVersion, is_result
+from workflow_trigger.domain.document import Lane, ObjectVersion, is_result
 from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack, split_url
 
@@ -50,7 +51,7 @@ class Tally:
 class Backfill:
     """One prefix of the stack's bucket."""
 
-    def __init__(self, stack: Stack, url: str, *, all_versions: bool, include_expired: bool) -> None:
+    def __init__(self, stack: Stack, url: str, *, all_versions: bool, include_expired: bool, lane: Lane) -> None:
         """Check that the stack would take what is there.
 
         Raises:
@@ -71,6 +72,7 @@ class Backfill:
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
+        self._lane = lane
         kept_since = datetime.now(UTC) - stack.retention
         expires = stack.retention and kept_since > stack.created_at and not include_expired
         self._kept_since = iso(kept_since) if expires else ""
@@ -169,6 +171,7 @@ class Backfill:
             "awsRegion": self._stack.region,
             "eventTime": version.uploaded_at,
             "eventName": "ObjectCreated:Put",
+            LANE_FIELD: self._lane,
             "s3": {
                 "bucket": {"name": version.bucket},
                 "object": {name: value for name, value in s3_object.items() if value is not None},

@@ -9,6 +9,7 @@ from typing import Any
 
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli.commands.find import rows_of
 from workflow_trigger_cli.errors import UsageError
@@ -79,12 +80,12 @@ def count(rows: Iterable[Item]) -> Counter[tuple[str, str]]:
     return Counter((str(row["status"]), str((row.get("error") or {}).get("type", "-"))) for row in rows)
 
 
-def reopen(stack: Stack, rows: Iterable[Item], progress: Callable[[], None]) -> int:
+def reopen(stack: Stack, rows: Iterable[Item], lane: Lane, progress: Callable[[], None]) -> int:
     """Put rows back into the queue; those that have changed since are left out. Returns how many went."""
     ledger = stack.ledger()
     done = 0
     for row in rows:
-        done += ledger.reopen(row)
+        done += ledger.reopen(row, lane)
         progress()
     return done
 

@@ -24,7 +24,7 @@ from workflow_trigger.adapters.dynamodb import mapping, tables
 from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
 from workflow_trigger.domain import model
 from workflow_trigger.domain.clock import Clock, Deadline, iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, ObjectVersion, is_later
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, is_later
 from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Status, Workflow
 
@@ -77,15 +77,31 @@ class Ledger:
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
         reopens = known["status"] in FINAL
         changes: Item = {"sequencer": version.sequencer, "uploaded_at": version.uploaded_at, "updated_at": now}
-        changes |= mapping.reopened(known, now) if reopens else {}
+        changes |= mapping.reopened(known, now, version.lane) if reopens else {}
         if not self._update_row(known, changes):
             return self.register(version)  # the row has changed since: look again
         return document_from_item(mapping.present({**known, **changes})), reopens
 
-    def reopen(self, row: Item) -> bool:
+    def reopen(self, row: Item, lane: Lane = Lane.BULK) -> bool:
         """Put a final row back into the queue because an operator says so, provided that it still is as it was read."""
         now = iso(self._clock.now())
-        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now)})
+        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane)})
+
+    def supersede_older(self, name: str) -> list[DocumentKey]:
+        """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.
+
+        A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older.
+        """
+        pages = self._tables.pages(self._ledger_table, None, Key("object").eq(name), ConsistentRead=True)
+        rows = [item for page in pages for item in page if item["status"] != Status.SKIPPED]
+        older = [
+            row
+            for row in rows
+            if row["status"] == Status.PENDING
+            and any(is_later(each.get("sequencer"), row.get("sequencer")) for each in rows)
+        ]
+        changes = mapping.superseded(iso(self._clock.now())) | {"expires_at": self._expires_at()}
+        return [_key(row) for row in older if self._update_row(row, changes)]
 
     def describe(self, key: DocumentKey, attempt_id: str, **labels: Mapping[str, str]) -> None:
         """Keep an object's `metadata` and `tags`. `updated_at` stays: no step of the document depends on them."""
@@ -106,10 +122,16 @@ class Ledger:
         return self._tables.batch_get(self._ledger_table, [key._asdict() for key in dict.fromkeys(keys)])
 
     def ready(self, limit: int) -> list[Document]:
-        """Documents in the queue whose time has come, oldest first."""
+        """Documents of both lanes whose time has come, oldest first, without saying which lane is theirs."""
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
         page = next(self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, Limit=limit))
         return list(map(document_from_item, page))
+
+    def ready_uploads(self, limit: int) -> list[Document]:
+        """Documents of the fresh lane whose time has come, oldest first."""
+        key = Key(MARK[0]).eq(mapping.FRESH) & Key(MARK[1]).lte(iso(self._clock.now()))
+        page = next(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=limit))
+        return [document_from_item(item) for item in page if item["status"] == Status.PENDING]
 
     def longest_wait_seconds(self) -> float:
         """How long the document that has been waiting longest has been; 0 when none waits.

@@ -7,18 +7,24 @@ from itertools import accumulate
 from typing import Any
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.document import DocumentKey, ObjectVersion
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, EndedJob, Phase, Poller, Status, Workflow
 
 type Item = dict[str, Any]
 
 LEFT_OUT = "more outputs than a row has room for"
+# The index of queues holds rows that have both attributes of `MARK`.
+FRESH = "fresh"  # the queue of uploads that wait; those of the bulk lane are in no queue but that of all that wait
 UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet
 MARK = ("queue", "queue_at")
 POLLER_KEY = "poller"
 _ENDED_JOB = "ended-job/"
 _LIST_LIMIT_BYTES = 40_000  # each: 25 rows, with their results, have to go into the 4 MB of a transaction
+
+
+class Copied(str):
+    """In the changes of an update: the value that another attribute has."""
 
 
 def serialize(item: Mapping[str, Any]) -> Item:
@@ -90,23 +96,36 @@ _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 def new_row(version: ObjectVersion, now: str, *, skipped: str | None = None) -> Item:
     """The item of an object version that arrives at `now`, to wait in the queue or, with a reason, skipped."""
     common = {**version.document_key._asdict(), "registered_at": now, "updated_at": now, "failures": 0}
-    own: Item = {"status": Status.PENDING, "eligible_at": now, "queued_at": now}
+    own = _waiting(now, version.lane)
     if skipped:
         own = {"status": Status.SKIPPED, "error": {"type": "Skipped", "message": skipped}}
-    return present({**_to(version, {"size_bytes": "size"}), **common, **own})
+    return present({**_to(version, {"size_bytes": "size"}), **common, **own, "lane": None})
 
 
-def reopened(row: Item, now: str) -> Item:
+def _waiting(now: str, lane: Lane) -> Item:
+    """The attributes of a document that comes into the queue."""
+    mark = (FRESH, now) if lane is Lane.FRESH else (None, None)
+    return {"status": Status.PENDING, "eligible_at": now, "queued_at": now, **dict(zip(MARK, mark, strict=True))}
+
+
+def reopened(row: Item, now: str, lane: Lane) -> Item:
     """The changes that put a final row back into the queue; the run that it had goes to `runs`."""
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
-    again = {"status": Status.PENDING, "failures": 0, "eligible_at": now, "queued_at": now, "runs": runs}
-    return {**dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)), **again}
+    return {**dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)), "failures": 0, "runs": runs, **_waiting(now, lane)}
+
+
+def superseded(now: str) -> Item:
+    """The changes that end a document that waits, because a newer version of its object has come."""
+    error = {"type": "ObjectOverwritten", "message": "a newer version was uploaded before this one had its turn"}
+    mark = dict(zip(MARK, (UNPUBLISHED, now), strict=True))
+    return {"status": Status.SUPERSEDED, "error": error, "updated_at": now, "eligible_at": None, **mark}
 
 
 def document_from_item(item: Item) -> Document:
     """An item of the ledger, or of its index, as a document."""
     lists = {name: tuple(item.get(name) or ()) for name in ("output_node_files", "results")}
-    source = ObjectVersion(**_from(item, ObjectVersion, {"size_bytes": "size"}))
+    lane = Lane.FRESH if item.get(MARK[0]) == FRESH else Lane.BULK
+    source = ObjectVersion(**{**_from(item, ObjectVersion, {"size_bytes": "size"}), "lane": lane})
     values = _from(item, Document, DOCUMENT_NAMES) | lists | {"status": Status(item["status"]), "source": source}
     return Document(**present(values))
 
@@ -119,10 +138,10 @@ def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflo
     changes |= {"status": update.to, "updated_at": now, **(_job_attributes(update.job) if update.job else {})}
     if update.to in model.FINAL:
         return changes | {"eligible_at": None, **dict(zip(MARK, (UNPUBLISHED, now), strict=True))}
-    if update.to is Status.PENDING:
-        return changes | {"attempt_id": None}  # where it was tried last stays
+    if update.to is Status.PENDING:  # where it was tried last stays
+        return changes | {"attempt_id": None, MARK[1]: changes.get("eligible_at") or Copied("eligible_at")}
     if update.to is Status.SUBMITTING:
-        changes |= dict.fromkeys(_OF_0_2_0)
+        changes |= dict.fromkeys((MARK[1], *_OF_0_2_0))
     return changes | {"attempt_id": attempt_id, "workflow_id": workflow_id}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 from botocore.exceptions import ClientError
 
-from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize, present, serialize
+from workflow_trigger.adapters.dynamodb.mapping import Copied, Item, deserialize, present, serialize
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import LedgerUnavailable
 
@@ -53,14 +53,17 @@ class Tables:
         pages = self._client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
         return [deserialize(item) for page in pages for item in page["Items"]]
 
-    def pages(self, table: str, index: str, key: ConditionBase, *shown: str, **query: Any) -> Iterator[list[Item]]:
-        """The answers of an index, one after the other as they are wanted; of its attributes those `shown`, or all."""
+    def pages(
+        self, table: str, index: str | None, key: ConditionBase, *shown: str, **query: Any
+    ) -> Iterator[list[Item]]:
+        """The answers of an index, or of the table, one after the other as wanted; `shown`: some attributes alone."""
+        query |= {"IndexName": index} if index else {}
         query |= _expression("KeyConditionExpression", key, is_key_condition=True)
         if shown:
             query["ProjectionExpression"] = ", ".join(f"#{name}" for name in shown)
             query["ExpressionAttributeNames"] |= {f"#{name}": name for name in shown}
         while True:
-            answer = self._client.query(TableName=table, IndexName=index, **query)
+            answer = self._client.query(TableName=table, **query)
             yield [deserialize(item) for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
                 return
@@ -133,11 +136,13 @@ def delete(table: str, key: Item, condition: ConditionBase) -> Item:
 def update(table: str, key: Item, changes: Mapping[str, Any], condition: ConditionBase) -> Item:
     """A conditional Update that sets what has a value and removes what has none."""
     given = present(changes)
-    sets = ", ".join(f"#{name} = :{name}" for name in given)
+    copied = {name: value for name, value in given.items() if isinstance(value, Copied)}
+    values = {f":{name}": value for name, value in given.items() if name not in copied}
+    sets = ", ".join(f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given)
     removes = ", ".join(f"#{name}" for name in changes if name not in given)
     request = _expression("ConditionExpression", condition)
-    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in changes}
-    request["ExpressionAttributeValues"] |= serialize({f":{name}": value for name, value in given.items()})
+    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in {*changes, *copied.values()}}
+    request["ExpressionAttributeValues"] |= serialize(values)
     expression = " ".join(filter(None, (sets and f"SET {sets}", removes and f"REMOVE {removes}")))
     return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
 

@@ -1,0 +1,160 @@
+"""Who goes next: fresh uploads before a backfill, neither of them for ever; and only the newest version, if wanted."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from local.fake_platform.state import Fault
+from tests.integration.harness import Harness
+from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.domain.document import Lane, ObjectVersion
+from workflow_trigger.services.register import register
+
+
+def bulk(harness: Harness, count: int) -> list[ObjectVersion]:
+    """Documents of a backfill, waiting."""
+    documents = [
+        replace(harness.upload(f"old/{number}.pdf", str(number).encode()), sequencer=None, lane=Lane.BULK)
+        for number in range(count)
+    ]
+    harness.deliver(*documents, submit=False)
+    return documents
+
+
+def lanes_of_jobs(harness: Harness) -> list[list[str]]:
+    """The lanes of each job's files, in the order of the jobs."""
+    rows = {row["upload_name"]: row for row in harness.rows() if "upload_name" in row}
+    jobs = sorted(harness.state.jobs.values(), key=lambda job: job.created)
+    return [
+        ["bulk" if rows[file.filename]["key"].startswith("old/") else "fresh" for file in job.files] for job in jobs
+    ]
+
+
+def test_fresh_upload_goes_with_the_next_batch_during_a_backfill(harness: Harness) -> None:
+    bulk(harness, 200)
+    for number in range(8):
+        harness.tick(after_seconds=60, window_seconds=20)  # the reader has many of the backfill in its hand by now
+        harness.deliver(harness.upload(f"new/{number}.pdf", f"new {number}".encode()))
+        before = len(harness.state.jobs)
+        harness.settle(until=lambda before=before: len(harness.state.jobs) > before)  # type: ignore[misc]
+        assert "fresh" in lanes_of_jobs(harness)[before], f"after {number}"
+
+
+def test_neither_lane_starves_the_other(harness: Harness) -> None:
+    harness.configure(max_files_per_run=8)
+    bulk(harness, 60)
+    fresh = [harness.upload(f"new/{number}.pdf", f"new {number}".encode()) for number in range(100)]
+    harness.deliver(*fresh, submit=False)
+    harness.settle(until=lambda: len(harness.state.jobs) >= 8)
+    shares = [lanes.count("bulk") for lanes in lanes_of_jobs(harness)[:8]]
+    assert shares == [2, 2, 2, 6, 2, 2, 2, 6]
+
+
+@pytest.mark.parametrize("status", [429, 401])
+def test_an_upload_that_was_not_accepted_goes_back_to_its_lane(harness: Harness, status: int) -> None:
+    bulk(harness, 3)
+    document = harness.upload("new.pdf", b"new")
+    harness.state.faults.append(Fault("run", "status", status=status))
+    harness.deliver(document)
+    row = harness.row(document)
+    assert (row["status"], row["queue"], row["queue_at"]) == ("PENDING", "fresh", row["eligible_at"])
+    harness.settle()
+    assert harness.accepted(document) == 1
+    assert {row["status"] for row in harness.rows()} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("lane", [Lane.BULK, Lane.FRESH])
+def test_retried_document_waits_in_the_lane_that_was_asked_for(harness: Harness, lane: Lane) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    assert harness.ledger().reopen(harness.row(document), lane)
+    uploads = [each.key for each in harness.ledger().ready_uploads(10)]
+    assert uploads == ([document.document_key] if lane is Lane.FRESH else [])
+    harness.settle()
+    assert harness.accepted(document) == 2
+
+
+def test_rows_that_wait_since_an_earlier_release_go_on_in_their_order(harness: Harness) -> None:
+    documents = [harness.upload(f"{number:02}.pdf", str(number).encode()) for number in range(30)]
+    harness.deliver(*documents, submit=False)
+    for each in documents[:20]:  # as 0.2.0 has them
+        key = {name: {"S": value} for name, value in each.document_key._asdict().items()}
+        harness.dynamodb.update_item(
+            TableName=harness.settings.ledger_table,
+            Key=key,
+            UpdateExpression="REMOVE #q, queue_at",
+            ExpressionAttributeNames={"#q": "queue"},
+        )
+    harness.settle()
+    assert all(harness.accepted(each) == 1 for each in documents)
+    jobs = sorted(harness.state.jobs.values(), key=lambda job: job.created)
+    order = [file.filename[:2] for job in jobs for file in job.files]
+    assert [number for number in order if number < "20"] == [f"{number:02}" for number in range(20)]
+
+
+# -- only the newest version -------------------------------------------------------------------------------------------
+
+
+def versions(harness: Harness, *contents: str) -> list[ObjectVersion]:
+    """Drafts of one object, each saved over the one before; a version for each, as a bucket with versions has them."""
+    harness.s3.put_bucket_versioning(Bucket=harness.bucket, VersioningConfiguration={"Status": "Enabled"})
+    return [harness.upload("draft.docx", content.encode()) for content in contents]
+
+
+def arrive(harness: Harness, *documents: ObjectVersion) -> None:
+    """Their events, one after the other, while no workflow is free."""
+    for each in documents:
+        event = ParsedEvent()
+        event.versions.append(each)
+        register(event, harness.context())
+
+
+def statuses(harness: Harness, documents: list[ObjectVersion]) -> list[str]:
+    return [harness.status(each) for each in documents]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_only_the_newest_of_the_versions_that_wait_runs(harness: Harness, order: tuple[int, ...]) -> None:
+    harness.configure(only_latest_version=True)
+    drafts = versions(harness, "one", "two", "three")
+    arrive(harness, *(drafts[each] for each in order))
+    assert statuses(harness, drafts) == ["SUPERSEDED", "SUPERSEDED", "PENDING"]
+    assert harness.row(drafts[0])["error"]["type"] == "ObjectOverwritten"
+    assert "queue" not in harness.row(drafts[0]), "its event is published"
+    harness.settle()
+    assert statuses(harness, drafts) == ["SUPERSEDED", "SUPERSEDED", "COMPLETED"]
+    assert [harness.accepted(each) for each in drafts] == [0, 0, 1]
+
+
+def test_without_the_parameter_every_version_runs(harness: Harness) -> None:
+    drafts = versions(harness, "one", "two")
+    arrive(harness, *drafts)
+    harness.settle()
+    assert [harness.accepted(each) for each in drafts] == [1, 1]
+
+
+def test_version_that_runs_already_is_not_stopped(harness: Harness) -> None:
+    harness.configure(only_latest_version=True)
+    drafts = versions(harness, "one", "two", "three")
+    harness.deliver(drafts[0])
+    arrive(harness, drafts[1], drafts[2])
+    assert statuses(harness, drafts) == ["SCHEDULED", "SUPERSEDED", "PENDING"]
+    harness.settle()
+    assert [harness.accepted(each) for each in drafts] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("newer", "why"),
+    [
+        ({"size_bytes": 0}, "a newer version that is skipped says nothing"),
+        ({"sequencer": None, "lane": Lane.BULK}, "nothing tells the order of what a backfill found"),
+        ({"key": "another.docx"}, "another object"),
+    ],
+)
+def test_version_waits_on_unless_a_newer_one_replaces_it(harness: Harness, newer: dict[str, Any], why: str) -> None:
+    harness.configure(only_latest_version=True)
+    drafts = versions(harness, "one", "two")
+    arrive(harness, drafts[0], replace(drafts[1], **newer))
+    assert harness.status(drafts[0]) == "PENDING", why
