@@ -20,7 +20,7 @@ FILE ?= events/documents/sample.pdf
 EVENT ?= events/s3-put.json
 KEY ?=
 ONLY ?=
-WORKERS ?= 2
+WORKERS ?= 5
 export PORT
 
 .DEFAULT_GOAL := help

@@ -1,12 +1,15 @@
 """Ways to take objects from S3 to the run endpoint, ours and others', in a process each that measures itself.
 
-`python -m bench.ways WAY SIZE COUNT [CHUNK_BYTES]` prints seconds and peak memory, after a first small relay that loads
-what there is to load.
+`python -m bench.ways WAY SIZE COUNT [CHUNK_BYTES]` prints seconds, processor seconds (user and system, of this process
+alone) and peak memory, after a first small relay that loads what there is to load. Both ends speak TLS.
 """
 
 import contextlib
 import json
+import os
+import resource
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -19,6 +22,7 @@ from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import boto3
+import trustme
 import urllib3
 from botocore.config import Config
 
@@ -28,6 +32,7 @@ from local.loopback import server
 type Relay = Callable[[Sequence[str], int, str], None]
 
 _BUFFER_BYTES = 1024 * 1024  # with which raw sockets are fastest, of what was tried
+_AUTHORITY = f"{tempfile.gettempdir()}/authority-{os.getpid()}.pem"  # what both ends are signed with
 _URL = "{sink}/api/v1/workflows/00000000-0000-0000-0000-000000000000/run"
 
 
@@ -41,6 +46,7 @@ def _s3(url: str) -> Any:
         region_name="us-east-1",
         aws_access_key_id="test",
         aws_secret_access_key="test",
+        verify=_AUTHORITY,
         config=config,
     )
 
@@ -58,7 +64,7 @@ def ours(objects: Sequence[str], size: int, sink: str) -> None:
     secret = Mock(get_secret_value=lambda **_: {"SecretString": "a-key-of-some-length"})
     deadline = Deadline.in_seconds(Clock(), 900)
     platform = PlatformClient(
-        api_url=sink, api_key=ApiKey(secret, "arn"), connections=Connections(sink), deadline=deadline
+        api_url=sink, api_key=ApiKey(secret, "arn"), connections=Connections(sink, _pem), deadline=deadline
     )
     parts = []
     for number, url in enumerate(objects):
@@ -87,7 +93,8 @@ def read_everything(objects: Sequence[str], size: int, sink: str) -> None:
     """What most handlers do: `get_object().read()`, then urllib3's `fields`."""
     bodies = [_s3(url).get_object(Bucket="bucket", Key=str(size))["Body"].read() for url in objects]
     fields = [("input_files", (f"{number}.pdf", body, "application/pdf")) for number, body in enumerate(bodies)]
-    urllib3.request("POST", _URL.format(sink=sink), fields=fields, headers={"unstructured-api-key": "key"})
+    pool = urllib3.PoolManager(ca_certs=_AUTHORITY)
+    pool.request("POST", _URL.format(sink=sink), fields=fields, headers={"unstructured-api-key": "key"})
 
 
 def disk(objects: Sequence[str], size: int, sink: str) -> None:
@@ -100,11 +107,13 @@ def disk(objects: Sequence[str], size: int, sink: str) -> None:
             path = Path(folder, f"{number}.pdf")
             _s3(url).download_file("bucket", str(size), str(path))
             files.append(("input_files", (path.name, opened.enter_context(path.open("rb")), "application/pdf")))
-        httpx.post(_URL.format(sink=sink), files=files, headers={"unstructured-api-key": "key"}, timeout=None)
+        key = {"unstructured-api-key": "key"}
+        httpx.post(_URL.format(sink=sink), files=files, headers=key, timeout=None, verify=_trusting())
 
 
 def sdk(objects: Sequence[str], size: int, sink: str) -> None:
     """The vendor's SDK."""
+    import httpx
     from unstructured_client import UnstructuredClient
     from unstructured_client.models import operations, shared
 
@@ -117,12 +126,15 @@ def sdk(objects: Sequence[str], size: int, sink: str) -> None:
         workflow_id="00000000-0000-0000-0000-000000000000",
         body_run_workflow=shared.BodyRunWorkflow(input_files=files),
     )
-    client = UnstructuredClient(api_key_auth="key", server_url=sink)  # without a name it is cleared away too early
+    transport = httpx.Client(verify=_trusting(), timeout=None)
+    client = UnstructuredClient(
+        api_key_auth="key", server_url=sink, client=transport
+    )  # without a name it is cleared away too early
     client.workflows.run_workflow(request=request)
 
 
 def raw_socket(objects: Sequence[str], size: int, sink: str) -> None:
-    """The limit: bytes from one socket to another, no HTTP beyond the heads."""
+    """The limit: bytes from one TLS socket to another, no HTTP beyond the heads."""
     boundary = b"0" * 32
     heads = [
         b"\r\n--" + boundary + b'\r\nContent-Disposition: form-data; name="input_files"; filename="%d.pdf"\r\n\r\n' % n
@@ -151,9 +163,19 @@ def raw_socket(objects: Sequence[str], size: int, sink: str) -> None:
         out.recv(4096)
 
 
-def _connected(url: str) -> socket.socket:
+def _connected(url: str) -> ssl.SSLSocket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname or "", parts.port or 80))
+    connection = socket.create_connection((parts.hostname or "", parts.port or 443))
+    return _trusting().wrap_socket(connection, server_hostname=parts.hostname)
+
+
+def _pem() -> str:
+    return Path(_AUTHORITY).read_text()
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=_AUTHORITY)
 
 
 WAYS: Mapping[str, Relay] = {
@@ -171,13 +193,19 @@ def main(way: str, size: int, count: int, chunk_bytes: int | None) -> None:
         from workflow_trigger.adapters import s3_reader
 
         s3_reader.CHUNK_BYTES = chunk_bytes
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     with contextlib.ExitStack() as ends:
-        *objects, sink = [ends.enter_context(server()) for _ in range(count + 1)]
+        authority.cert_pem.write_to_path(_AUTHORITY)
+        ends.callback(os.unlink, _AUTHORITY)
+        *objects, sink = [ends.enter_context(server(context)) for _ in range(count + 1)]
         WAYS[way](objects, 1_000, sink)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         WAYS[way](objects, size, sink)
-        seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "peak_kb": peak_kb()}))
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(json.dumps({"seconds": seconds, "processor_seconds": processor, "peak_kb": peak_kb()}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """HTTP enough for both ends of a relay, each in a process of its own: a server of files, and a sink that discards.
 
 They cost as little as Linux allows, so that what is measured is the relay between them: the file is sent without a
-copy, what the sink receives is dropped where it lies, and nothing is paced.
+copy, what the sink receives is dropped where it lies, and nothing is paced. With a context they speak TLS, as S3 and
+the platform do.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import re
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,30 +24,30 @@ _JOB = (
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
+def server(tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """An address: GET .../SIZE answers that many bytes, a range of them if asked; POST reads all and answers a job."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         # BBR, the default of some machines, paces by round trips, which take microseconds here: it sends a segment at a
         # time, many of them twice, and its timers are what would be measured.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-        process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener,), daemon=True)
+        process = multiprocessing.get_context("fork").Process(target=_serve, args=(listener, tls), daemon=True)
         process.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             process.terminate()
             process.join()
 
 
-def _serve(listener: socket.socket) -> None:
+def _serve(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a head is not to wait for its answer
-        threading.Thread(target=_answer, args=(connection,), daemon=True).start()
+        threading.Thread(target=_answer, args=(connection, tls), daemon=True).start()
 
 
-def _answer(connection: socket.socket) -> None:
-    with connection, contextlib.suppress(OSError):
+def _answer(accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
+    with contextlib.suppress(OSError), tls.wrap_socket(accepted, server_side=True) if tls else accepted as connection:
         while request := _head(connection):
             if request.startswith((b"GET", b"HEAD")):
                 _send_object(connection, request)
@@ -56,6 +58,10 @@ def _answer(connection: socket.socket) -> None:
 def _head(connection: socket.socket) -> bytes:
     """A request's head, and not a byte more."""
     head = b""
+    while isinstance(connection, ssl.SSLSocket) and not head.endswith(b"\r\n\r\n"):
+        if not (byte := connection.recv(1)):  # OpenSSL has the rest of the record; it cannot be peeked at
+            return b""
+        head += byte
     while not head.endswith(b"\r\n\r\n"):
         ahead = connection.recv(4096, socket.MSG_PEEK)
         if not ahead:
@@ -73,14 +79,23 @@ def _send_object(connection: socket.socket, request: bytes) -> None:
     left = last - first + 1
     connection.sendall(b'HTTP/1.1 %b\r\nETag: "e"\r\nContent-Length: %d\r\n\r\n' % (status, left))
     while left and request.startswith(b"GET"):
+        if isinstance(connection, ssl.SSLSocket):
+            connection.sendall(memoryview(_content())[: min(left, _FILE_BYTES)])
+            left -= min(left, _FILE_BYTES)
+            continue
         left -= os.sendfile(connection.fileno(), _file(), 0, min(left, _FILE_BYTES))
+
+
+@cache
+def _content() -> bytes:
+    return os.urandom(_FILE_BYTES)
 
 
 @cache
 def _file() -> int:
     """A file in memory that has pages, which a hole would not."""
     file = os.memfd_create("object")
-    os.write(file, os.urandom(_FILE_BYTES))
+    os.write(file, _content())
     return file
 
 
@@ -90,7 +105,8 @@ def _drain(connection: socket.socket, head: bytes) -> None:
     if found:
         left = int(found[1])
         while left:
-            received = connection.recv_into(buffer, min(left, len(buffer)), socket.MSG_TRUNC)
+            drops = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_TRUNC
+            received = connection.recv_into(buffer, min(left, len(buffer)), drops)
             if not received:
                 return
             left -= received

@@ -22,6 +22,23 @@ os.environ |= {
     "POWERTOOLS_SERVICE_NAME": "tests",
 }
 
+# Those that wait for real seconds begin first: the others fill the processors meanwhile.
+WAIT_LONGEST = (
+    "test_operations",
+    "test_deployed",
+    "test_least_privilege",
+    "test_scale",
+    "test_newcomer",
+    "test_runtime",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; within a file nothing changes."""
+    order = {name: place for place, name in enumerate(WAIT_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 EVENT_FILES = sorted(EVENTS.glob("*.json"))
 
