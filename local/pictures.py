@@ -18,6 +18,7 @@ _COLUMNS = 120
 _TEXT = re.compile(r'<text class="([^"]*)" x="([\d.]+)"([^>]*?) textLength="([\d.]+)"([^>]*)>((?:&#160;)+)')
 
 _WORKFLOW: dict[str, Any] = {
+    "route": "",
     "is_in_pool": True,
     "job_id": None,
     "job_status": None,
@@ -33,6 +34,7 @@ STATUS = StackState(
     at="2026-11-23T15:35:31.000000Z",
     rows=dict.fromkeys(map(str, Status), 0) | {"PENDING": 21, "IN_PROGRESS": 10, "COMPLETED": 130, "FAILED": 1},
     oldest_waiting_seconds=119,
+    routes={},
     workflows=[
         WorkflowState(
             **_WORKFLOW

@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
@@ -119,12 +122,29 @@ def _wake_poller() -> None:
     client("lambda").invoke(FunctionName=settings().on_schedule_function, InvocationType="Event", Payload=b"{}")
 
 
-def report(context: Context, gauges: dict[str, float] | None = None) -> None:
-    """Hand what was counted to the metrics; only the thread of the handler does."""
-    for name, value in context.counts.taken().items():
-        metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
-    for name, seconds in (gauges or {}).items():
-        metrics.add_metric(name=name, unit=MetricUnit.Seconds, value=seconds)
+def report(context: Context, gauges: Mapping[str, Mapping[str, float]] = MappingProxyType({})) -> None:
+    """Hand what was counted to the metrics, of all routes together and of each; only the thread of the handler does."""
+    counts = {name: each.counts.taken() for name, each in context.by_route().items()}
+    for metric, value in sum(map(Counter, counts.values()), Counter[str]()).items():
+        metrics.add_metric(name=metric, unit=MetricUnit.Count, value=value)
+    for metric in {each for own in gauges.values() for each in own}:
+        longest = max(own[metric] for own in gauges.values())
+        metrics.add_metric(name=metric, unit=MetricUnit.Seconds, value=longest)
+    if context.settings.routes:
+        for name, own in counts.items():
+            _report_route(name, own, gauges.get(name, {}))
+
+
+def _report_route(route: str, counts: Mapping[str, int], gauges: Mapping[str, float]) -> None:
+    """The same with the route as a dimension."""
+    own = EphemeralMetrics(namespace="UnstructuredWorkflowTrigger")
+    own.add_dimension(name="route", value=route or "(all others)")
+    for metric, value in counts.items():
+        own.add_metric(name=metric, unit=MetricUnit.Count, value=value)
+    for metric, seconds in gauges.items():
+        own.add_metric(name=metric, unit=MetricUnit.Seconds, value=seconds)
+    if counts or gauges:
+        own.flush_metrics()
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:

@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import Selection, canonical_id
+from workflow_trigger.domain.document import Route, Selection, canonical_id
 from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -38,6 +39,8 @@ class Settings:
     reads_tags: bool = False
     only_latest_version: bool = False
     ca_bundle_secret_arn: str = ""
+    routes: tuple[Route, ...] = ()
+    route: str = ""  # the key prefix of the route whose settings these are; '': of all that no other takes
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -66,16 +69,23 @@ class Settings:
             "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
             "reads_tags": environment.get("READ_TAGS", "off") == "on",
             "only_latest_version": environment.get("ONLY_LATEST_VERSION", "off") == "on",
+            "routes": variables.read("ROUTES", routes, "") or (),
             "ca_bundle_secret_arn": environment.get("CA_BUNDLE_SECRET_ARN", ""),
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }
+        variables.faults += _faults_of(values["routes"] or (), values["workflow_ids"] or (), key_prefix)  # type: ignore[arg-type]
         if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
             what = f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket"
             variables.faults.append(f"{what}: documents could not be told from results")
         if variables.faults:
             raise SettingsError("The function's environment is faulty: " + "; ".join(variables.faults))
         return cls(**values)  # type: ignore[arg-type]
+
+    def of_route(self, route: Route) -> Self:
+        """What is different for the documents of a route."""
+        results_prefix = self.results_prefix + route.results_prefix
+        return replace(self, workflow_ids=route.workflow_ids, results_prefix=results_prefix, route=route.key_prefix)
 
 
 class _Variables:
@@ -106,6 +116,36 @@ class _Variables:
             max_bytes=self.read("MAX_MEGABYTES_PER_FILE", _megabytes(0), "0") or None,
             only_supported=self._environment.get("ONLY_SUPPORTED_TYPES", "off") == "on",
         )
+
+
+def routes(text: str) -> tuple[Route, ...]:
+    """`PREFIX: ID, ID; PREFIX: ID: RESULTS/` → routes. A key prefix, its workflows, and where its results go.
+
+    Raises:
+        ValueError: an entry is none.
+    """
+    found = []
+    for entry in filter(None, map(str.strip, text.split(";"))):
+        prefix, *more = map(str.strip, entry.split(":"))
+        if not prefix or not 1 <= len(more) <= 2:
+            raise ValueError(f"{entry!r} is not PREFIX: WORKFLOW, WORKFLOW or PREFIX: WORKFLOW: RESULTS/")
+        if len(more) == 2 and not more[1].endswith("/"):
+            raise ValueError(f"{more[1]!r} must end in a slash")
+        found.append(Route(prefix, _workflow_ids(more[0]), *more[1:]))
+    return tuple(found)
+
+
+def _faults_of(found: Sequence[Route], others: Sequence[str], key_prefix: str) -> list[str]:
+    """What is wrong with routes, next to each other and to the other settings."""
+    faults = [
+        f"ROUTES: {each.key_prefix!r} is not under KEY_PREFIX"
+        for each in found
+        if not each.key_prefix.startswith(key_prefix)
+    ]
+    prefixes = Counter(each.key_prefix for each in found)
+    faults += [f"ROUTES: {prefix!r} is there twice" for prefix, number in prefixes.items() if number > 1]
+    pools = Counter(canonical_id(each) for pool in (others, *(route.workflow_ids for route in found)) for each in pool)
+    return faults + [f"workflow {each} is in more than one route" for each, number in pools.items() if number > 1]
 
 
 def api_root(url: str) -> str:

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.document import Selection, canonical_id, is_workflow_key
-from workflow_trigger.settings import patterns
+from workflow_trigger.domain.document import Route, Selection, canonical_id, is_workflow_key
+from workflow_trigger.settings import patterns, routes
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
@@ -86,12 +86,23 @@ class Stack:
 
     @property
     def workflow_ids(self) -> list[str]:
-        """The pool, as it was deployed: ids, or keys."""
-        return [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+        """The pools of all routes, as they were deployed: ids, or keys."""
+        rest = [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+        return rest + [each for route in self.routes for each in route.workflow_ids]
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes, but for that of all other documents."""
+        return routes(self.parameters.get("Routes", ""))
+
+    def route_of(self, workflow_id: str) -> str:
+        """The key prefix of the route that a workflow is in; '' for that of all others, or none."""
+        same = canonical_id(workflow_id)
+        return next((each.key_prefix for each in self.routes if same in map(canonical_id, each.workflow_ids)), "")
 
     @property
     def ids_in_pool(self) -> list[str]:
-        """The pool without those that are named by a key."""
+        """The pools without those that are named by a key."""
         return [each for each in self.workflow_ids if not is_workflow_key(each)]
 
     def is_in_pool(self, workflow_id: str) -> bool:

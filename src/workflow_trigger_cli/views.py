@@ -67,6 +67,8 @@ def status_screen(state: StackState) -> RenderableType:
     dead = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
     queues = Table.grid(padding=(0, 2))
     queues.add_row("longest wait", wait)
+    for route, seconds in state.routes.items():
+        queues.add_row(f"  {visible(route) or 'all others'}", duration(seconds) if seconds else "none")
     queues.add_row("unregistered events", str(state.unregistered_events))
     queues.add_row("dead letters", dead)
     parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
@@ -106,6 +108,7 @@ def _workflow_lines(each: WorkflowState, now: datetime) -> str:
     told += [f"for {duration((now - since).total_seconds())}"] if since else []
     told += [f"paused for {duration((until - now).total_seconds())}"] if until else []
     told += [f"{each.accepted_count:,} accepted"]
+    told += [f"route {visible(each.route)}"] if each.route else []
     told += [] if each.is_in_pool else ["[yellow]no longer in the pool[/]"]
     lines = ["  ".join(told)]
     lines += [f"    job {visible(each.job_id)} {visible(each.job_status or '')}"] if each.job_id else []

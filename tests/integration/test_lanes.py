@@ -70,7 +70,7 @@ def test_retried_document_waits_in_the_lane_that_was_asked_for(harness: Harness,
     harness.deliver(document)
     harness.settle()
     assert harness.ledger().reopen(harness.row(document), lane)
-    uploads = [each.key for each in harness.ledger().ready_uploads(10)]
+    uploads = [each.key for each in harness.ledger().ready_in(Lane.FRESH, "", 10)]
     assert uploads == ([document.document_key] if lane is Lane.FRESH else [])
     harness.settle()
     assert harness.accepted(document) == 2

@@ -23,6 +23,7 @@ KMS = "arn:aws:kms:eu-central-1:111122223333:"
 PARAMETERS = [
     "UnstructuredApiUrl",
     "WorkflowIds",
+    "Routes",
     "ApiKeySecretArn",
     "CaBundleSecretArn",
     "SourceBucketName",
@@ -125,6 +126,11 @@ def test_every_parameter_is_explained_and_grouped() -> None:
     [
         ("UnstructuredApiUrl", ["https://a.b", "http://127.0.0.1:1/x", "http://localhost"], ["http://a.b", "a.b", ""]),
         ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["my-secret"]),
+        (
+            "Routes",
+            ["", "a/:one-key", "a/:id1, id2 ; b/x=1/: id3 : law/", "a/:id1;", "a/:id1:results/a/"],
+            ["a/", "a/:", ":id1", "a/:id1:law", "a/:id1 id2", "a*/:id1", "a/:id1::"],
+        ),
         ("CaBundleSecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["-----BEGIN CERTIFICATE-----"]),
         ("RolePath", ["/", "/service/", "/a/b/"], ["", "service", "/service", "service/"]),
         ("SourceBucketName", ["", "my-bucket.name"], ["My_Bucket", "-a-", "s3://b"]),
@@ -404,7 +410,7 @@ def test_index_is_sparse_and_carries_what_a_claim_needs() -> None:
     names = {each.name for each in (*fields(Document), *fields(ObjectVersion))} - {"source", "size_bytes", "lane"}
     read = {DOCUMENT_NAMES.get(name, name) for name in names} | {"size"}
     from_the_table_only = {"input_file_id", "output_node_files", "results", "uploaded_at", "upload_name"}
-    from_the_table_only |= {"metadata", "tags"}
+    from_the_table_only |= {"metadata", "tags", "route"}
     assert len(read) > 15
     assert read - table_keys - from_the_table_only <= carried
     by_queue = set(indexes["queues"]["Projection"]["NonKeyAttributes"])

@@ -147,6 +147,7 @@ def rendered(what: Any) -> str:
 def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
     workflow = WorkflowState(
         workflow_id="w-1",
+        route="",
         is_in_pool=False,
         phase="running",
         files=3,
@@ -165,6 +166,7 @@ def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
         at=NOW,
         rows={"PENDING": 12_000, "COMPLETED": None},
         oldest_waiting_seconds=3_700,
+        routes={},
         workflows=[workflow],
         unregistered_events=4,
         dead_letters=2,

@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from workflow_trigger.domain.document import Route, route_of
 from workflow_trigger.domain.errors import SettingsError
 from workflow_trigger.settings import Settings, api_root
 
@@ -85,3 +88,38 @@ def test_other_addresses_are_refused(url: str) -> None:
 def test_addresses_of_the_vendors_other_products_are_named_as_such(url: str) -> None:
     with pytest.raises(ValueError, match="Partition or Transform API"):
         api_root(url)
+
+
+ID1, ID2, ID3 = (f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2, 3))
+
+
+def test_routes_are_key_prefixes_with_workflows_of_their_own() -> None:
+    text = f" invoices/: {ID1}, {ID2} ; legal/x=1/:{ID3}:law/;"
+    found = Settings.from_environment(GOOD | {"ROUTES": text})
+    assert found.routes == (Route("invoices/", (ID1, ID2)), Route("legal/x=1/", (ID3,), "law/"))
+    legal = found.of_route(found.routes[1])
+    assert (legal.route, legal.workflow_ids, legal.results_prefix) == ("legal/x=1/", (ID3,), "results/law/")
+    assert Settings.from_environment(GOOD).routes == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"ROUTES": "invoices/"}, "is not PREFIX: WORKFLOW"),
+        ({"ROUTES": f"a/:{ID1}:law"}, "must end in a slash"),
+        ({"ROUTES": f"a/:{ID1};a/:{ID2}"}, "'a/' is there twice"),
+        ({"ROUTES": f"a/:{ID1};b/:{ID1.upper()}"}, f"workflow {ID1} is in more than one route"),
+        ({"ROUTES": f"a/:{ID1}", "WORKFLOW_IDS": ID1}, "is in more than one route"),
+        ({"ROUTES": f"a/:{ID1}", "KEY_PREFIX": "in/"}, "'a/' is not under KEY_PREFIX"),
+    ],
+)
+def test_faults_of_routes_are_named(variables: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        Settings.from_environment(GOOD | variables)
+
+
+@pytest.mark.parametrize(
+    ("key", "route"), [("a/1.pdf", "a/"), ("a/b/1.pdf", "a/b/"), ("b/1.pdf", ""), ("a", ""), ("A/1.pdf", "")]
+)
+def test_longest_prefix_is_the_route(key: str, route: str) -> None:
+    assert route_of(key, (Route("a/", (ID1,)), Route("a/b/", (ID2,)))) == route

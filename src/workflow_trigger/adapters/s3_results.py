@@ -47,8 +47,13 @@ class ResultsBucket:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
+        self._key_arn = kms_key_arn
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn} if kms_key_arn else {}
         self._headers: dict[str, Any] = {"ContentType": "application/json", **encryption}
+
+    def under(self, prefix: str) -> "ResultsBucket":
+        """The same bucket, and a prefix below this one's."""
+        return ResultsBucket(self._client, bucket=self._bucket, prefix=self._prefix + prefix, kms_key_arn=self._key_arn)
 
     def place(self, key: DocumentKey, job_id: str, node: Mapping[str, str]) -> Entry:
         """Where an output belongs. The job is part of it, so that a slow copy of an old run replaces nothing newer."""

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -27,6 +27,20 @@ class Lane(StrEnum):
 
     FRESH = "fresh"  # uploads
     BULK = "bulk"  # documents of a backfill or a retry
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Documents under a key prefix, the workflows that take them, and where below `ResultsPrefix` their results go."""
+
+    key_prefix: str
+    workflow_ids: tuple[str, ...]
+    results_prefix: str = ""
+
+
+def route_of(key: str, routes: Iterable[Route]) -> str:
+    """The key prefix of an object's route, the longest one that fits; '' is the route of all others."""
+    return max((each.key_prefix for each in routes if key.startswith(each.key_prefix)), key=len, default="")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,6 +69,7 @@ class Document:
     input_file_id: str | None = None
     output_node_files: tuple[Mapping[str, str], ...] = ()
     results: tuple[Mapping[str, str], ...] = ()
+    route: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  # what the uploader said about the object
     tags: Mapping[str, str] = field(default_factory=dict)
 

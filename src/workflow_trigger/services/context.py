@@ -72,6 +72,8 @@ class Context:
     counts: Counts = field(default_factory=Counts)
     is_pool_complete: bool = True  # False: a key of a workflow could not be resolved
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
+    _by_route: dict[str, "Context"] = field(default_factory=dict)
+    _owners: dict[str, "Context"] = field(default_factory=dict)  # of workflows, by their ids
 
     def has_time(self) -> bool:
         """Whether the invocation may still begin an attempt."""
@@ -85,14 +87,34 @@ class Context:
         """The same as it is stored; without an argument, now."""
         return iso(self.later(seconds))
 
+    def by_route(self) -> dict[str, "Context"]:
+        """What each route works with, by its key prefix; this context itself is that of all that no other takes."""
+        if not self._by_route:
+            self._by_route = {self.settings.route: self}
+            for route in self.settings.routes if not self.settings.route else ():
+                results = self.results.under(route.results_prefix) if self.results else None
+                settings, counts = self.settings.of_route(route), Counts()
+                own = replace(self, settings=settings, results=results, counts=counts, _by_route={}, _owners={})
+                self._by_route[route.key_prefix] = own
+        return self._by_route
+
+    def of_workflow(self, workflow_id: str) -> "Context":
+        """The context of the route whose pool has a workflow; of one that is in no pool any more, this one."""
+        return self._owners.get(canonical_id(workflow_id), self) if self.settings.routes else self
+
     def snapshot(self) -> Snapshot:
-        """The workflows, ended jobs and who polls, as they are now."""
-        self._resolve_keys()
-        snapshot = self.ledger.snapshot(self.settings.workflow_ids)
-        self.accepted = sum(workflow.accepted_count for workflow in snapshot.workflows)
+        """The workflows of all routes, ended jobs and who polls, as they are now."""
+        contexts = self.by_route().values()
+        for each in contexts:
+            each.resolve_keys()
+        snapshot = self.ledger.snapshot([each for context in contexts for each in context.settings.workflow_ids])
+        self._owners = {canonical_id(own): each for each in contexts for own in each.settings.workflow_ids}
+        for each in contexts:
+            pool = [own for own in snapshot.workflows if self.of_workflow(own.workflow_id) is each]
+            each.accepted = sum(workflow.accepted_count for workflow in pool)
         return snapshot
 
-    def _resolve_keys(self) -> None:
+    def resolve_keys(self) -> None:
         """Put ids in the place of keys, each workflow once. A key that cannot be resolved now is left out for now."""
         if not any(map(is_workflow_key, self.settings.workflow_ids)):
             return

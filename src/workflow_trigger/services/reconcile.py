@@ -5,8 +5,9 @@ follows, whoever began what is there. So an invocation can die at any line, and 
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,18 +55,22 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     return workflow
 
 
-def gauges(context: Context) -> dict[str, float]:
-    """Seconds for which the queue has been waiting, and without any workflow at work; and for which jobs have run."""
+def gauges(context: Context) -> dict[str, dict[str, float]]:
+    """By route, seconds for which its queue has been waiting, and without any workflow at work; and jobs have run."""
     snapshot, now = context.snapshot(), context.clock.now()
-    waiting = context.ledger.longest_wait_seconds()
-    started = [parse_time(each.attempt.started_at) for each in snapshot.workflows]
-    pool = [each for each in snapshot.workflows if each.workflow_id in context.settings.workflow_ids]
-    is_idle = not any(each.is_at_work or _waits_for_another(each) for each in pool)
-    return {
-        "OldestWaitingSeconds": waiting,
-        "IdleWaitingSeconds": waiting if is_idle else 0.0,
-        "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, own in context.by_route().items():
+        workflows = [each for each in snapshot.workflows if context.of_workflow(each.workflow_id) is own]
+        pool = [each for each in workflows if each.workflow_id in own.settings.workflow_ids]
+        waiting = context.ledger.longest_wait_seconds(name if own.settings.routes else None)
+        started = [parse_time(each.attempt.started_at) for each in workflows]
+        is_idle = not any(each.is_at_work or _waits_for_another(each) for each in pool)
+        found[name] = {
+            "OldestWaitingSeconds": waiting,
+            "IdleWaitingSeconds": waiting if is_idle else 0.0,
+            "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
+        }
+    return found
 
 
 def _waits_for_another(workflow: Workflow) -> bool:
@@ -79,12 +84,12 @@ class Reconciler:
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
         self._questions = ThreadPoolExecutor(_QUESTION_THREADS)
-        self._workers = ThreadPoolExecutor(worker_threads)
+        self._workers = _shared_out(worker_threads, context.by_route())
         self._owner = uuid.uuid4().hex
         self._poller = Poller()
         self._workflows: dict[str, Workflow] = {}
         self._ended: dict[str, EndedJob] = {}
-        self._queue = Queue(context)
+        self._queues = {name: Queue(each) for name, each in context.by_route().items()}
         self._due: dict[str, datetime] = {}  # by workflow or job: when it is looked at again
         self._in_flight: dict[Future[Any], str] = {}
         self._read_at: datetime | None = None
@@ -103,7 +108,9 @@ class Reconciler:
         if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
             self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)
-        with self._questions, self._workers:
+        with ExitStack() as threads:
+            for each in {self._questions, *self._workers.values()}:
+                threads.enter_context(each)
             while self._goes_on(until):
                 pass
         if self._failures:
@@ -173,7 +180,8 @@ class Reconciler:
         kept = {key: each for key, each in self._workflows.items() if key in self._in_flight.values()}
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
         self._ended = {each.job_id: each for each in snapshot.ended_jobs}
-        self._queue.refresh()
+        for queue in self._queues.values():
+            queue.refresh()
         self._poller = snapshot.poller
         self._is_ours = snapshot.poller.owner == self._owner and self._renew()
 
@@ -183,25 +191,37 @@ class Reconciler:
         self._guarded(self._claim_bound)
         for key, workflow in self._idle_ones(self._workflows).items():
             if workflow.is_at_work and self._is_due(key, now):
-                may_send = workflow.phase is Phase.COMMITTED  # the same batch again
-                self._begin(self._workers if may_send else self._questions, key, step, workflow)
+                self._begin(key, step, workflow, streams=workflow.phase is Phase.COMMITTED)  # the same batch again
         for key, ended in self._idle_ones(self._ended).items():
             if ended.is_due(now) and self._is_due(key, now):
-                self._begin(self._workers, key, collect, ended)
-        for workflow in free_workflows(self._snapshot(), self._context) if self._context.has_time() else []:
-            key = workflow.workflow_id
-            if key not in self._in_flight.values() and self._is_due(key, now) and self._queue.may_have_some():
-                self._begin(self._workers, key, self._submit, workflow)
+                self._begin(key, collect, ended, streams=True)
+        for context in self._context.by_route().values() if self._context.has_time() else ():
+            for workflow in free_workflows(self._snapshot(), context):
+                key = workflow.workflow_id
+                if (
+                    key not in self._in_flight.values()
+                    and self._is_due(key, now)
+                    and self._queue_of(key).may_have_some()
+                ):
+                    self._begin(key, self._submit, workflow, streams=True)
 
     def _claim_bound(self) -> None:
-        self._workflows |= recover.claim_bound(self._context, self._queue, self._workflows)
+        queue = self._queues[self._context.settings.route]
+        self._workflows |= recover.claim_bound(self._context, queue, self._workflows)
 
     def _submit(self, context: Context, workflow: Workflow) -> Workflow:
-        return submit(context, workflow, self._queue)
+        return submit(context, workflow, self._queues[context.settings.route])
 
-    def _begin[R](self, threads: ThreadPoolExecutor, key: str, work: Callable[[Context, R], Any], record: R) -> None:
+    def _queue_of(self, workflow_id: str) -> Queue:
+        return self._queues[self._context.of_workflow(workflow_id).settings.route]
+
+    def _begin[R: (Workflow, EndedJob)](
+        self, key: str, work: Callable[[Context, R], Any], record: R, *, streams: bool
+    ) -> None:
         self._due[key] = self._context.later(self._context.settings.poll_seconds)
-        self._in_flight[threads.submit(work, self._context, record)] = key
+        context = self._context.of_workflow(record.workflow_id)
+        threads = self._workers[context.settings.route] if streams else self._questions
+        self._in_flight[threads.submit(work, context, record)] = key
 
     def _take_in(self, key: str, future: Future[Any]) -> None:
         """What a worker has done. A workflow that became free is given its next batch at once."""
@@ -215,7 +235,7 @@ class Reconciler:
             is_news = before is None or before.revision != after.revision
             if is_news and not after.is_at_work and not _waits_for_another(after):
                 self._due.pop(key, None)
-                self._queue.refresh()
+                self._queue_of(key).refresh()
                 self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -243,16 +263,24 @@ class Reconciler:
 
     def _next_due(self, until: datetime) -> datetime | None:
         """When something that is not in flight is due next; None when nothing is, until then."""
-        context, now, pool = self._context, self._context.clock.now(), self._context.settings.workflow_ids
-        can_submit = self._queue.may_have_some() and context.has_time()
-        can_submit = can_submit and not has_too_many_copies(self._snapshot(), context)
+        now, can_submit = self._context.clock.now(), set[str]()
+        for name, context in self._context.by_route().items() if self._context.has_time() else ():
+            if self._queues[name].may_have_some() and not has_too_many_copies(self._snapshot(), context):
+                can_submit |= set(context.settings.workflow_ids)
         waits: list[tuple[str, str | None, str | None]] = [
             (key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()
         ]
         waits += [
             (key, None if each.is_at_work else each.paused_until, None)
             for key, each in self._idle_ones(self._workflows).items()
-            if each.is_at_work or (can_submit and key in pool)
+            if each.is_at_work or key in can_submit
         ]
         due = [max(self._due.get(key, now), now, *(parse_time(each) or now for each in more)) for key, *more in waits]
         return min((each for each in due if each <= until), default=None)
+
+
+def _shared_out(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:
+    """Worker threads for each route, if there are enough, so that the slow streams of one do not hold another."""
+    if len(routes) > worker_threads:
+        return dict.fromkeys(routes, ThreadPoolExecutor(worker_threads))
+    return {name: ThreadPoolExecutor(worker_threads // len(routes)) for name in routes}

@@ -3,7 +3,7 @@
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger.domain.document import ObjectVersion, is_result
+from workflow_trigger.domain.document import ObjectVersion, is_result, route_of
 from workflow_trigger.domain.errors import UnreadableEvent
 from workflow_trigger.domain.model import Document
 from workflow_trigger.services.context import Context
@@ -36,7 +36,7 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     if reason and not settings.records_skipped:
         logger.info("skipped", reason=reason, object_key=key.object)
         return None
-    document, is_new = context.ledger.register(version, skipped=reason)
+    document, is_new = context.ledger.register(version, route=route_of(version.key, settings.routes), skipped=reason)
     metric = ("Skipped" if reason else "Registered") if is_new else "Duplicate"
     logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
     context.counts.add(metric)

@@ -103,7 +103,8 @@ class _Collector:
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
                 if results is not None:
-                    described_by = metadata({"job_id": job_id, **node}, document)
+                    of_route = {"route": document.route} if document.route else {}
+                    described_by = metadata({"job_id": job_id, **node, **of_route}, document)
                     results.put(place, self._watched(chunks), described_by)
         except (errors.KeyRejected, errors.KeyNotSet):
             raise

@@ -4,13 +4,13 @@ import threading
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import in_turn, next_batch
-from workflow_trigger.domain.document import DocumentKey, upload_name
+from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
@@ -20,12 +20,13 @@ from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
+_ALL_AGAIN = timedelta(minutes=1)
 
 logger = Logger(child=True)
 
 
 class Queue:
-    """The documents that wait, read once by one reader, which hands out disjoint batches to any thread."""
+    """The documents of a route that wait, read once by one reader, which hands out disjoint batches to any thread."""
 
     def __init__(self, context: Context, fresh: Iterable[Document] = ()) -> None:
         """Begin with `fresh` documents, which the index may not show yet."""
@@ -33,22 +34,23 @@ class Queue:
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
         self._handed_out: set[tuple[DocumentKey, str]] = set()
-        self._read_again_at: datetime | None = None  # None: now
-        self._uploads_read_at = context.clock.now() if self._waiting else None
+        now = context.clock.now()
+        self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
+        self._others_again_at = self._all_again_at = now
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
-        self._read_again_at = None
+        self._uploads_again_at = self._others_again_at = self._context.clock.now()
 
     def may_have_some(self) -> bool:
         """Whether anything waits, as far as is known."""
-        return bool(self._waiting) or self._read_again_at is None or self._context.clock.now() >= self._read_again_at
+        return bool(self._waiting) or self._context.clock.now() >= self._others_again_at
 
     def take(self, workflow: Workflow) -> list[Document]:
         """The next batch for a workflow; no document is handed out twice as it is."""
         with self._lock:
-            self._read_uploads()
-            batch = self._next(workflow) or (self._next(workflow) if self._read() else [])
+            self._read()
+            batch = self._next(workflow)
             for document in batch:
                 del self._waiting[document.key]
                 self._handed_out.add((document.key, document.read_at))
@@ -80,40 +82,56 @@ class Queue:
             now=self._context.clock.now(),
         )
 
-    def _read(self) -> bool:
-        """Read the head of the queue, but not again and again while it has nothing new."""
-        if self._read_again_at is not None and self._context.clock.now() < self._read_again_at:
-            return False
-        new = self._not_handed_out(self._context.ledger.ready(self._limit()))
-        # As it was read from its lane, a document tells the lane; the index of all that wait does not.
-        same = {key for key, each in new.items() if key in self._waiting and self._waiting[key].read_at == each.read_at}
-        self._waiting |= {key: each for key, each in new.items() if key not in same}
-        self._read_again_at = None if new else self._context.later(self._context.settings.poll_seconds)
-        return bool(new)
+    def _read(self) -> None:
+        """Read the lanes: the fresh one for every batch, so that no upload waits for what was read before it came.
 
-    def _read_uploads(self) -> None:
-        """Read the fresh lane for every batch: an upload does not wait for the documents that were read before it."""
-        now = self._context.clock.now()
-        if self._uploads_read_at is None or now - self._uploads_read_at >= _UPLOADS_AGAIN:
-            self._waiting |= self._not_handed_out(self._context.ledger.ready_uploads(self._limit()))
-            self._uploads_read_at = now
+        The bulk lane is read when little of it is known, but not again and again while it has nothing new. Documents in
+        no queue of this route, since an earlier release or an earlier `Routes`, are found among all that wait.
+        """
+        context, ledger, route = self._context, self._context.ledger, self._context.settings.route
+        now, limit = context.clock.now(), self._limit()
+        if now >= self._uploads_again_at:
+            self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
+            self._uploads_again_at = now + _UPLOADS_AGAIN
+        others = sum(each.source.lane is Lane.BULK for each in self._waiting.values())
+        if now >= self._others_again_at and others < context.settings.max_files_per_run:
+            found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
+            self._others_again_at = now if found else context.later(context.settings.poll_seconds)
+        if now >= self._all_again_at:
+            found = self._take_in(each for each in ledger.ready(limit) if self._is_ours(each))
+            self._all_again_at = now if found else now + _ALL_AGAIN
+
+    def _take_in(self, found: Iterable[Document]) -> int:
+        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
+        before = len(self._waiting)
+        for each in found:
+            known = self._waiting.get(each.key)
+            is_handed_out = (each.key, each.read_at) in self._handed_out
+            if not is_handed_out and (known is None or known.read_at < each.read_at):
+                self._waiting[each.key] = each
+        return len(self._waiting) - before
+
+    def _is_ours(self, document: Document) -> bool:
+        settings = self._context.settings
+        return bool(document.bound_to) or route_of(document.source.key, settings.routes) == settings.route
 
     def _limit(self) -> int:
         settings = self._context.settings
         return min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
 
-    def _not_handed_out(self, found: Iterable[Document]) -> dict[DocumentKey, Document]:
-        return {each.key: each for each in found if (each.key, each.read_at) not in self._handed_out}
-
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
-    """Give every free workflow a batch, those that work well first. True when somebody has to follow what began."""
+    """Give every free workflow of the routes a batch, those that work well first. True when somebody has to follow."""
     snapshot = context.snapshot()
     if snapshot.poller.paused_until and snapshot.poller.paused_until > context.iso_later():
         return False
-    queue = Queue(context, fresh)
-    began = [submit(context, workflow, queue) for workflow in free_workflows(snapshot, context)]
-    return any(workflow.is_at_work for workflow in began)
+    began = False
+    for name, own in context.by_route().items():
+        ours = [each for each in fresh if route_of(each.source.key, context.settings.routes) == name]
+        queue = Queue(own, ours)
+        for workflow in free_workflows(snapshot, own) if ours or not context.settings.routes else []:
+            began |= submit(own, workflow, queue).is_at_work
+    return began
 
 
 def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
@@ -126,8 +144,10 @@ def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
 
 
 def has_too_many_copies(snapshot: Snapshot, context: Context) -> bool:
-    """Whether so many ended jobs wait for their results that no more are begun."""
-    return len(snapshot.ended_jobs) > 10 + 2 * len(context.settings.workflow_ids)
+    """Whether so many ended jobs of a pool wait for their results that no more are begun."""
+    pool, routes = context.settings.workflow_ids, context.settings.routes
+    ended = [each for each in snapshot.ended_jobs if not routes or each.workflow_id in pool]
+    return len(ended) > 10 + 2 * len(pool)
 
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:

@@ -24,6 +24,7 @@ class WorkflowState:
     """One workflow. `files` are in its present attempt; `error` is what its last attempt ended in, if in one."""
 
     workflow_id: str
+    route: str  # its key prefix; '': that of all others
     is_in_pool: bool
     phase: str
     files: int
@@ -46,6 +47,7 @@ class StackState:
     at: str
     rows: Mapping[str, int | None]
     oldest_waiting_seconds: float
+    routes: Mapping[str, float]  # the longest wait of each; empty without `Routes`
     workflows: list[WorkflowState]
     unregistered_events: int
     dead_letters: int
@@ -55,15 +57,21 @@ class StackState:
 def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
     """Collect the state from DynamoDB and SQS; `rows` are counted already."""
     ledger = stack.ledger()
-    waiting_seconds = ledger.longest_wait_seconds()
-    workflows = [_workflow_state(stack, each, waiting_seconds) for each in ledger.snapshot(stack.ids_in_pool).workflows]
+    longest = ledger.longest_wait_seconds()
+    names = ["", *(route.key_prefix for route in stack.routes)] if stack.routes else []
+    by_route = {name: ledger.longest_wait_seconds(name) for name in names}
+    workflows = [
+        _workflow_state(stack, each, by_route.get(stack.route_of(each.workflow_id), longest))
+        for each in ledger.snapshot(stack.ids_in_pool).workflows
+    ]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(
         stack=stack.name,
         region=stack.region,
         at=iso(datetime.now(UTC)),
         rows=rows,
-        oldest_waiting_seconds=waiting_seconds,
+        oldest_waiting_seconds=longest,
+        routes=by_route,
         workflows=workflows,
         unregistered_events=messages_in(stack, "UploadQueueUrl"),
         dead_letters=dead_letters,
@@ -100,6 +108,7 @@ def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) ->
     not_before = parse_time(workflow.paused_until)
     return WorkflowState(
         workflow_id=workflow.workflow_id,
+        route=stack.route_of(workflow.workflow_id),
         is_in_pool=stack.is_in_pool(workflow.workflow_id),
         phase=workflow.phase,
         files=len(workflow.attempt.documents),

@@ -56,13 +56,13 @@ class Ledger:
 
     # -- documents: arrival --------------------------------------------------------------------------------------------
 
-    def register(self, version: ObjectVersion, *, skipped: str | None = None) -> tuple[Document, bool]:
+    def register(self, version: ObjectVersion, *, route: str = "", skipped: str | None = None) -> tuple[Document, bool]:
         """The document of an object version, and whether this event put it into the queue (new, or reopened).
 
         `skipped` is the reason why it is not wanted: then a new row is final, and one that is there stays as it is.
         """
         now = iso(self._clock.now())
-        item = mapping.new_row(version, now, skipped=skipped)
+        item = mapping.new_row(version, now, route=route, skipped=skipped)
         if skipped:
             item |= mapping.present({"expires_at": self._expires_at()})
         found = self._tables.write(tables.put(self._ledger_table, item, Attr("object").not_exists()))
@@ -70,16 +70,16 @@ class Ledger:
             return document_from_item(item), True
         known = found or self.item(version.document_key)
         if known is None:
-            return self.register(version)  # it expired between the two calls
+            return self.register(version, route=route)  # it expired between the two calls
         if skipped or not _is_later_upload(version, known):
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return document_from_item(known), known["registered_at"] == now
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
         reopens = known["status"] in FINAL
         changes: Item = {"sequencer": version.sequencer, "uploaded_at": version.uploaded_at, "updated_at": now}
-        changes |= mapping.reopened(known, now, version.lane) if reopens else {}
+        changes |= mapping.reopened({**known, "route": route or None}, now, version.lane) if reopens else {}
         if not self._update_row(known, changes):
-            return self.register(version)  # the row has changed since: look again
+            return self.register(version, route=route)  # the row has changed since: look again
         return document_from_item(mapping.present({**known, **changes})), reopens
 
     def reopen(self, row: Item, lane: Lane = Lane.BULK) -> bool:
@@ -122,25 +122,28 @@ class Ledger:
         return self._tables.batch_get(self._ledger_table, [key._asdict() for key in dict.fromkeys(keys)])
 
     def ready(self, limit: int) -> list[Document]:
-        """Documents of both lanes whose time has come, oldest first, without saying which lane is theirs."""
+        """Documents of all queues whose time has come, oldest first, without saying which lane is theirs."""
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
         page = next(self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, Limit=limit))
         return list(map(document_from_item, page))
 
-    def ready_uploads(self, limit: int) -> list[Document]:
-        """Documents of the fresh lane whose time has come, oldest first."""
-        key = Key(MARK[0]).eq(mapping.FRESH) & Key(MARK[1]).lte(iso(self._clock.now()))
+    def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
+        """Documents of one queue whose time has come, oldest first."""
+        key = Key(MARK[0]).eq(mapping.queue_of(lane, route)) & Key(MARK[1]).lte(iso(self._clock.now()))
         page = next(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=limit))
         return [document_from_item(item) for item in page if item["status"] == Status.PENDING]
 
-    def longest_wait_seconds(self) -> float:
-        """How long the document that has been waiting longest has been; 0 when none waits.
+    def longest_wait_seconds(self, route: str | None = None) -> float:
+        """How long the document that has been waiting longest has been, of all or of a route; 0 when none waits.
 
-        The head of the queue holds those that never had their turn, its end those that are put off again and again.
+        The head of a queue holds those that never had their turn, its end those that are put off again and again.
         """
-        key, shown = Key("status").eq(Status.PENDING), ("queued_at",)
+        queues = [(OPEN_ROWS_INDEX, Key("status").eq(Status.PENDING))]
+        if route is not None:
+            queues = [(QUEUES_INDEX, Key(MARK[0]).eq(mapping.queue_of(lane, route))) for lane in Lane]
         ends = [
-            next(self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, *shown, ScanIndexForward=head, Limit=25))
+            next(self._tables.pages(self._ledger_table, index, key, "queued_at", ScanIndexForward=head, Limit=25))
+            for index, key in queues
             for head in (True, False)
         ]
         queued = [moment for end in ends for item in end if (moment := parse_time(item.get("queued_at")))]

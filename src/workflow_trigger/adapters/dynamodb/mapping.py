@@ -14,10 +14,8 @@ from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, End
 type Item = dict[str, Any]
 
 LEFT_OUT = "more outputs than a row has room for"
-# The index of queues holds rows that have both attributes of `MARK`.
-FRESH = "fresh"  # the queue of uploads that wait; those of the bulk lane are in no queue but that of all that wait
-UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet
-MARK = ("queue", "queue_at")
+MARK = ("queue", "queue_at")  # rows with both are in the index of queues: those that wait, by lane and route, and
+UNPUBLISHED = "events"  # final rows whose event is not published yet
 POLLER_KEY = "poller"
 _ENDED_JOB = "ended-job/"
 _LIST_LIMIT_BYTES = 40_000  # each: 25 rows, with their results, have to go into the 4 MB of a transaction
@@ -93,25 +91,35 @@ _OF_ONE_RUN = (
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
 
-def new_row(version: ObjectVersion, now: str, *, skipped: str | None = None) -> Item:
+def queue_of(lane: Lane, route: str | None) -> str:
+    """The queue of a lane and a route."""
+    return f"{lane}/{route}" if route else lane.value
+
+
+def new_row(version: ObjectVersion, now: str, *, route: str = "", skipped: str | None = None) -> Item:
     """The item of an object version that arrives at `now`, to wait in the queue or, with a reason, skipped."""
     common = {**version.document_key._asdict(), "registered_at": now, "updated_at": now, "failures": 0}
-    own = _waiting(now, version.lane)
+    own = {"route": route or None, **_waiting(now, version.lane, route)}
     if skipped:
         own = {"status": Status.SKIPPED, "error": {"type": "Skipped", "message": skipped}}
     return present({**_to(version, {"size_bytes": "size"}), **common, **own, "lane": None})
 
 
-def _waiting(now: str, lane: Lane) -> Item:
+def _waiting(now: str, lane: Lane, route: str | None) -> Item:
     """The attributes of a document that comes into the queue."""
-    mark = (FRESH, now) if lane is Lane.FRESH else (None, None)
-    return {"status": Status.PENDING, "eligible_at": now, "queued_at": now, **dict(zip(MARK, mark, strict=True))}
+    mark = dict(zip(MARK, (queue_of(lane, route), now), strict=True))
+    return {"status": Status.PENDING, "eligible_at": now, "queued_at": now, **mark}
 
 
 def reopened(row: Item, now: str, lane: Lane) -> Item:
     """The changes that put a final row back into the queue; the run that it had goes to `runs`."""
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
-    return {**dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)), "failures": 0, "runs": runs, **_waiting(now, lane)}
+    return {
+        **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
+        "failures": 0,
+        "runs": runs,
+        **_waiting(now, lane, row.get("route")),
+    }
 
 
 def superseded(now: str) -> Item:
@@ -124,7 +132,7 @@ def superseded(now: str) -> Item:
 def document_from_item(item: Item) -> Document:
     """An item of the ledger, or of its index, as a document."""
     lists = {name: tuple(item.get(name) or ()) for name in ("output_node_files", "results")}
-    lane = Lane.FRESH if item.get(MARK[0]) == FRESH else Lane.BULK
+    lane = Lane.FRESH if item.get(MARK[0], "").startswith(Lane.FRESH) else Lane.BULK
     source = ObjectVersion(**{**_from(item, ObjectVersion, {"size_bytes": "size"}), "lane": lane})
     values = _from(item, Document, DOCUMENT_NAMES) | lists | {"status": Status(item["status"]), "source": source}
     return Document(**present(values))

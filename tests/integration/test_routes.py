@@ -1,0 +1,128 @@
+"""Routes in one stack: key prefixes with workflows of their own, none of which holds another."""
+
+import json
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from local.fake_platform.state import Fault
+from tests.integration.harness import Harness
+from workflow_trigger import bootstrap
+from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.domain.document import Lane, ObjectVersion, Route
+from workflow_trigger.services.reconcile import gauges
+from workflow_trigger.services.register import register
+from workflow_trigger.services.submit import submit_now
+
+INVOICES = ("33333333-3333-3333-3333-333333333331", "33333333-3333-3333-3333-333333333332")
+LEGAL = ("44444444-4444-4444-4444-444444444441", "44444444-4444-4444-4444-444444444442")
+
+
+@pytest.fixture
+def routed(harness: Harness) -> Harness:
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(
+        routes=(Route("invoices/", INVOICES), Route("legal/", LEGAL, "law/")),
+        results_bucket=f"results-{harness.bucket}",
+        max_files_per_run=5,
+    )
+    harness.pool_ever |= {*INVOICES, *LEGAL}
+    return harness
+
+
+def arrive(harness: Harness, *documents: ObjectVersion, submit: bool = False) -> None:
+    """One invocation of on_upload."""
+    context = harness.context()
+    event = ParsedEvent()
+    event.versions.extend(documents)
+    found = register(event, context)
+    if submit:
+        submit_now(context, found)
+
+
+def uploads(harness: Harness, prefix: str, count: int) -> list[ObjectVersion]:
+    return [harness.upload(f"{prefix}{number}.pdf", f"{prefix}{number}".encode()) for number in range(count)]
+
+
+def test_each_route_sends_its_documents_to_its_own_workflows(routed: Harness) -> None:
+    by_prefix = {prefix: uploads(routed, prefix, 12) for prefix in ("invoices/", "legal/", "other/")}
+    for documents in by_prefix.values():
+        arrive(routed, *documents)
+    routed.settle()
+    pools = {"invoices/": set(INVOICES), "legal/": set(LEGAL), "other/": {*routed.settings.workflow_ids}}
+    for prefix, documents in by_prefix.items():
+        rows = [routed.row(each) for each in documents]
+        assert {row["status"] for row in rows} == {"COMPLETED"}
+        assert {row["workflow_id"] for row in rows} == pools[prefix]
+        assert {row.get("route") for row in rows} == {None if prefix == "other/" else prefix}
+        where = "results/law/" if prefix == "legal/" else "results/"
+        assert all(entry["key"].startswith(f"{where}{prefix}") for row in rows for entry in row["results"])
+        assert all(routed.accepted(each) == 1 for each in documents)
+        entry = rows[0]["results"][0]
+        stored = routed.s3.head_object(Bucket=entry["bucket"], Key=entry["key"])["Metadata"]
+        assert stored.get("route") == (None if prefix == "other/" else quote(prefix))
+
+
+def test_upload_is_submitted_at_once_to_a_free_workflow_of_its_route(routed: Harness) -> None:
+    (document,) = uploads(routed, "legal/", 1)
+    arrive(routed, document, submit=True)
+    assert (routed.status(document), routed.row(document)["workflow_id"] in LEGAL) == ("SCHEDULED", True)
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_route_that_is_blocked_does_not_hold_another(routed: Harness, lane: Lane) -> None:
+    """Its workflows do not exist; there are more of its documents than are read at once, and they came first."""
+    routed.state.faults += [Fault("run", "status", status=404, times=10_000, workflow_id=each) for each in INVOICES]
+    blocked = [replace(each, lane=lane) for each in uploads(routed, "invoices/", 300)]
+    fine = [replace(each, lane=lane) for each in [*uploads(routed, "legal/", 30), *uploads(routed, "other/", 15)]]
+    arrive(routed, *blocked)
+    arrive(routed, *fine)
+    minutes = routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in fine))
+    assert minutes <= 5, "as if alone"
+    assert {routed.status(each) for each in blocked} == {"PENDING"}
+    said = gauges(routed.context())
+    assert said["invoices/"]["IdleWaitingSeconds"] > 0
+    assert (said["legal/"]["OldestWaitingSeconds"], said[""]["OldestWaitingSeconds"]) == (0, 0)
+
+
+def test_acceptance_in_one_route_counts_no_failure_in_another(routed: Harness) -> None:
+    """Else an outage of one route's workflows would reject its documents, because the others go on."""
+    routed.state.faults += [Fault("run", "status", status=500, times=10_000, workflow_id=each) for each in INVOICES]
+    (stuck,) = uploads(routed, "invoices/", 1)
+    arrive(routed, stuck)
+    for number in range(40):
+        arrive(routed, routed.upload(f"legal/{number}.pdf", str(number).encode()))
+        routed.tick(after_seconds=300)
+    row = routed.row(stuck)
+    assert row["status"] in {"PENDING", "SUBMITTING"}
+    assert row.get("strikes", 0) <= 1
+
+
+def test_documents_that_wait_follow_a_change_of_routes(routed: Harness) -> None:
+    """A route that is gone leaves its documents to the rest; what waits for the rest goes on under a new route."""
+    documents = [*uploads(routed, "invoices/", 8), *uploads(routed, "new/", 8)]
+    arrive(routed, *documents)
+    routed.configure(routes=(Route("legal/", LEGAL), Route("new/", INVOICES)))
+    routed.settle()
+    assert {routed.status(each) for each in documents} == {"COMPLETED"}
+    assert all(routed.accepted(each) == 1 for each in documents)
+
+
+def test_metrics_name_their_route(routed: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    (document,) = uploads(routed, "legal/", 1)
+    context = routed.context()
+    event = ParsedEvent()
+    event.versions.append(document)
+    submit_now(context, register(event, context))
+    bootstrap.report(context, gauges(context))
+    bootstrap.metrics.flush_metrics()
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line
+    ]
+    by_route = {line.get("route"): line for line in lines}
+    assert by_route["legal/"]["Accepted"] == [1.0]
+    assert by_route[None]["Accepted"] == [1.0], "the sum, for the alarms"
+    assert "Accepted" not in by_route["invoices/"]
+    assert by_route["(all others)"]["Registered"] == [1.0]
