@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.fake_platform.state import SimulatedJob, StoredFile
+from local.fake_platform.state import Fault, SimulatedJob, StoredFile
 from local.stack import ROOT
 from tests.integration.harness import Harness
 from workflow_trigger.domain.document import ObjectVersion
@@ -97,3 +97,46 @@ def test_job_of_the_earlier_release_that_vanished_fails_its_documents(harness: H
         job.vanished = True
     assert harness.settle(minutes=60) <= 20
     assert {harness.row(each)["error"]["type"] for each in documents} == {"JobVanished"}
+
+
+def as_before_lanes(harness: Harness, documents: list[ObjectVersion]) -> None:
+    """Take from rows what 0.2.0 does not write."""
+    for each in documents:
+        harness.dynamodb.update_item(
+            TableName=harness.settings.ledger_table,
+            Key={name: {"S": value} for name, value in each.document_key._asdict().items()},
+            UpdateExpression="REMOVE #queue, queue_at",
+            ExpressionAttributeNames={"#queue": "queue"},
+        )
+
+
+def test_a_whole_backlog_of_the_earlier_release_goes_on_in_its_order(harness: Harness) -> None:
+    """1,000 documents wait, 20 are running, 5 are unsettled, when the new version takes over."""
+    harness.configure(max_files_per_run=25)
+    pool = harness.grow_pool(4)
+    at_work: list[ObjectVersion] = []
+    harness.state.behaviour.default_job_seconds = 600
+    for number, (workflow_id, count) in enumerate(zip(pool, (10, 10, 5, 0), strict=True)):
+        batch = [harness.upload(f"sent/{number}-{each}.pdf", f"{number}-{each}".encode()) for each in range(count)]
+        at_work += batch
+        if count == 5:
+            harness.state.faults.append(Fault("run", "late", seconds=30, workflow_id=workflow_id))
+        harness.configure(workflow_ids=(workflow_id,))
+        harness.deliver(*batch)
+    harness.configure(workflow_ids=tuple(pool))
+    phases = [each.phase for each in harness.workflows()]
+    assert phases == [Phase.RUNNING, Phase.RUNNING, Phase.COMMITTED, Phase.IDLE]
+    harness.state.behaviour.default_job_seconds = 20
+    waiting = [harness.upload(f"{number:04}.pdf", f"{number:04}".encode()) for number in range(1_000)]
+    harness.deliver(*waiting, submit=False)
+    as_before_lanes(harness, [*at_work, *waiting])
+    harness.settle(minutes=60)
+    documents = [*at_work, *waiting]
+    rows = {row["key"]: row for row in harness.rows()}
+    assert {rows[each.key]["status"] for each in documents} == {"COMPLETED"}
+    assert [each.key for each in documents if harness.accepted(each) != 1] == []
+    jobs = sorted((job for job in harness.state.jobs.values() if job.files), key=lambda job: job.created)
+    numbers = [[int(file.filename[:4]) for file in job.files if file.filename[:4].isdigit()] for job in jobs]
+    sent = [each for each in numbers if each]
+    for earlier, later in zip(sent, sent[len(pool) :], strict=False):  # those of one round may begin in any order
+        assert max(earlier) < min(later)
