@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from bench import burst, cost, drain, relay, scale, start, work
+from bench import burst, cost, drain, latency, relay, scale, start, work
 from bench.report import RESULTS, Section, progress, save
 from local.stack import Aws, LocalStackError, ministack
 
@@ -17,7 +17,7 @@ console = Console()
 
 def main(
     only: Annotated[
-        list[str] | None, typer.Argument(help="relay, start, work, drain, burst, scale, cost; default: all.")
+        list[str] | None, typer.Argument(help="relay, start, work, drain, latency, burst, scale, cost; default: all.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="How often what is timed is repeated.")] = 5,
 ) -> None:
@@ -28,6 +28,7 @@ def main(
             "start": lambda: start.measure(repeats + 2),
             "work": lambda: work.measure(aws()),
             "drain": lambda: drain.measure(aws()),
+            "latency": lambda: latency.measure(aws()),
             "burst": lambda: burst.measure(aws()),
             "scale": lambda: scale.measure(aws()),
             "cost": cost.measure,

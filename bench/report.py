@@ -10,7 +10,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs/benchmarks.md"
-_ORDER = ("relay", "start", "work", "drain", "burst", "scale", "cost")
+_ORDER = ("relay", "start", "work", "drain", "latency", "burst", "scale", "cost")
 _INTRODUCTION = """# Measured
 
 Written by `make bench`. All that is compared ran side by side in one run on one machine: the ratios hold elsewhere, the

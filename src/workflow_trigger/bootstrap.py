@@ -128,7 +128,7 @@ def report(context: Context, gauges: Mapping[str, Mapping[str, float]] = Mapping
     for metric, value in sum(map(Counter, counts.values()), Counter[str]()).items():
         metrics.add_metric(name=metric, unit=MetricUnit.Count, value=value)
     for metric in {each for own in gauges.values() for each in own}:
-        longest = max(own[metric] for own in gauges.values())
+        longest = max(own.get(metric, 0.0) for own in gauges.values())
         metrics.add_metric(name=metric, unit=MetricUnit.Seconds, value=longest)
     if context.settings.routes:
         for name, own in counts.items():

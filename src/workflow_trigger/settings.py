@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import Route, Selection, canonical_id
+from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of
 from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -81,6 +81,11 @@ class Settings:
         if variables.faults:
             raise SettingsError("The function's environment is faulty: " + "; ".join(variables.faults))
         return cls(**values)  # type: ignore[arg-type]
+
+    def is_live(self, queue: str | None) -> bool:
+        """Whether a route reads a queue."""
+        names = ("", *(each.key_prefix for each in self.routes))
+        return queue in {queue_of(lane, name) for lane in Lane for name in names}
 
     def of_route(self, route: Route) -> Self:
         """What is different for the documents of a route."""

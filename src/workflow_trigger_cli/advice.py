@@ -35,7 +35,7 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.FAILED: Advice("the platform could not process it", "fix the document or the workflow, then", _RETRY),
     Status.STOPPED: Advice("somebody stopped its job at the platform", "if it should run after all", _RETRY),
     Status.REJECTED: Advice("it never ran", "fix what the error names, then", _RETRY),
-    Status.SUPERSEDED: Advice("overwritten before it was read; the newer version has its own row"),
+    Status.SUPERSEDED: Advice("replaced by a newer version before it ran; that one has its own row"),
     Status.SKIPPED: Advice("not wanted, by the parameters of the stack; the error names which one"),
 }
 
@@ -102,7 +102,7 @@ OF_ERROR: Mapping[str, Advice] = {
     ),
     "JobFailed": Advice("the job failed; the message says why", "fix the document or the workflow, then", _RETRY),
     "JobStopped": Advice("somebody stopped the job at the platform", "if it should run after all", _RETRY),
-    "ObjectOverwritten": Advice("overwritten before it was read; the newer version has its own row"),
+    "ObjectOverwritten": Advice("replaced by a newer version before it ran; that one has its own row"),
     "Unattributed": Advice("a file of its job failed, and nothing tells which one", type=_RETRY),
     "Throttled": Advice("the platform asked for a pause; it is retried automatically"),
     "Busy": Advice("the workflow was busy; it is retried automatically"),

@@ -182,11 +182,12 @@ def trusting(url: str, certificates: str) -> PlatformClient:
     return PlatformClient(api_url=url, api_key=key_of("key"), connections=Connections(url, trusted), deadline=deadline)
 
 
-def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones() -> None:
+@pytest.mark.parametrize("comment", ["", "# Főtanúsítvány\n"])
+def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones(comment: str) -> None:
     private = trustme.CA()
     received = Received()
     with server(received, private.issue_cert("127.0.0.1")) as port:
-        asking = trusting(f"https://127.0.0.1:{port}", private.cert_pem.bytes().decode())
+        asking = trusting(f"https://127.0.0.1:{port}", comment + private.cert_pem.bytes().decode())
         part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
     assert len(received.requests) == 1
@@ -205,6 +206,17 @@ def test_secret_without_certificates_blocks_and_sends_nothing(text: str) -> None
         with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
             asking.file_status("job")
     assert received.requests == []
+
+
+def test_secret_that_is_corrected_takes_effect_at_once() -> None:
+    private = trustme.CA()
+    pem = private.cert_pem.bytes().decode()
+    read = connections.ca_certificates(
+        Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in ("", pem)])), "arn"
+    )
+    with pytest.raises(SecretUnusable):
+        read()
+    assert "BEGIN CERTIFICATE" in read()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

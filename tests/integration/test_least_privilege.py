@@ -27,6 +27,7 @@ CANARY = "canary-8d1f60c2-never-shown"
 NOT_ENFORCED_LOCALLY = {
     "s3:ListBucket": "S3 answers 403 instead of 404 without it; there, a missing object is NoSuchKey with or without",
     "s3:GetObject": "for objects of a bucket without versions; there, GetObjectVersion is asked for",
+    "s3:GetObjectTagging": "for objects of a bucket without versions; there, GetObjectVersionTagging is asked for",
     "s3:AbortMultipartUpload": "only for an output of more than 5 MiB that breaks off",
     "sqs:ReceiveMessage": "the event source mapping reads the queue as the role; there, as itself",
     "sqs:DeleteMessage": "the event source mapping takes messages away as the role; there, as itself",

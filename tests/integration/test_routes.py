@@ -110,6 +110,48 @@ def test_documents_that_wait_follow_a_change_of_routes(routed: Harness) -> None:
     assert all(routed.accepted(each) == 1 for each in documents)
 
 
+def test_documents_of_no_route_any_more_are_found_behind_those_of_others(routed: Harness) -> None:
+    """Their queue is not read any more; 300 documents of a blocked route wait for longer than they do."""
+    routed.state.faults += [Fault("run", "status", status=404, times=10_000, workflow_id=each) for each in INVOICES]
+    arrive(routed, *uploads(routed, "invoices/", 300))
+    left = uploads(routed, "legal/", 3)
+    arrive(routed, *left)
+    routed.configure(routes=(Route("invoices/", INVOICES),))
+    assert gauges(routed.context())["*"]["OldestWaitingSeconds"] > 0
+    routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
+
+
+def test_workflow_named_twice_by_id_and_key_is_in_the_first_route(routed: Harness) -> None:
+    routed.state.workflows["legal-too"] = {"id": LEGAL[0]}
+    routed.configure(routes=(Route("invoices/", (*INVOICES, LEGAL[0])), Route("legal/", (LEGAL[1],))))
+    context = routed.context()
+    other = context.by_route()["legal/"]
+    other.settings = replace(other.settings, workflow_ids=LEGAL)  # as its key is resolved
+    context.snapshot()
+    assert other.settings.workflow_ids == (LEGAL[1],)
+    assert other.counts.taken() == {"Held": 1}
+
+
+def test_work_of_a_route_is_left_alone_while_its_key_cannot_be_resolved(routed: Harness) -> None:
+    """Else its unsettled batch would count as that of a workflow that has left the pool."""
+    routed.state.faults.append(Fault("run", "late", seconds=200))
+    routed.configure(routes=(Route("legal/", (LEGAL[0],)),))
+    (document,) = uploads(routed, "legal/", 1)
+    arrive(routed, document, submit=True)
+    assert routed.status(document) == "SUBMITTING"
+    routed.state.behaviour.workflow_keys["legal-behind-an-outage"] = LEGAL[0]
+    routed.configure(routes=(Route("legal/", ("legal-behind-an-outage",)),))
+    routed.api_key.invalidate()
+    routed.secrets.put_secret_value(SecretId=routed.secret, SecretString="a-wrong-key")
+    for _ in range(5):
+        routed.tick(after_seconds=60)
+    assert routed.status(document) == "SUBMITTING"
+    routed.api_key.invalidate()
+    routed.secrets.put_secret_value(SecretId=routed.secret, SecretString=routed.state.behaviour.api_key)
+    routed.settle()
+    assert routed.accepted(document) == 1
+
+
 def test_metrics_name_their_route(routed: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     (document,) = uploads(routed, "legal/", 1)
     context = routed.context()
@@ -125,4 +167,4 @@ def test_metrics_name_their_route(routed: Harness, capsys: pytest.CaptureFixture
     assert by_route["legal/"]["Accepted"] == [1.0]
     assert by_route[None]["Accepted"] == [1.0], "the sum, for the alarms"
     assert "Accepted" not in by_route["invoices/"]
-    assert by_route["(all others)"]["Registered"] == [1.0]
+    assert by_route["legal/"]["Registered"] == [1.0]

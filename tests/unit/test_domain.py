@@ -1,5 +1,6 @@
 """The pure decisions: the next batch, whose job, whose failure, how each file ended, what a failure means."""
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from workflow_trigger.adapters.unstructured.responses import details_from, job_from
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.batching import in_turn, next_batch
+from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batch
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, Selection, upload_name
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
@@ -78,24 +79,31 @@ def batch(queue: list[Document], **more: Any) -> list[str]:
 LANES = st.lists(st.sampled_from(list(Lane)), max_size=60)
 
 
-@given(LANES, st.integers(1, 25), st.integers(0, 1_000))
-def test_turns_leave_nobody_out_and_favour_uploads(lanes: list[Lane], max_files: int, accepted: int) -> None:
+@given(LANES, st.integers(1, 25), st.uuids())
+def test_turns_leave_nobody_out_and_favour_uploads(lanes: list[Lane], max_files: int, drawn: uuid.UUID) -> None:
     waiting = [
         replace(each, source=replace(each.source, lane=lane), eligible_at=f"{place:03}")
         for place, lane in enumerate(lanes)
         for each in [document(str(place))]
     ]
-    order = in_turn(reversed(waiting), Workflow(workflow_id="w", accepted_count=accepted), max_files)
+    workflow = Workflow(workflow_id="w", revision=drawn.hex)
+    order = in_turn(reversed(waiting), workflow, max_files)
     assert sorted(each.key for each in order) == sorted(each.key for each in waiting)
     by_lane = {lane: [each for each in order if each.source.lane is lane] for lane in Lane}
     for each in by_lane.values():
         assert [document.eligible_at for document in each] == sorted(document.eligible_at or "" for document in each)
-    first = Lane.BULK if accepted // max_files % 4 == 3 else Lane.FRESH
+    first = Lane.BULK if is_turn_of_bulk(workflow) else Lane.FRESH
     batch = [each.source.lane for each in order[:max_files]]
     other = sum(lane is not first for lane in batch)
     available = sum(lane is not first for lane in lanes)
     assert other >= min(max_files // 4, available)
     assert other == min(max_files // 4, available) or len(by_lane[first]) < max_files - other + 1
+
+
+def test_one_batch_in_four_begins_with_the_bulk_lane() -> None:
+    drawn = [Workflow(workflow_id="w", revision=uuid.UUID(int=number * 7_919).hex) for number in range(400)]
+    assert sum(map(is_turn_of_bulk, drawn)) == 100
+    assert not is_turn_of_bulk(Workflow(workflow_id="new"))
 
 
 def test_batch_is_the_oldest_documents_up_to_the_limits() -> None:

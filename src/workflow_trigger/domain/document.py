@@ -43,6 +43,11 @@ def route_of(key: str, routes: Iterable[Route]) -> str:
     return max((each.key_prefix for each in routes if key.startswith(each.key_prefix)), key=len, default="")
 
 
+def queue_of(lane: Lane, route: str) -> str:
+    """The queue of a lane and a route, as rows name it."""
+    return f"{lane}/{route}" if route else lane.value
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectVersion:
     """One object version, as an event names it. `etag` is without quotes; `size_bytes` may be unknown."""

@@ -32,7 +32,7 @@ FINAL = ENDED | {Status.REJECTED, Status.SUPERSEDED, Status.SKIPPED}
 
 # A document stays SUBMITTING, or running, when its job changes, or when it is taken up again.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.PENDING: frozenset({Status.SUBMITTING}),
+    Status.PENDING: frozenset({Status.SUBMITTING, Status.SUPERSEDED}),
     Status.SUBMITTING: frozenset({Status.SUBMITTING, Status.PENDING, Status.REJECTED, Status.SUPERSEDED}) | RUNNING,
     Status.SCHEDULED: RUNNING | ENDED,
     Status.IN_PROGRESS: RUNNING | ENDED,
@@ -69,6 +69,7 @@ class Document:
     input_file_id: str | None = None
     output_node_files: tuple[Mapping[str, str], ...] = ()
     results: tuple[Mapping[str, str], ...] = ()
+    queue: str | None = None  # not in every index
     route: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  # what the uploader said about the object
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -158,7 +158,7 @@ def _after(
 
 def _has_accepted_since(document: Document, given: Circumstances) -> bool:
     """Whether the pool has accepted another document since this one's last failure: so it is not an outage."""
-    return document.accepted_then is None or given.accepted > document.accepted_then
+    return document.accepted_then is None or given.accepted != document.accepted_then  # less: the pool has changed
 
 
 def _ends(error: TriggerError, document: Document, given: Circumstances, workflow: Workflow) -> bool:
@@ -171,7 +171,7 @@ def _ends(error: TriggerError, document: Document, given: Circumstances, workflo
         return _has_accepted_since(document, given) and document.counted_failures + 1 >= COUNTED_FAILURES_LIMIT
     if workflow.consecutive_refusals < REFUSALS_IN_A_ROW:
         return True
-    was_refused = document.accepted_then is not None and given.accepted > document.accepted_then
+    was_refused = document.accepted_then is not None and given.accepted != document.accepted_then
     return was_refused and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
 
 

@@ -107,12 +107,30 @@ class Context:
         contexts = self.by_route().values()
         for each in contexts:
             each.resolve_keys()
+        self._owners = {}
+        for each in contexts:
+            each.settings = replace(each.settings, workflow_ids=self._own(each))
+            each.is_pool_complete = all(other.is_pool_complete for other in contexts)
         snapshot = self.ledger.snapshot([each for context in contexts for each in context.settings.workflow_ids])
-        self._owners = {canonical_id(own): each for each in contexts for own in each.settings.workflow_ids}
         for each in contexts:
             pool = [own for own in snapshot.workflows if self.of_workflow(own.workflow_id) is each]
             each.accepted = sum(workflow.accepted_count for workflow in pool)
         return snapshot
+
+    def _own(self, context: "Context") -> tuple[str, ...]:
+        """The workflows of a route, but for those that another one has: two names may turn out to mean the same."""
+        own: list[str] = []
+        for workflow_id in context.settings.workflow_ids:
+            if self._owners.setdefault(canonical_id(workflow_id), context) is context:
+                own.append(workflow_id)
+            else:
+                logger.error("workflow is in more than one route", workflow_id=workflow_id)
+                context.counts.add("Held")
+        return tuple(own)
+
+    def knows_owner(self, workflow_id: str) -> bool:
+        """Whether the route of a workflow is known; not while a key cannot be resolved that may be its."""
+        return not self.settings.routes or self.is_pool_complete or canonical_id(workflow_id) in self._owners
 
     def resolve_keys(self) -> None:
         """Put ids in the place of keys, each workflow once. A key that cannot be resolved now is left out for now."""

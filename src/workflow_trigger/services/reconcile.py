@@ -27,6 +27,7 @@ from workflow_trigger.services.track import track
 _LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
+ALL_ROUTES = "*"
 _ORPHANS_EVERY_MINUTES = 10
 
 logger = Logger(child=True)
@@ -70,6 +71,8 @@ def gauges(context: Context) -> dict[str, dict[str, float]]:
             "IdleWaitingSeconds": waiting if is_idle else 0.0,
             "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
         }
+    if context.settings.routes:  # what waits in no queue, since an earlier release or earlier routes, counts as well
+        found[ALL_ROUTES] = {"OldestWaitingSeconds": context.ledger.longest_wait_seconds()}
     return found
 
 
@@ -190,10 +193,10 @@ class Reconciler:
         now = self._context.clock.now()
         self._guarded(self._claim_bound)
         for key, workflow in self._idle_ones(self._workflows).items():
-            if workflow.is_at_work and self._is_due(key, now):
+            if workflow.is_at_work and self._is_due(key, now) and self._context.knows_owner(key):
                 self._begin(key, step, workflow, streams=workflow.phase is Phase.COMMITTED)  # the same batch again
         for key, ended in self._idle_ones(self._ended).items():
-            if ended.is_due(now) and self._is_due(key, now):
+            if ended.is_due(now) and self._is_due(key, now) and self._context.knows_owner(ended.workflow_id):
                 self._begin(key, collect, ended, streams=True)
         for context in self._context.by_route().values() if self._context.has_time() else ():
             for workflow in free_workflows(self._snapshot(), context):

@@ -5,7 +5,7 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.adapters.s3_events import ParsedEvent
 from workflow_trigger.domain.document import ObjectVersion, is_result, route_of
 from workflow_trigger.domain.errors import UnreadableEvent
-from workflow_trigger.domain.model import Document
+from workflow_trigger.domain.model import Document, Status
 from workflow_trigger.services.context import Context
 
 logger = Logger(child=True)
@@ -36,20 +36,15 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     if reason and not settings.records_skipped:
         logger.info("skipped", reason=reason, object_key=key.object)
         return None
-    document, is_new = context.ledger.register(version, route=route_of(version.key, settings.routes), skipped=reason)
+    route = route_of(version.key, settings.routes)
+    document, is_new = context.ledger.register(version, route=route, skipped=reason)
     metric = ("Skipped" if reason else "Registered") if is_new else "Duplicate"
     logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
-    context.counts.add(metric)
-    if is_new and not reason and settings.only_latest_version:
-        _supersede_older(key.object, context)
-    return document
-
-
-def _supersede_older(name: str, context: Context) -> None:
-    """End what waits of an object, but for its newest version."""
-    superseded = context.ledger.supersede_older(name)
-    for key in superseded:
-        logger.info("superseded", object_key=key.object, version=key.version)
-        context.counts.add("Superseded")
-    if superseded:
+    counts = context.by_route()[route].counts
+    counts.add(metric)
+    if document.status is Status.PENDING and settings.only_latest_version:  # also when an earlier try died here
+        superseded = context.ledger.supersede_older(key.object)
+        logger.info("superseded", object_key=key.object, versions=[each.version for each in superseded])
+        counts.add(*["Superseded"] * len(superseded))
         context.publish(superseded)
+    return document

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.s3_reader import OpenObject
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS
@@ -98,14 +99,23 @@ class _Sender:
         for document in self._documents:
             self._renew_lease()
             try:
-                self._opened.append(opened := self._context.reader.open(document.source))
-                if labels := {name: each for name, each in opened.labels.items() if each}:
-                    self._context.ledger.describe(document.key, self._workflow.attempt.id, **labels)
+                self._opened.append(self._context.reader.open(document.source))
+                self._describe(document, self._opened[-1])
             except SourceError as error:
                 logger.warning("object cannot be read", object_key=document.key.object, reason=str(error))
                 failed[document.key] = self._explained(document, error)
         if failed:
             self._leave(failed)
+
+    def _describe(self, document: Document, opened: OpenObject) -> None:
+        """Keep what the uploader said of an object. A failure holds no document."""
+        labels = {name: each for name, each in opened.labels.items() if each}
+        try:
+            if labels:
+                self._context.ledger.describe(document.key, self._workflow.attempt.id, **labels)
+        except (errors.LedgerUnavailable, BotoCoreError, ClientError):
+            logger.exception("metadata could not be written", object_key=document.key.object)
+            self._context.counts.add("LabelsMissing")
 
     def _explained(self, document: Document, error: SourceError) -> SourceError:
         settings, source = self._context.settings, document.source

@@ -2,9 +2,10 @@
 
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 
 from aws_lambda_powertools import Logger
 
@@ -14,13 +15,23 @@ from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
-from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Snapshot, Transition, Workflow
+from workflow_trigger.domain.model import (
+    Attempt,
+    Document,
+    DocumentUpdate,
+    Phase,
+    Snapshot,
+    Status,
+    Transition,
+    Workflow,
+)
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
 _ALL_AGAIN = timedelta(minutes=1)
+_PAGES = 20  # of all that wait, at most, when documents of other routes come first
 
 logger = Logger(child=True)
 
@@ -98,7 +109,7 @@ class Queue:
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
         if now >= self._all_again_at:
-            found = self._take_in(each for each in ledger.ready(limit) if self._is_ours(each))
+            found = self._take_in(self._strays(limit))
             self._all_again_at = now if found else now + _ALL_AGAIN
 
     def _take_in(self, found: Iterable[Document]) -> int:
@@ -111,9 +122,18 @@ class Queue:
                 self._waiting[each.key] = each
         return len(self._waiting) - before
 
-    def _is_ours(self, document: Document) -> bool:
-        settings = self._context.settings
-        return bool(document.bound_to) or route_of(document.source.key, settings.routes) == settings.route
+    def _strays(self, limit: int) -> Iterator[Document]:
+        """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
+        settings, ledger = self._context.settings, self._context.ledger
+        if not settings.routes:
+            yield from next(ledger.ready(limit))
+            return
+        for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
+            yield from (each for each in page if each.bound_to and not settings.route)
+            ours = [each for each in page if route_of(each.source.key, settings.routes) == settings.route]
+            unknown = [each.key for each in ours if each.key not in self._waiting and not each.bound_to]
+            read = ledger.documents(unknown[:limit]).values() if unknown else ()
+            yield from (each for each in read if each.status is Status.PENDING and not settings.is_live(each.queue))
 
     def _limit(self) -> int:
         settings = self._context.settings

@@ -38,7 +38,7 @@ class _Tracked:
         self._context = context
         self._workflow = workflow
         self._attempt = named(context, workflow.attempt)
-        self._job = Job(id=workflow.job_id or "")
+        self._job = Job(id=workflow.job_id or "", status=workflow.job_status or "UNKNOWN")
 
     def look(self) -> Workflow:
         try:

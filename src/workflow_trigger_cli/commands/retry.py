@@ -9,7 +9,7 @@ from typing import Any
 
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import Lane
+from workflow_trigger.domain.document import Lane, route_of
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli.commands.find import rows_of
 from workflow_trigger_cli.errors import UsageError
@@ -85,7 +85,7 @@ def reopen(stack: Stack, rows: Iterable[Item], lane: Lane, progress: Callable[[]
     ledger = stack.ledger()
     done = 0
     for row in rows:
-        done += ledger.reopen(row, lane)
+        done += ledger.reopen(row, lane, route_of(split_url(row["object"])[1], stack.routes))
         progress()
     return done
 

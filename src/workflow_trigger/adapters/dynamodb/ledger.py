@@ -13,9 +13,10 @@ The index lags: what is read from it is a hint, and the conditions of whatever i
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, ConditionBase, Key
@@ -24,7 +25,7 @@ from workflow_trigger.adapters.dynamodb import mapping, tables
 from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
 from workflow_trigger.domain import model
 from workflow_trigger.domain.clock import Clock, Deadline, iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, is_later
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, is_later, queue_of
 from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Status, Workflow
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
+_PAGES = 4  # of a queue, at most, when most of a page is of no use
 
 
 class Ledger:
@@ -77,29 +79,28 @@ class Ledger:
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
         reopens = known["status"] in FINAL
         changes: Item = {"sequencer": version.sequencer, "uploaded_at": version.uploaded_at, "updated_at": now}
-        changes |= mapping.reopened({**known, "route": route or None}, now, version.lane) if reopens else {}
+        changes |= mapping.reopened(known, now, version.lane, route) if reopens else {}
         if not self._update_row(known, changes):
             return self.register(version, route=route)  # the row has changed since: look again
         return document_from_item(mapping.present({**known, **changes})), reopens
 
-    def reopen(self, row: Item, lane: Lane = Lane.BULK) -> bool:
+    def reopen(self, row: Item, lane: Lane = Lane.BULK, route: str = "") -> bool:
         """Put a final row back into the queue because an operator says so, provided that it still is as it was read."""
         now = iso(self._clock.now())
-        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane)})
+        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane, route)})
 
     def supersede_older(self, name: str) -> list[DocumentKey]:
         """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.
 
         A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older.
         """
-        pages = self._tables.pages(self._ledger_table, None, Key("object").eq(name), ConsistentRead=True)
-        rows = [item for page in pages for item in page if item["status"] != Status.SKIPPED]
-        older = [
-            row
-            for row in rows
-            if row["status"] == Status.PENDING
-            and any(is_later(each.get("sequencer"), row.get("sequencer")) for each in rows)
-        ]
+        shown = ("object", "version", "status", "sequencer", "updated_at", "bound_to")
+        pages = self._tables.pages(self._ledger_table, None, Key("object").eq(name), *shown, ConsistentRead=True)
+        newest, waiting = None, []
+        for row in (item for page in pages for item in page if item["status"] != Status.SKIPPED):
+            newest = row["sequencer"] if is_later(row.get("sequencer"), newest or "0") else newest
+            waiting += [row] if row["status"] == Status.PENDING and "bound_to" not in row else []
+        older = [row for row in waiting if is_later(newest, row.get("sequencer"))]
         changes = mapping.superseded(iso(self._clock.now())) | {"expires_at": self._expires_at()}
         return [_key(row) for row in older if self._update_row(row, changes)]
 
@@ -121,17 +122,22 @@ class Ledger:
     def _rows(self, keys: Sequence[DocumentKey]) -> list[Item]:
         return self._tables.batch_get(self._ledger_table, [key._asdict() for key in dict.fromkeys(keys)])
 
-    def ready(self, limit: int) -> list[Document]:
-        """Documents of all queues whose time has come, oldest first, without saying which lane is theirs."""
+    def ready(self, limit: int) -> Iterator[list[Document]]:
+        """Pages of all documents that wait and whose time has come, oldest first. This index has no queue."""
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
-        page = next(self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, Limit=limit))
-        return list(map(document_from_item, page))
+        for page in self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, Limit=limit):
+            yield list(map(document_from_item, page))
 
     def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
         """Documents of one queue whose time has come, oldest first."""
-        key = Key(MARK[0]).eq(mapping.queue_of(lane, route)) & Key(MARK[1]).lte(iso(self._clock.now()))
-        page = next(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=limit))
-        return [document_from_item(item) for item in page if item["status"] == Status.PENDING]
+        key = Key(MARK[0]).eq(queue_of(lane, route)) & Key(MARK[1]).lte(iso(self._clock.now()))
+        found: list[Document] = []
+        for page in islice(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=limit), _PAGES):
+            # After a rollback and another update, final rows may still be in the queue in which 0.2.0 found them.
+            found += [document_from_item(item) for item in page if item["status"] == Status.PENDING]
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def longest_wait_seconds(self, route: str | None = None) -> float:
         """How long the document that has been waiting longest has been, of all or of a route; 0 when none waits.
@@ -140,7 +146,7 @@ class Ledger:
         """
         queues = [(OPEN_ROWS_INDEX, Key("status").eq(Status.PENDING))]
         if route is not None:
-            queues = [(QUEUES_INDEX, Key(MARK[0]).eq(mapping.queue_of(lane, route))) for lane in Lane]
+            queues = [(QUEUES_INDEX, Key(MARK[0]).eq(queue_of(lane, route))) for lane in Lane]
         ends = [
             next(self._tables.pages(self._ledger_table, index, key, "queued_at", ScanIndexForward=head, Limit=25))
             for index, key in queues

@@ -7,15 +7,15 @@ from itertools import accumulate
 from typing import Any
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, queue_of
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, EndedJob, Phase, Poller, Status, Workflow
 
 type Item = dict[str, Any]
 
 LEFT_OUT = "more outputs than a row has room for"
-MARK = ("queue", "queue_at")  # rows with both are in the index of queues: those that wait, by lane and route, and
-UNPUBLISHED = "events"  # final rows whose event is not published yet
+MARK = ("queue", "queue_at")  # the place of a row in the index of queues
+UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet; the others are by lane and route
 POLLER_KEY = "poller"
 _ENDED_JOB = "ended-job/"
 _LIST_LIMIT_BYTES = 40_000  # each: 25 rows, with their results, have to go into the 4 MB of a transaction
@@ -91,34 +91,29 @@ _OF_ONE_RUN = (
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
 
-def queue_of(lane: Lane, route: str | None) -> str:
-    """The queue of a lane and a route."""
-    return f"{lane}/{route}" if route else lane.value
-
-
 def new_row(version: ObjectVersion, now: str, *, route: str = "", skipped: str | None = None) -> Item:
     """The item of an object version that arrives at `now`, to wait in the queue or, with a reason, skipped."""
     common = {**version.document_key._asdict(), "registered_at": now, "updated_at": now, "failures": 0}
-    own = {"route": route or None, **_waiting(now, version.lane, route)}
+    own = _waiting(now, version.lane, route)
     if skipped:
         own = {"status": Status.SKIPPED, "error": {"type": "Skipped", "message": skipped}}
     return present({**_to(version, {"size_bytes": "size"}), **common, **own, "lane": None})
 
 
-def _waiting(now: str, lane: Lane, route: str | None) -> Item:
+def _waiting(now: str, lane: Lane, route: str) -> Item:
     """The attributes of a document that comes into the queue."""
     mark = dict(zip(MARK, (queue_of(lane, route), now), strict=True))
-    return {"status": Status.PENDING, "eligible_at": now, "queued_at": now, **mark}
+    return {"status": Status.PENDING, "route": route or None, "eligible_at": now, "queued_at": now, **mark}
 
 
-def reopened(row: Item, now: str, lane: Lane) -> Item:
+def reopened(row: Item, now: str, lane: Lane, route: str) -> Item:
     """The changes that put a final row back into the queue; the run that it had goes to `runs`."""
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
     return {
         **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
         "failures": 0,
         "runs": runs,
-        **_waiting(now, lane, row.get("route")),
+        **_waiting(now, lane, route),
     }
 
 

@@ -1,5 +1,6 @@
 """Connections to the platform: whom they trust, and what a broken one says."""
 
+import re
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +15,9 @@ from workflow_trigger.domain.errors import SecretUnusable
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
+
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 
 
 class _AnsweredEarly(HTTPSConnection):
@@ -46,7 +50,7 @@ def tls_context(ca_certificates: str = "") -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=ca_certificates)
         except (ssl.SSLError, ValueError) as error:
-            raise SecretUnusable("The secret of CaBundleSecretArn holds no certificates in PEM form") from error
+            raise SecretUnusable("The secret of CaBundleSecretArn holds a certificate that cannot be read") from error
     return context
 
 
@@ -75,14 +79,19 @@ class Connections:
 
 
 def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable[[], str]:
-    """The PEM in a secret, read once, when it is first needed; '' where no secret is meant."""
+    """The certificates in a secret, read when they are first needed; '' where no secret is meant.
+
+    What cannot be used is read again, so that a secret that has been corrected takes effect at once.
+    """
 
     @cache
     def read() -> str:
         text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn")
-        if not text.strip():
-            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn is empty")
-        return text
+        found = "\n".join(_CERTIFICATE.findall(text))  # a bundle may have comments, in any alphabet
+        if not found:
+            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn holds no certificates in PEM form")
+        tls_context(found)
+        return found
 
     return read if secret_arn else str
 
