@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports boto3 or the handlers: nothing of the machine's own AWS settings reaches a test.
 for _name in [
@@ -21,6 +22,10 @@ os.environ |= {
     "AWS_SECRET_ACCESS_KEY": "test",
     "POWERTOOLS_SERVICE_NAME": "tests",
 }
+
+# An example that is slow on a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Those that wait for real seconds begin first: the others fill the processors meanwhile.
 WAIT_LONGEST = (

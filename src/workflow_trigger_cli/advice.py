@@ -43,7 +43,7 @@ OF_STATUS: Mapping[Status, Advice] = {
 OF_ERROR: Mapping[str, Advice] = {
     "KeyNotSet": Advice("no API key is set; the documents wait", type="{set_key}"),
     "SecretUnusable": Advice(
-        "a secret cannot be read, or not be used, as the message says; the documents wait",
+        "a secret cannot be read, or does not hold what it should, as the message says; the documents wait",
         type="workflow-trigger doctor --stack {stack}",
     ),
     "KeyRejected": Advice("the platform does not accept the API key; the documents wait", type="{set_key}"),

@@ -24,7 +24,7 @@ from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, Choice, count, moment_before_now, reopen, select
 from workflow_trigger_cli.commands.status import RowCounter, StackState, collect_status, messages_in
 from workflow_trigger_cli.errors import CommandError, Exit
-from workflow_trigger_cli.options import DEFAULT_STACK, Json, Name, Profile, Queue, Region, Yes
+from workflow_trigger_cli.options import DEFAULT_STACK, Json, LaneChoice, Name, Profile, Region, Yes
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import (
     ask,
@@ -172,7 +172,7 @@ def backfill(
     include_expired: Annotated[
         bool, typer.Option("--include-expired", help="Include objects whose rows may have expired.")
     ] = False,
-    lane: Queue = Lane.BULK,
+    lane: LaneChoice = Lane.BULK,
     even_forgotten: Annotated[bool, typer.Option("--even-forgotten", hidden=True)] = False,
     yes: Yes = False,
     region: Region = None,
@@ -233,7 +233,7 @@ def retry(
         str | None, typer.Option(metavar="AGE", help="Ended at least this long ago: 90s, 30m, 2h, 7d.")
     ] = None,
     newer_than: Annotated[str | None, typer.Option(metavar="AGE", help="Ended within this time.")] = None,
-    lane: Queue = Lane.BULK,
+    lane: LaneChoice = Lane.BULK,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
     yes: Yes = False,
     region: Region = None,

@@ -12,7 +12,7 @@ Name = Annotated[str, typer.Option("--stack", envvar="WORKFLOW_TRIGGER_STACK", h
 Region = Annotated[str | None, typer.Option(help="AWS region. Default: from the AWS configuration.")]
 Profile = Annotated[str | None, typer.Option(help="AWS profile. Default: from the AWS configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Queue = Annotated[
+LaneChoice = Annotated[
     Lane, typer.Option("--lane", help="fresh: with new uploads; bulk: after them, in a share of each job.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

@@ -122,7 +122,7 @@ def identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:
 def metadata(entry: Mapping[str, str], document: Document) -> dict[str, str]:
     """What an output is, and what its document's uploader said of it: as headers, of which S3 takes 2 KB in all.
 
-    The document's metadata keep their names, a tag `case` becomes `tag-case`. What has no room is in the row alone.
+    The document's metadata keep their names, a tag `case` becomes `tag-case`. What does not fit is only in the row.
     """
     headers = {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
     labels = {**document.metadata, **{f"tag-{name}": value for name, value in document.tags.items()}}

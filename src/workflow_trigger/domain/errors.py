@@ -148,7 +148,7 @@ class KeyNotSet(Misconfigured):
 
 
 class SecretUnusable(KeyNotSet):
-    """A secret, of the key or of a private authority, cannot be read, or not be used."""
+    """A secret, of the key or of a private authority, cannot be read, or does not hold what it should."""
 
 
 class NotFound(Misconfigured):

@@ -87,7 +87,7 @@ class Reconciler:
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
         self._questions = ThreadPoolExecutor(_QUESTION_THREADS)
-        self._workers = _shared_out(worker_threads, context.by_route())
+        self._workers = _worker_pools(worker_threads, context.by_route())
         self._owner = uuid.uuid4().hex
         self._poller = Poller()
         self._workflows: dict[str, Workflow] = {}
@@ -282,7 +282,7 @@ class Reconciler:
         return min((each for each in due if each <= until), default=None)
 
 
-def _shared_out(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:
+def _worker_pools(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:
     """Worker threads for each route, if there are enough, so that the slow streams of one do not hold another."""
     if len(routes) > worker_threads:
         return dict.fromkeys(routes, ThreadPoolExecutor(worker_threads))

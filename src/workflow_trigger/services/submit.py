@@ -109,7 +109,7 @@ class Queue:
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
         if now >= self._all_again_at:
-            found = self._take_in(self._strays(limit))
+            found = self._take_in(self._in_no_queue(limit))
             self._all_again_at = now if found else now + _ALL_AGAIN
 
     def _take_in(self, found: Iterable[Document]) -> int:
@@ -122,7 +122,7 @@ class Queue:
                 self._waiting[each.key] = each
         return len(self._waiting) - before
 
-    def _strays(self, limit: int) -> Iterator[Document]:
+    def _in_no_queue(self, limit: int) -> Iterator[Document]:
         """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
         settings, ledger = self._context.settings, self._context.ledger
         if not settings.routes:

@@ -192,14 +192,14 @@ def job_from(answer: Any) -> Job | None:
     return Job(
         **texts,
         id=job_id,
-        **_said(answer, "status", _JOB_STATES),
+        **_status_and_state(answer, "status", _JOB_STATES),
         created_at=_with_zone(_text(answer, "created_at")),
         input_file_ids=_file_ids(answer.get("input_file_ids")),
         output_node_files=_node_files(answer.get("output_node_files")),
     )
 
 
-def _said(answer: Mapping[str, Any], name: str, states: Mapping[str, JobState]) -> Any:
+def _status_and_state(answer: Mapping[str, Any], name: str, states: Mapping[str, JobState]) -> Any:
     """The platform's word for how a job stands, and what it means."""
     status = _text(answer, name) or "UNKNOWN"
     return {"status": status, "state": states.get(status, JobState.UNKNOWN)}
@@ -218,7 +218,7 @@ def details_from(answer: Any) -> Details | None:
     summary = answer.get("summary")
     counts = summary if isinstance(summary, Mapping) else {}
     succeeded, failed = (_count(counts.get(f"total_docs_{how}")) for how in ("succeeded", "failed"))
-    said = _said(answer, "processing_status", _DETAILS_STATES)
+    said = _status_and_state(answer, "processing_status", _DETAILS_STATES)
     return Details(**said, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
 
 
