@@ -33,7 +33,7 @@ help:
 	@echo 'make invoke   EVENT=events/s3-put.json: the built function in the real Lambda runtime'
 	@echo 'make event    KEY=...: write a true event for an object of the local stack'
 	@echo 'make soak     1,000 uploads while a fifth of all answers is wrong'
-	@echo 'make bench    memory, speed, start, work, draining, burst, scale, money; ONLY="relay start" for some of them'
+	@echo 'make bench    memory, processor time, start, work, draining, latency, burst, scale, money; ONLY="relay start" for some'
 	@echo 'make check    format, lint, types, imports, template'
 	@echo 'make format   format, and fix what lint can fix'
 	@echo 'make lock     resolve the pinned requirements anew'
