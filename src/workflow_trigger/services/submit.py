@@ -40,14 +40,14 @@ class Queue:
     """The documents of a route that wait, read once by one reader, which hands out disjoint batches to any thread."""
 
     def __init__(self, context: Context, fresh: Iterable[Document] = ()) -> None:
-        """Begin with `fresh` documents, which the index may not show yet."""
+        """Begin with `fresh` documents, which the index may not show yet; the others are the poller's then."""
         self._context = context
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
         self._handed_out: set[tuple[DocumentKey, str]] = set()
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
-        self._others_again_at = self._all_again_at = now
+        self._others_again_at = self._all_again_at = now + _ALL_AGAIN if self._waiting else now
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
