@@ -1,6 +1,8 @@
 """The numbers that the documents tell are those of the source."""
 
+import json
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -75,6 +77,15 @@ def test_number_in_prose_is_that_of_the_source(page: str, pattern: str, value: f
     found = re.search(pattern, (ROOT / page).read_text())
     assert found, "the sentence is gone: take it out of the table, or change the pattern"
     assert amount(" ".join(found[1].split())) == value
+
+
+def test_range_of_the_relay_is_that_of_the_last_measurement() -> None:
+    """The quartiles of the turns, not the best of them."""
+    turns = json.loads((ROOT / "bench/results/relay.json").read_text())["data"]["by_turn"]
+    pairs = zip(turns["ours"], turns["raw_socket"], strict=True)
+    ratios = [ours["processor_seconds"] / raw["processor_seconds"] for ours, raw in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    assert f"at {low:.2f} to {high:.2f} times the processor time of raw TLS sockets" in (ROOT / "README.md").read_text()
 
 
 def test_every_alarm_has_its_line() -> None:
