@@ -4,6 +4,7 @@ import inspect
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ import workflow_trigger
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli import advice, views
+from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.retry import Choice, moment_before_now
@@ -208,3 +210,16 @@ def test_find_screen_shows_history_and_results_in_one_piece() -> None:
 def test_finding_shows_what_mends_it() -> None:
     shown = rendered(views.finding_line(Finding(check="events", health=Health.FAILED, says="off", fix="do [this]")))
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
+
+
+def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = MagicMock(
+        workflow_ids=["id-1", "id-2"], parameters={"UnstructuredApiUrl": "https://platform.unstructuredapp.io"}
+    )
+    stack.__getitem__.return_value = "arn"
+    stack.client.return_value.get_secret_value.return_value = {"SecretString": "a-key"}
+    stack.route_of = {"id-1": "", "id-2": "legal/"}.get
+    found = Finding(check="workflow", health=Health.OK, says="fine")
+    monkeypatch.setattr(Doctor, "_workflow", lambda *_: found)
+    says = [each.says for each in Doctor(stack)._key_and_workflows()]
+    assert says == ["set and accepted by the platform", "fine", "fine (route legal/)"]

@@ -1,6 +1,7 @@
 """Checks of every part between the bucket and the ledger. Each problem comes with the command that fixes it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -180,7 +181,8 @@ class Doctor:
                 return
             if number == 0 and finding.health is not Health.UNKNOWN:
                 yield Finding(check="API key", health=Health.OK, says="set and accepted by the platform")
-            yield finding
+            route = self._stack.route_of(workflow_id)
+            yield replace(finding, says=f"{finding.says} (route {route})") if route else finding
 
     def _workflow(self, platform: PlatformClient, workflow_id: str) -> Finding:
         name = f"workflow {workflow_id}"
