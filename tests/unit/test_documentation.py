@@ -66,7 +66,16 @@ def test_page_of_failures_is_the_table_of_the_retry_policies() -> None:
 def test_figures_of_the_benchmarks_are_those_that_were_measured() -> None:
     assert PAGE.read_text() == with_figures(PAGE.read_text())
     assert (RESULTS / "README.md").read_text() == results_page()
-    assert [section.name for section in measured()] == ["relay", "start", "work", "drain", "burst", "scale", "cost"]
+    assert [section.name for section in measured()] == [
+        "relay",
+        "start",
+        "work",
+        "drain",
+        "latency",
+        "burst",
+        "scale",
+        "cost",
+    ]
 
 
 def parameters_table() -> str:

@@ -14,16 +14,17 @@ _AVOID_SECONDS = 600  # a document keeps away from the workflow on which it fail
 def in_turn(waiting: Iterable[Document], workflow: Workflow, max_files: int) -> list[Document]:
     """The queue in the order in which it goes: fresh uploads first, the longest in the queue before the others.
 
-    One batch in four begins with the bulk lane, by lot. A batch leaves a quarter of its places to the other lane, so
-    that a fresh upload need not wait for its turn, and a backfill goes on however many are uploaded.
+    One batch in four begins with the bulk lane, by lot, so that a backfill goes on however many are uploaded. It leaves
+    a quarter of its places to uploads, so that a single one goes with the next batch whoever has the turn.
     """
     by_age = sorted(waiting, key=lambda each: each.eligible_at or "")
-    is_bulk_turn = is_turn_of_bulk(workflow)
-    first = [each for each in by_age if (each.source.lane is Lane.BULK) == is_bulk_turn]
-    second = [each for each in by_age if (each.source.lane is Lane.BULK) != is_bulk_turn]
-    left = min(len(second), max_files // 4)
+    fresh = [each for each in by_age if each.source.lane is Lane.FRESH]
+    bulk = [each for each in by_age if each.source.lane is Lane.BULK]
+    if not is_turn_of_bulk(workflow):
+        return fresh + bulk
+    left = min(len(fresh), max_files // 4)
     own = max_files - left
-    return [*first[:own], *second[:left], *first[own:], *second[left:]]
+    return [*bulk[:own], *fresh[:left], *bulk[own:], *fresh[left:]]
 
 
 def is_turn_of_bulk(workflow: Workflow) -> bool:

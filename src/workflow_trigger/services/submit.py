@@ -10,7 +10,7 @@ from itertools import islice
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.batching import in_turn, next_batch
+from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batch
 from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
@@ -47,7 +47,9 @@ class Queue:
         self._handed_out: set[tuple[DocumentKey, str]] = set()
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
-        self._others_again_at = self._all_again_at = now + _ALL_AGAIN if self._waiting else now
+        self._others_again_at = now + _ALL_AGAIN if self._waiting else now
+        self._all_again_at = now + _ALL_AGAIN
+        self._has_seen_all = bool(self._waiting)
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
@@ -60,7 +62,7 @@ class Queue:
     def take(self, workflow: Workflow) -> list[Document]:
         """The next batch for a workflow; no document is handed out twice as it is."""
         with self._lock:
-            self._read()
+            self._read(is_bulk_turn=is_turn_of_bulk(workflow))
             batch = self._next(workflow)
             for document in batch:
                 del self._waiting[document.key]
@@ -78,7 +80,7 @@ class Queue:
         """Documents of 0.2.0 that wait for a workflow in which an answer of theirs was lost; handed out here alone."""
         with self._lock:
             if not self._waiting:
-                self._read()
+                self._read(is_bulk_turn=True)
             return [self._waiting.pop(each.key) for each in list(self._waiting.values()) if each.bound_to]
 
     def _next(self, workflow: Workflow) -> list[Document]:
@@ -93,11 +95,12 @@ class Queue:
             now=self._context.clock.now(),
         )
 
-    def _read(self) -> None:
+    def _read(self, *, is_bulk_turn: bool) -> None:
         """Read the lanes: the fresh one for every batch, so that no upload waits for what was read before it came.
 
-        The bulk lane is read when little of it is known, but not again and again while it has nothing new. Documents in
-        no queue of this route, since an earlier release or an earlier `Routes`, are found among all that wait.
+        The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
+        nothing new. Documents in no queue of this route, since an earlier release or an earlier `Routes`, are found
+        among all that wait: when the lanes do not fill a batch, and once a minute.
         """
         context, ledger, route = self._context, self._context.ledger, self._context.settings.route
         now, limit = context.clock.now(), self._limit()
@@ -105,12 +108,14 @@ class Queue:
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
         others = sum(each.source.lane is Lane.BULK for each in self._waiting.values())
-        if now >= self._others_again_at and others < context.settings.max_files_per_run:
+        is_wanted = is_bulk_turn or len(self._waiting) < context.settings.max_files_per_run
+        if is_wanted and now >= self._others_again_at and others < context.settings.max_files_per_run:
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        if now >= self._all_again_at:
-            found = self._take_in(self._in_no_queue(limit))
-            self._all_again_at = now if found else now + _ALL_AGAIN
+        is_short = len(self._waiting) < context.settings.max_files_per_run
+        if (is_short and not self._has_seen_all) or now >= self._all_again_at:
+            self._has_seen_all = not self._take_in(self._in_no_queue(limit))
+            self._all_again_at = now + _ALL_AGAIN
 
     def _take_in(self, found: Iterable[Document]) -> int:
         """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
