@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
+from botocore.exceptions import ClientError
+
 from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
 from workflow_trigger.adapters.unstructured.connections import Connections
 
@@ -183,6 +185,18 @@ class _HookedBody:
 
     def close(self) -> None:
         self._body.close()
+
+
+class Denied(PassThrough):
+    """A function that is not allowed to make a call."""
+
+    def __init__(self, call: str) -> None:
+        self._call = call
+
+    def around(self, name: str, call: Callable[[], Any]) -> Any:
+        if name == self._call:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, name)
+        return super().around(name, call)
 
 
 class HookedConnections(Connections):

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import re
 import time
 import uuid
 from collections import Counter
@@ -305,6 +306,17 @@ class Harness:
         item = self.ledger().item(version.document_key)
         assert item is not None
         return item
+
+    def rewrite(self, version: ObjectVersion, expression: str, **values: str) -> None:
+        """Change a row as another release would have left it: `#name` is an attribute, `:name` one of the values."""
+        given = {"ExpressionAttributeValues": {f":{name}": {"S": value} for name, value in values.items()}}
+        self.dynamodb.update_item(
+            TableName=self.settings.ledger_table,
+            Key={name: {"S": value} for name, value in version.document_key._asdict().items()},
+            UpdateExpression=expression,
+            ExpressionAttributeNames={f"#{name}": name for name in re.findall(r"#(\w+)", expression)},
+            **(given if values else {}),
+        )
 
     def status(self, version: ObjectVersion) -> str:
         return str(self.row(version)["status"])

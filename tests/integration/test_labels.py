@@ -5,9 +5,8 @@ from email.header import decode_header, make_header
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-from tests.integration.fault_injection import PassThrough
+from tests.integration.fault_injection import Denied, PassThrough
 from tests.integration.harness import Harness
 from workflow_trigger.domain.document import LABELS_LIMIT_BYTES
 
@@ -69,18 +68,9 @@ def test_another_upload_of_the_same_bytes_has_labels_of_its_own(results: Harness
     assert "metadata" not in results.row(again)
 
 
-class TagsDenied(PassThrough):
-    """A function that is not allowed to read tags."""
-
-    def around(self, name: str, call: Any) -> Any:
-        if name == "s3 get_object_tagging":
-            raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "GetObjectTagging")
-        return super().around(name, call)
-
-
 def test_tags_that_cannot_be_read_keep_the_document_waiting(results: Harness) -> None:
     results.configure(reads_tags=True)
-    results.hook = TagsDenied()
+    results.hook = Denied("s3 get_object_tagging")
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     row = results.row(document)

@@ -69,13 +69,7 @@ def test_final_rows_that_were_left_in_a_queue_hide_nothing(harness: Harness) -> 
     left = [harness.upload(f"left/{number:03}.pdf", str(number).encode()) for number in range(60)]
     harness.deliver(*left, submit=False)
     for each in left:
-        harness.dynamodb.update_item(
-            TableName=harness.settings.ledger_table,
-            Key={name: {"S": value} for name, value in each.document_key._asdict().items()},
-            UpdateExpression="SET #status = :status REMOVE eligible_at",
-            ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues={":status": {"S": "COMPLETED"}},
-        )
+        harness.rewrite(each, "SET #status = :status REMOVE #eligible_at", status="COMPLETED")
     document = harness.upload("new.pdf", b"new")
     harness.deliver(document, submit=False)
     assert [each.key for each in harness.ledger().ready_in(Lane.FRESH, "", 20)] == [document.document_key]
@@ -110,13 +104,7 @@ def test_rows_that_wait_since_an_earlier_release_go_on_in_their_order(harness: H
     documents = [harness.upload(f"{number:02}.pdf", str(number).encode()) for number in range(30)]
     harness.deliver(*documents, submit=False)
     for each in documents[:20]:  # as 0.2.0 has them
-        key = {name: {"S": value} for name, value in each.document_key._asdict().items()}
-        harness.dynamodb.update_item(
-            TableName=harness.settings.ledger_table,
-            Key=key,
-            UpdateExpression="REMOVE #q, queue_at",
-            ExpressionAttributeNames={"#q": "queue"},
-        )
+        harness.rewrite(each, "REMOVE #queue, #queue_at")
     harness.settle()
     assert all(harness.accepted(each) == 1 for each in documents)
     jobs = sorted(harness.state.jobs.values(), key=lambda job: job.created)

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault
-from tests.integration.fault_injection import PassThrough
+from tests.integration.fault_injection import Denied, PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from workflow_trigger.adapters.s3_results import result_key
@@ -354,22 +353,13 @@ def test_outputs_are_stored_with_checksum_and_encryption(results: Harness, size:
     assert len(stored["Body"].read()) >= size
 
 
-class SecretDenied(PassThrough):
-    """A function that is not allowed to read the key any more."""
-
-    def around(self, name: str, call: Any) -> Any:
-        if name == "secrets get_secret_value":
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetSecretValue")
-        return super().around(name, call)
-
-
 def test_secret_that_may_not_be_read_costs_no_output(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     results.state.faults += [Fault("download", "status", status=503)] * 2
     results.tick(after_seconds=60)
     assert results.ended_jobs()
-    results.hook = SecretDenied()
+    results.hook = Denied("secrets get_secret_value")
     results.api_key.invalidate()
     for _ in range(30):
         results.tick(after_seconds=60)

@@ -42,8 +42,8 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
     counts = context.by_route()[route].counts
     counts.add(metric)
-    if document.status is Status.PENDING and settings.only_latest_version:  # also when an earlier try died here
-        superseded = context.ledger.supersede_older(key.object)
+    is_judged = settings.only_latest_version and document.status is Status.PENDING  # also when an earlier try died here
+    if is_judged and (superseded := context.ledger.supersede_older(key.object)):
         logger.info("superseded", object_key=key.object, versions=[each.version for each in superseded])
         counts.add(*["Superseded"] * len(superseded))
         context.publish(superseded)
