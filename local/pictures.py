@@ -35,6 +35,7 @@ STATUS = StackState(
     rows=dict.fromkeys(map(str, Status), 0) | {"PENDING": 21, "IN_PROGRESS": 10, "COMPLETED": 130, "FAILED": 1},
     oldest_waiting_seconds=119,
     routes={},
+    pauses=(),
     workflows=[
         WorkflowState(
             **_WORKFLOW

@@ -217,7 +217,7 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
     @app.post("/api/v1/jobs/{job_id}/cancel", dependencies=guarded)
     async def cancel(job_id: str) -> dict[str, Any]:
         job = find(job_id)
-        job.stopped_at = state.clock()
+        job.stopped_at = state.clock() if job.is_active(state.clock()) else job.stopped_at
         return {"id": job.id, "status": "STOPPED"}
 
     @app.get("/api/v1/jobs/{job_id}/download", dependencies=guarded)

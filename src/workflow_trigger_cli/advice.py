@@ -101,6 +101,7 @@ OF_ERROR: Mapping[str, Advice] = {
         "the platform could not process this file; the message says why", "fix the document, then", _RETRY
     ),
     "JobFailed": Advice("the job failed; the message says why", "fix the document or the workflow, then", _RETRY),
+    "Cancelled": Advice("an operator cancelled it while it waited", "if it should run after all", _RETRY),
     "JobStopped": Advice("somebody stopped the job at the platform", "if it should run after all", _RETRY),
     "ObjectOverwritten": Advice("replaced by a newer version before it ran; that one has its own row"),
     "Unattributed": Advice("a file of its job failed, and nothing tells which one", type=_RETRY),
@@ -126,9 +127,10 @@ _RENAMED = {"OutOfTime": "TooSlow"}
 # Errors that block a workflow until a person fixes something.
 HOLDING = frozenset({"KeyNotSet", "SecretUnusable", "KeyRejected", "NotFound", "Misconfigured"})
 
-_TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.REJECTED}
+_TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.STOPPED, Status.REJECTED}
 
 NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
+FORGOTTEN = Advice("its content was forgotten by an operator; what stays names the version and its jobs")
 RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --status COMPLETED")
 
 
@@ -138,6 +140,8 @@ def for_row(item: Mapping[str, Any]) -> Advice:
     error = item.get("error") or {}
     kind = str(error.get("type"))
     kind = _RENAMED.get(kind, kind)
+    if "forgotten_at" in item:
+        return FORGOTTEN
     if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):
         return RESULT_MISSING
     if status in _TOLD_BY_ERROR and kind in OF_ERROR:

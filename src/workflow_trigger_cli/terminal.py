@@ -1,9 +1,9 @@
-"""The terminal: results on standard output, as a stdout or as JSON; all else, questions too, stderr them."""
+"""The terminal: results on standard output, for people or as JSON; questions and progress on standard error."""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,6 +78,14 @@ def progress(what: str, total: int | None) -> Iterator[Any]:
         yield lambda tally: progress.update(
             task, completed=tally.listed, description=f"{what}: {views.tally_line(tally)}"
         )
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar that advances by one at a call."""
+    with Progress(*columns(total), console=stderr, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workflow_trigger.domain.clock import parse_time
-from workflow_trigger.domain.model import Status
+from workflow_trigger.domain.model import ALL_ROUTES, Status
 from workflow_trigger_cli.commands.backfill import Tally
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
@@ -49,6 +49,11 @@ def megabytes(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
+def route_name(route: str) -> str:
+    """A route as people call it."""
+    return {ALL_ROUTES: "all routes", "": "all others"}.get(route, visible(route))
+
+
 def visible(text: object) -> str:
     """A remote text, made safe for a terminal: no control characters and no markup."""
     return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(text)))
@@ -68,10 +73,14 @@ def status_screen(state: StackState) -> RenderableType:
     queues = Table.grid(padding=(0, 2))
     queues.add_row("longest wait", wait)
     for route, seconds in state.routes.items():
-        queues.add_row(f"  {visible(route) or 'all others'}", duration(seconds) if seconds else "none")
+        queues.add_row(f"  {route_name(route)}", duration(seconds) if seconds else "none")
     queues.add_row("unregistered events", str(state.unregistered_events))
     queues.add_row("dead letters", dead)
     parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
+    for pause in state.pauses:
+        since = parse_time(pause.since)
+        lasted = f" for {duration((at - since).total_seconds())}" if at and since else ""
+        parts += [f"[bold yellow]{route_name(pause.route)} paused{lasted}:[/] {visible(pause.reason)}", ""]
     parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows]
     if state.attention:
         parts += ["", "[bold red]Needs attention:[/]", *(f"  {visible(text)}" for text in state.attention)]
@@ -149,6 +158,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "uploaded": f"{visible(row.get('uploaded_at', ''))}  {megabytes(int(size))}" if size is not None else "",
         "changed": str(row["updated_at"]),
+        "forgotten": str(row.get("forgotten_at", "")),
         "job": job,
         "workflow": visible(f"{row.get('workflow_name') or ''} {row.get('workflow_id') or ''}".strip()),
         "error": f"[red]{visible(error['type'])}[/] {visible(error['message'])}" if error else "",

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from workflow_trigger.adapters.unstructured.api_key import key_in
 from workflow_trigger.adapters.unstructured.workflows import Workflows
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands import workflows
 from workflow_trigger_cli.commands.findings import Health, checked
-from workflow_trigger_cli.errors import CommandError, Exit
-from workflow_trigger_cli.options import Json, Profile, Region
+from workflow_trigger_cli.errors import CommandError, Exit, UsageError
+from workflow_trigger_cli.options import CaBundle, Json, Profile, Region
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import print_json, secret, stderr, stdout
 
@@ -26,13 +25,17 @@ KeyStack = Annotated[
 DEFAULT_URL = "https://platform.unstructuredapp.io"
 
 
-def _workspace(url: str, stack: str | None, region: str | None, profile: str | None) -> Workflows:
+def _workspace(
+    url: str, ca_bundle: Path | None, stack: str | None, region: str | None, profile: str | None
+) -> Workflows:
     """The workspace of a key, which never comes from an argument."""
-    if stack is None:
-        return workflows.workspace(url, secret("API key"))
-    found = Stack.find(stack, region=region, profile=profile)
-    key = key_in(found.client("secretsmanager").get_secret_value(SecretId=found["ApiKeySecret"])["SecretString"])
-    return workflows.workspace(found.parameters["UnstructuredApiUrl"], key)
+    if stack is not None:
+        return workflows.workspace_of(Stack.find(stack, region=region, profile=profile))
+    try:
+        trusted = ca_bundle.read_text() if ca_bundle else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{ca_bundle} cannot be read: {error}") from error
+    return workflows.workspace(url, secret("API key"), trusted)
 
 
 @workflows_app.command("create")
@@ -42,6 +45,7 @@ def workflows_create(
     count: Annotated[int, typer.Option(min=1, max=200, help="How many to create.")] = 1,
     template: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON with the nodes of the workflow.")] = None,
     url: Url = DEFAULT_URL,
+    ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
     profile: Profile = None,
@@ -50,7 +54,7 @@ def workflows_create(
     """Create workflows that take files, and print the command that deploys a stack with them."""
     created = []
     try:
-        for each in workflows.create(_workspace(url, stack, region, profile), name, count, template):
+        for each in workflows.create(_workspace(url, ca_bundle, stack, region, profile), name, count, template):
             created.append(each)
             stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
     finally:
@@ -65,6 +69,7 @@ def workflows_create(
 def workflows_list(
     *,
     url: Url = DEFAULT_URL,
+    ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
     profile: Profile = None,
@@ -72,7 +77,7 @@ def workflows_list(
 ) -> None:
     """List the workflows of the workspace, and whether a pool can use them."""
     try:
-        found = _workspace(url, stack, region, profile).listed()
+        found = _workspace(url, ca_bundle, stack, region, profile).listed()
     except PlatformError as error:
         raise CommandError(str(error)) from error
     if as_json:
@@ -87,13 +92,14 @@ def workflows_check(
     names: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or keys of workflows.")],
     *,
     url: Url = DEFAULT_URL,
+    ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
     """Check whether workflows can be in a pool: no source, no schedule, active."""
-    findings = list(workflows.check(_workspace(url, stack, region, profile), names))
+    findings = list(workflows.check(_workspace(url, ca_bundle, stack, region, profile), names))
     if as_json:
         print_json(findings)
     else:

@@ -27,8 +27,9 @@ from local.stack import Aws
 from tests.integration.fault_injection import LaggingIndex, StepThrough
 from tests.integration.harness import Harness
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.model import FINAL, Phase, Status
+from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Phase, Status
 
+PAUSE = Pause(route=ALL_ROUTES, reason="any", since="2026-01-01T00:00:00.000000Z")
 EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "5"))  # of each circumstance
 KEYS = ("a.pdf", "b.pdf", "c.pdf")
 FAULTS = st.sampled_from(
@@ -76,7 +77,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.harness.state.behaviour.has_file_status = False
         self.delivered: list[ObjectVersion] = []
         self.flights: list[StepThrough] = []
-        self.reopenings = 0
+        self.seen: list[dict[str, Any]] = []  # rows as an operator saw them, however long ago
 
     @initialize(workflows=st.integers(1, 2), files=st.integers(1, 3))
     def configure(self, workflows: int, files: int) -> None:
@@ -155,6 +156,29 @@ class AnyOrder(RuleBasedStateMachine):
     def pool_changes(self, workflows: int) -> None:
         self.harness.grow_pool(workflows)
 
+    # -- what an operator does, with rows that may have changed since they were seen -----------------------------------
+
+    @rule()
+    def operator_looks(self) -> None:
+        self.seen = self.harness.rows()
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), does=st.sampled_from(["cancel", "retry", "forget"]))
+    def operator_acts(self, data: st.DataObject, does: str) -> None:
+        row = data.draw(st.sampled_from(self.seen))
+        ledger, final = self.harness.ledger(), row["status"] in FINAL
+        if does == "cancel" and row["status"] == Status.PENDING:
+            ledger.cancel(row, "cancelled")
+        elif does == "retry" and final and "forgotten_at" not in row:
+            ledger.reopen(row)
+        elif does == "forget" and final:
+            ledger.forget(row)
+
+    @rule()
+    def operator_pauses_or_resumes(self) -> None:
+        if not self.harness.ledger().pause(PAUSE):
+            self.harness.ledger().resume(PAUSE)
+
     @rule(seconds=st.sampled_from([1, 10, 30, 61, 300, 1000]))
     def time_passes(self, seconds: float) -> None:
         self.harness.clock.sleep(seconds)
@@ -175,7 +199,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert ("expires_at" in row) is final
             assert ("eligible_at" in row) is not final
             job = jobs.get(row.get("job_id", ""))
-            if job is not None:
+            if job is not None and "forgotten_at" not in row:
                 assert job.ours, "a foreign_job's job is in a row"
                 (file,) = [each for each in job.files if each.filename == row["upload_name"]]
                 if final:
@@ -203,6 +227,7 @@ class AnyOrder(RuleBasedStateMachine):
                 flight.finish()
                 assert flight.failure is None, flight.failure
             self.harness.state.faults.clear()
+            self.harness.ledger().resume(PAUSE)
             for version in self.delivered:  # what was killed comes again from the queue
                 self.harness.deliver(version)
             self.harness.settle(minutes=120)
@@ -218,7 +243,11 @@ class AnyOrder(RuleBasedStateMachine):
         for version in self.delivered:
             row = self.harness.row(version)
             accepted = self.harness.accepted(version)
-            if row["status"] in {Status.REJECTED, Status.SUPERSEDED}:
+            if "forgotten_at" in row:
+                assert not {"error", "results", "metadata", "upload_name"} & set(row)
+            elif (
+                row["status"] in {Status.REJECTED, Status.SUPERSEDED} or row.get("error", {}).get("type") == "Cancelled"
+            ):
                 assert row["error"]["message"]
             else:
                 assert accepted >= 1

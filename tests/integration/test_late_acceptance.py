@@ -11,11 +11,11 @@ import pytest
 from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault, SimulatedJob
 from tests.integration.fault_injection import PassThrough
-from tests.integration.harness import Harness
+from tests.integration.harness import OPEN, Harness
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.model import Phase
+from workflow_trigger.domain.model import Phase, Status
 from workflow_trigger.domain.retry import ROUNDS
 
 SHOWN = ["ids", "documents", "nothing"]
@@ -30,7 +30,7 @@ def show(harness: Harness, how: str) -> None:
 def run_to_the_end(harness: Harness) -> None:
     for _ in range(3_000):
         harness.tick(after_seconds=10)
-        if all(row["status"] in {"COMPLETED", "FAILED"} for row in harness.rows()):
+        if not harness.rows(*OPEN):
             return
     raise AssertionError("some rows never came to an end")
 
@@ -368,7 +368,7 @@ def test_list_that_takes_long_to_come_slows_the_settling_and_nothing_else(
 def ready_keys(harness: Harness) -> set[str]:
     """The documents whose turn has come: those that failed alone wait a while first."""
     now = iso(harness.clock.now())
-    return {row["key"] for row in harness.rows() if row["status"] == "PENDING" and row["eligible_at"] <= now}
+    return {row["key"] for row in harness.rows(Status.PENDING) if row["eligible_at"] <= now}
 
 
 def test_sick_workflow_does_not_keep_the_backlog_from_the_others(harness: Harness) -> None:
@@ -383,6 +383,6 @@ def test_sick_workflow_does_not_keep_the_backlog_from_the_others(harness: Harnes
         waiting = ready & ready_keys(harness)
         at_work = next(each for each in harness.workflows() if each.workflow_id == well).phase is not Phase.IDLE
         assert at_work or not waiting, f"minute {minute}: {waiting} wait, and a healthy workflow is idle"
-        assert sum(row["status"] == "SUBMITTING" for row in harness.rows()) <= 10
+        assert len(harness.rows(Status.SUBMITTING)) <= 10
     assert {row["status"] for row in harness.rows()} <= {"COMPLETED", "PENDING", "SUBMITTING"}
     assert len([row for row in harness.rows() if row["status"] != "COMPLETED"]) < 15

@@ -126,12 +126,12 @@ def test_pictures_show_what_the_commands_print() -> None:
 # Words of earlier releases, for which docs/glossary.md has others. Not here: attributes of the ledger.
 OLD_WORDS = (
     r"AttemptLost|LostRows|find_named|find_ours|token_of|blame\w*|put_off|_set_back|keep_lease|sweep\w*|Follower",
-    r"strays|mates|strangers?|[Nn]otices?|announce\w*|Announcer|refusal_of|reason_of|harmless|hidden_in|forgotten|forgets?",
+    r"strays|mates|strangers?|[Nn]otices?|announce\w*|Announcer|refusal_of|reason_of|harmless|hidden_in",
     r"OutOfTime|mends?|mended|beside|TypedWrongly|OpsError|UNSURE|held_by|leash\w*|way out|meanwhile|taken for",
     r"by itself",
     r"World|Gate|judge",
 )
-ALIASES = {"advice.py": {"OutOfTime"}, "main.py": {"forgotten"}}
+ALIASES = {"advice.py": {"OutOfTime"}}
 
 
 def test_words_of_earlier_releases_are_gone() -> None:

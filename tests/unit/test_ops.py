@@ -11,12 +11,13 @@ from rich.console import Console
 
 import workflow_trigger
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger.domain.model import FINAL, Pause, Status
 from workflow_trigger_cli import advice, views
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
-from workflow_trigger_cli.commands.retry import Choice, moment_before_now
+from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
+from workflow_trigger_cli.commands.selection import Choice, moment_before_now
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import split_url
@@ -38,7 +39,7 @@ def stored_types() -> set[str]:
         text = path.read_text()
         named |= set(re.findall(r'"(FileFailed)"', text))
         named |= set(re.findall(r'"type": "([A-Z]\w+)"', text))
-        named |= set(re.findall(r'_ended\("(\w+)"', text))
+        named |= set(re.findall(r'_end(?:ed)?\((?:row, [\w.]+, )?"(\w+)"', text))
         named |= (
             set(re.findall(r'"type": kind if kind == "(\w+)" else "(\w+)"', text)[0])
             if "kind if kind" in text
@@ -104,6 +105,7 @@ ROW: dict[str, Any] = {
     "version": "v1",
     "updated_at": NOW,
     "error": {"type": "X"},
+    "batch": "june",
 }
 
 
@@ -112,31 +114,36 @@ ROW: dict[str, Any] = {
     [
         ({}, True),
         ({"statuses": (Status.REJECTED,)}, False),
+        ({"batch": "june"}, True),
+        ({"batch": "july"}, False),
         ({"error_types": ("X", "Y")}, True),
         ({"error_types": ("Y",)}, False),
         ({"prefix": "s3://b/in/"}, True),
         ({"prefix": "s3://b/out/"}, False),
         ({"object": "s3://b/in/a.pdf", "version": "v1"}, True),
         ({"object": "s3://b/in/a.pdf", "version": "v2"}, False),
-        ({"ended_after": "2026-05-05T11:00:00.000000Z"}, True),
-        ({"ended_after": "2026-05-05T13:00:00.000000Z"}, False),
-        ({"ended_before": "2026-05-05T11:00:00.000000Z"}, False),
+        ({"after": "2026-05-05T11:00:00.000000Z"}, True),
+        ({"after": "2026-05-05T13:00:00.000000Z"}, False),
+        ({"before": "2026-05-05T11:00:00.000000Z"}, False),
     ],
 )
 def test_retry_chooses_by_status_error_prefix_and_age(choice: dict[str, Any], is_chosen: bool) -> None:
-    assert Choice(**{"ended_before": "2026-05-05T12:30:00.000000Z", **choice}).includes(ROW) is is_chosen
+    assert (
+        Choice(**{"statuses": UNSUCCESSFUL, "before": "2026-05-05T12:30:00.000000Z", **choice}).includes(ROW)
+        is is_chosen
+    )
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - FINAL))
 def test_rows_on_their_way_cannot_be_chosen(status: Status) -> None:
     with pytest.raises(CommandError, match="on its way"):
-        Choice(statuses=(status,), ended_before=NOW)
+        final([status])
 
 
 @pytest.mark.parametrize("choice", [{"object": ""}, {"prefix": ""}, {"version": "v1"}])
 def test_choice_that_would_mean_everything_by_accident_is_refused(choice: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Choice(ended_before=NOW, **choice)
+        Choice(statuses=UNSUCCESSFUL, **choice)
 
 
 def rendered(what: Any) -> str:
@@ -169,13 +176,24 @@ def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
         rows={"PENDING": 12_000, "COMPLETED": None},
         oldest_waiting_seconds=3_700,
         routes={},
+        pauses=(Pause(route="*", reason="migration", since="2026-05-05T11:00:00.000000Z"),),
         workflows=[workflow],
         unregistered_events=4,
         dead_letters=2,
         attention=["2 dead letters"],
     )
     shown = rendered(views.status_screen(state))
-    parts = ("12,000", "--all", "1 h 1 min", "w-1", "3 files", "for 2 min 0 s", "no longer in the pool", "HTTP 401")
+    parts: tuple[str, ...] = (
+        "12,000",
+        "--all",
+        "1 h 1 min",
+        "w-1",
+        "3 files",
+        "for 2 min 0 s",
+        "no longer in the pool",
+        "HTTP 401",
+    )
+    parts += ("all routes paused for 1 h 0 min", "migration")
     for part in parts:
         assert part in shown
     assert "Needs attention" in shown

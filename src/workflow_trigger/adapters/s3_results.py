@@ -142,14 +142,22 @@ def _quoted(text: str) -> str:
 
 def result_key(key: DocumentKey, job_id: str, node: Mapping[str, str], limit_bytes: int) -> str:
     """Where an output belongs, below the prefix. An object key that leaves no room is replaced by its digest."""
-    object_key = key.object.removeprefix("s3://").partition("/")[2]
+    plain, short = result_folders(key)
     name = "-".join(filter(None, (node.get("node_type"), node.get("node_id"), node.get("file_id")))) or "output"
     file_name = _within(_harmless(name).replace("/", "-"), _NAME_LIMIT_BYTES) + ".json"
     run = _within(_harmless(job_id).replace("/", "-"), _NAME_LIMIT_BYTES)
-    path = f"{_harmless(object_key)}/{_harmless(key.version)}/{run}/{file_name}"
-    if len(path.encode()) <= limit_bytes:
-        return path
-    return f"{hashlib.sha256('\n'.join(key).encode()).hexdigest()[:16]}/{run}/{file_name}"
+    path = f"{plain}/{run}/{file_name}"
+    return path if len(path.encode()) <= limit_bytes else f"{short}/{run}/{file_name}"
+
+
+def result_folders(key: DocumentKey) -> tuple[str, str]:
+    """The two folders below the prefix in which the outputs of an object version can be, as `job/file`."""
+    object_key = key.object.removeprefix("s3://").partition("/")[2]
+    return f"{_harmless(object_key)}/{_harmless(key.version)}", _digest(key)
+
+
+def _digest(key: DocumentKey) -> str:
+    return hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
 
 
 def _within(name: str, limit_bytes: int) -> str:

@@ -20,7 +20,7 @@ class Status(StrEnum):
     IN_PROGRESS = "IN_PROGRESS"  # the platform works on it, or its end is being confirmed, or its results are copied
     COMPLETED = "COMPLETED"  # this file succeeded
     FAILED = "FAILED"  # this file failed, or its job did
-    STOPPED = "STOPPED"  # its job was stopped
+    STOPPED = "STOPPED"  # its job was stopped, or it was cancelled while it waited
     REJECTED = "REJECTED"  # never ran: gone, too slow to stream, or refused by the platform
     SUPERSEDED = "SUPERSEDED"  # never ran: overwritten before it was read
     SKIPPED = "SKIPPED"  # never ran: not wanted, by the parameters of the stack
@@ -32,7 +32,7 @@ FINAL = ENDED | {Status.REJECTED, Status.SUPERSEDED, Status.SKIPPED}
 
 # A document stays SUBMITTING, or running, when its job changes, or when it is taken up again.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.PENDING: frozenset({Status.SUBMITTING, Status.SUPERSEDED}),
+    Status.PENDING: frozenset({Status.SUBMITTING, Status.SUPERSEDED, Status.STOPPED}),
     Status.SUBMITTING: frozenset({Status.SUBMITTING, Status.PENDING, Status.REJECTED, Status.SUPERSEDED}) | RUNNING,
     Status.SCHEDULED: RUNNING | ENDED,
     Status.IN_PROGRESS: RUNNING | ENDED,
@@ -274,6 +274,18 @@ class Poller:
         return self.lease_ends_at is not None and self.lease_ends_at > iso(now)
 
 
+ALL_ROUTES = "*"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """An operator wants no batch begun on a route (`ALL_ROUTES`: on any) until it is resumed."""
+
+    route: str
+    reason: str
+    since: str
+
+
 def holder(record: Workflow | EndedJob | Poller) -> str | None:
     """The attempt by which a record holds documents."""
     match record:
@@ -286,11 +298,16 @@ def holder(record: Workflow | EndedJob | Poller) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """Everything but the documents: the workflows (the pool's first), ended jobs, and who polls."""
+    """Everything but the documents: the workflows (the pool's first), ended jobs, who polls, and what is paused."""
 
     workflows: tuple[Workflow, ...]
     ended_jobs: tuple[EndedJob, ...] = ()
     poller: Poller = field(default_factory=Poller)
+    pauses: tuple[Pause, ...] = ()
+
+    def pause_of(self, route: str) -> Pause | None:
+        """The pause that a route is in."""
+        return next((each for each in self.pauses if each.route in {route, ALL_ROUTES}), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class Context:
     wake_poller: Callable[[], None]
     counts: Counts = field(default_factory=Counts)
     is_pool_complete: bool = True  # False: a key of a workflow could not be resolved
+    is_paused: bool = False  # the route, by an operator: no batch is begun
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
     _by_route: dict[str, "Context"] = field(default_factory=dict)
     _owners: dict[str, "Context"] = field(default_factory=dict)  # of workflows, by their ids
@@ -115,6 +116,7 @@ class Context:
         for each in contexts:
             pool = [own for own in snapshot.workflows if self.of_workflow(own.workflow_id) is each]
             each.accepted = sum(workflow.accepted_count for workflow in pool)
+            each.is_paused = snapshot.pause_of(each.settings.route) is not None
         return snapshot
 
     def _own(self, context: "Context") -> tuple[str, ...]:

@@ -16,18 +16,17 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, as_stored
-from workflow_trigger.domain.model import EndedJob, Phase, Poller, Snapshot, Transition, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, EndedJob, Phase, Poller, Snapshot, Transition, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.settle import expire_lease, settle
-from workflow_trigger.services.submit import Queue, free_workflows, has_too_many_copies, submit
+from workflow_trigger.services.submit import Queue, free_workflows, may_begin, submit
 from workflow_trigger.services.track import track
 
 _LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
-ALL_ROUTES = "*"
 _ORPHANS_EVERY_MINUTES = 10
 
 logger = Logger(child=True)
@@ -65,12 +64,15 @@ def gauges(context: Context) -> dict[str, dict[str, float]]:
         pool = [each for each in workflows if each.workflow_id in own.settings.workflow_ids]
         waiting = context.ledger.longest_wait_seconds(name if own.settings.routes else None)
         started = [parse_time(each.attempt.started_at) for each in workflows]
-        is_idle = not any(each.is_at_work or _waits_for_another(each) for each in pool)
+        pause = snapshot.pause_of(own.settings.route)
+        is_idle = not pause and not any(each.is_at_work or _waits_for_another(each) for each in pool)
         found[name] = {
             "OldestWaitingSeconds": waiting,
             "IdleWaitingSeconds": waiting if is_idle else 0.0,
             "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
         }
+        if pause:
+            found[name]["PausedSeconds"] = (now - (parse_time(pause.since) or now)).total_seconds()
     if context.settings.routes:  # what waits in no queue, since an earlier release or earlier routes, counts as well
         found[ALL_ROUTES] = {"OldestWaitingSeconds": context.ledger.longest_wait_seconds()}
     return found
@@ -268,7 +270,7 @@ class Reconciler:
         """When something that is not in flight is due next; None when nothing is, until then."""
         now, can_submit = self._context.clock.now(), set[str]()
         for name, context in self._context.by_route().items() if self._context.has_time() else ():
-            if self._queues[name].may_have_some() and not has_too_many_copies(self._snapshot(), context):
+            if self._queues[name].may_have_some() and may_begin(self._snapshot(), context):
                 can_submit |= set(context.settings.workflow_ids)
         waits: list[tuple[str, str | None, str | None]] = [
             (key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()

@@ -160,19 +160,19 @@ def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
 
 
 def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
-    """The workflows of the pool that may take a batch; none while too many ended jobs wait for their results."""
+    """The workflows of the pool that may take a batch."""
     pool, now = context.settings.workflow_ids, context.clock.now()
-    if has_too_many_copies(snapshot, context):
+    if not may_begin(snapshot, context):
         return []
     free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
     return sorted(free, key=lambda each: (each.consecutive_failures + each.consecutive_refusals, -each.accepted_count))
 
 
-def has_too_many_copies(snapshot: Snapshot, context: Context) -> bool:
-    """Whether so many ended jobs of a pool wait for their results that no more are begun."""
+def may_begin(snapshot: Snapshot, context: Context) -> bool:
+    """Whether batches are begun: not while the route is paused, nor while too many ended jobs wait for results."""
     pool, routes = context.settings.workflow_ids, context.settings.routes
     ended = [each for each in snapshot.ended_jobs if not routes or each.workflow_id in pool]
-    return len(ended) > 10 + 2 * len(pool)
+    return not context.is_paused and len(ended) <= 10 + 2 * len(pool)
 
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:

@@ -263,7 +263,12 @@ class Doctor:
     def _nothing_is_blocked(self) -> Iterator[Finding]:
         ledger = self._stack.ledger()
         waiting_seconds = ledger.longest_wait_seconds()
-        for workflow in ledger.snapshot(self._stack.ids_in_pool).workflows:
+        snapshot = ledger.snapshot(self._stack.ids_in_pool)
+        for pause in snapshot.pauses:
+            says = f"no job is begun since {pause.since}: {pause.reason}"
+            fix = f"workflow-trigger resume --stack {self._stack.name}"
+            yield Finding(check=f"pause of {pause.route or 'all others'}", health=Health.FAILED, says=says, fix=fix)
+        for workflow in snapshot.workflows:
             found = blocking_reason(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:
                 says = f"{found.meaning}: {workflow.last_error['message']} (at {workflow.last_error.get('at')})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.model import FINAL, Phase, Status, Workflow
+from workflow_trigger.domain.model import FINAL, Pause, Phase, Status, Workflow
 from workflow_trigger_cli import advice
 from workflow_trigger_cli.advice import Advice
 from workflow_trigger_cli.stack import Stack
@@ -48,6 +48,7 @@ class StackState:
     rows: Mapping[str, int | None]
     oldest_waiting_seconds: float
     routes: Mapping[str, float]  # the longest wait of each; empty without `Routes`
+    pauses: tuple[Pause, ...]
     workflows: list[WorkflowState]
     unregistered_events: int
     dead_letters: int
@@ -60,9 +61,10 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
     longest = ledger.longest_wait_seconds()
     names = ["", *(route.key_prefix for route in stack.routes)] if stack.routes else []
     by_route = {name: ledger.longest_wait_seconds(name) for name in names}
+    snapshot = ledger.snapshot(stack.ids_in_pool)
     workflows = [
         _workflow_state(stack, each, by_route.get(stack.route_of(each.workflow_id), longest))
-        for each in ledger.snapshot(stack.ids_in_pool).workflows
+        for each in snapshot.workflows
     ]
     dead_letters = messages_in(stack, "DeadLetterQueueUrl")
     return StackState(
@@ -72,6 +74,7 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
         rows=rows,
         oldest_waiting_seconds=longest,
         routes=by_route,
+        pauses=snapshot.pauses,
         workflows=workflows,
         unregistered_events=messages_in(stack, "UploadQueueUrl"),
         dead_letters=dead_letters,

@@ -5,25 +5,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow_trigger.adapters.unstructured.connections import Connections
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
-from workflow_trigger.domain.errors import PlatformError
+from workflow_trigger.domain.errors import PlatformError, SecretUnusable
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
+from workflow_trigger_cli.stack import Stack
 
 
-def workspace(url: str, key: str) -> Workflows:
-    """The workspace of a key.
+def workspace_of(stack: Stack) -> Workflows:
+    """The workspace of a stack's key, reached as its functions reach it.
 
     Raises:
-        UsageError: the address is none of the platform.
+        CommandError: the key, or the certificates to trust, cannot be read. UsageError: as `workspace`.
+    """
+    secrets = stack.client("secretsmanager")
+    try:
+        key = ApiKey(secrets, stack["ApiKeySecret"]).value()
+        trusted = ca_certificates(secrets, stack.parameters.get("CaBundleSecretArn", ""))()
+    except PlatformError as error:
+        raise CommandError(str(error)) from error
+    return workspace(stack.parameters["UnstructuredApiUrl"], key, trusted)
+
+
+def workspace(url: str, key: str, trusted: str = "") -> Workflows:
+    """The workspace of a key. `trusted`: certificates (PEM) of a private authority.
+
+    Raises:
+        UsageError: the address is none of the platform, or the certificates cannot be read.
     """
     try:
         root = api_root(url)
     except ValueError as error:
         raise UsageError(f"{url} {error}") from error
-    return Workflows(api_url=root, key=key, pool=Connections(root).kept)
+    try:
+        return Workflows(api_url=root, key=key, pool=Connections(root, lambda: trusted).kept)
+    except SecretUnusable as error:
+        raise UsageError("The bundle of certificates cannot be read") from error
 
 
 def create(workflows: Workflows, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:

@@ -101,8 +101,20 @@ class Ledger:
             newest = row["sequencer"] if is_later(row.get("sequencer"), newest or "0") else newest
             waiting += [row] if row["status"] == Status.PENDING and "bound_to" not in row else []
         older = [row for row in waiting if is_later(newest, row.get("sequencer"))]
-        changes = mapping.superseded(iso(self._clock.now())) | {"expires_at": self._expires_at()}
-        return [_key(row) for row in older if self._update_row(row, changes)]
+        message = "a newer version was uploaded before this one had its turn"
+        return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
+
+    def cancel(self, row: Item, reason: str) -> bool:
+        """End a document that waits because an operator says so, provided that it still is as it was read."""
+        return self._end(row, Status.STOPPED, "Cancelled", reason)
+
+    def _end(self, row: Item, status: Status, kind: str, message: str) -> bool:
+        changes = mapping.ended_in_queue(status, iso(self._clock.now()), kind, message)
+        return self._update_row(row, changes | {"expires_at": self._expires_at()})
+
+    def forget(self, row: Item) -> bool:
+        """Take the content out of a final row, provided that it still is as it was read."""
+        return self._update_row(row, mapping.forgotten(row, iso(self._clock.now())))
 
     def describe(self, key: DocumentKey, attempt_id: str, **labels: Mapping[str, str]) -> None:
         """Keep an object's `metadata` and `tags`. `updated_at` stays: no step of the document depends on them."""
@@ -189,11 +201,22 @@ class Ledger:
             workflows=tuple(known.get(each) or Workflow(workflow_id=each) for each in {**dict.fromkeys(pool), **known}),
             ended_jobs=tuple(each for each in records if isinstance(each, EndedJob)),
             poller=next((each for each in records if isinstance(each, Poller)), Poller()),
+            pauses=tuple(each for each in records if isinstance(each, model.Pause)),
         )
 
     def workflow(self, workflow_id: str) -> Workflow:
         """One workflow; without an item it is idle."""
         return next(each for each in self.snapshot([workflow_id]).workflows if each.workflow_id == workflow_id)
+
+    def pause(self, pause: model.Pause) -> bool:
+        """Pause a route, or all; False where it is paused already."""
+        item, is_new = mapping.item_from_record(pause), Attr("workflow_id").not_exists()
+        return self._tables.write(tables.put(self._workflows_table, item, is_new)) is None
+
+    def resume(self, pause: model.Pause) -> bool:
+        """End a pause; False where it has ended already."""
+        key, is_there = mapping.key_of(pause), Attr("workflow_id").exists()
+        return self._tables.write(tables.delete(self._workflows_table, key, is_there)) is None
 
     # -- the one write -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,17 @@ from typing import Any
 from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, queue_of
 from workflow_trigger.domain.job import Job
-from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, EndedJob, Phase, Poller, Status, Workflow
+from workflow_trigger.domain.model import (
+    Attempt,
+    Document,
+    DocumentUpdate,
+    EndedJob,
+    Pause,
+    Phase,
+    Poller,
+    Status,
+    Workflow,
+)
 
 type Item = dict[str, Any]
 
@@ -18,6 +28,7 @@ MARK = ("queue", "queue_at")  # the place of a row in the index of queues
 UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet; the others are by lane and route
 POLLER_KEY = "poller"
 _ENDED_JOB = "ended-job/"
+_PAUSE = "pause/"
 _LIST_LIMIT_BYTES = 40_000  # each: 25 rows, with their results, have to go into the 4 MB of a transaction
 
 
@@ -86,7 +97,7 @@ _KEPT_RUNS = 20
 _OF_ONE_RUN = (
     *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status", "upload_name"),
     *("input_file_ids", "output_node_files", "input_file_id", "attempt_id", "error", "results", "inferred"),
-    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", *MARK),
+    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", "forgotten_at", *MARK),
 )
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
@@ -117,11 +128,28 @@ def reopened(row: Item, now: str, lane: Lane, route: str) -> Item:
     }
 
 
-def superseded(now: str) -> Item:
-    """The changes that end a document that waits, because a newer version of its object has come."""
-    error = {"type": "ObjectOverwritten", "message": "a newer version was uploaded before this one had its turn"}
+def ended_in_queue(status: Status, now: str, kind: str, message: str) -> Item:
+    """The changes that end a document that waits."""
     mark = dict(zip(MARK, (UNPUBLISHED, now), strict=True))
-    return {"status": Status.SUPERSEDED, "error": error, "updated_at": now, "eligible_at": None, **mark}
+    error = {"type": kind, "message": message}
+    return {"status": status, "error": error, "updated_at": now, "eligible_at": None, **mark}
+
+
+_KEPT_WHEN_FORGOTTEN = {each.name for each in fields(ObjectVersion)} | {
+    "object",
+    "version",
+    "status",
+    "size",
+    "registered_at",
+}
+_KEPT_WHEN_FORGOTTEN |= {"updated_at", "expires_at", "failures", "job_id", "workflow_id", "created_at", "route", *MARK}
+
+
+def forgotten(row: Item, now: str) -> Item:
+    """The changes that leave of a final row that there was one: which object version, when, and in which jobs."""
+    runs = [{name: value for name, value in run.items() if name != "error"} for run in row.get("runs", ())]
+    content = dict.fromkeys(name for name in row if name not in _KEPT_WHEN_FORGOTTEN)
+    return {**content, "runs": runs or None, "updated_at": now, "forgotten_at": now}
 
 
 def document_from_item(item: Item) -> Document:
@@ -173,9 +201,11 @@ _WORKFLOW_NAMES |= {"known_job_ids": "baseline"}
 _ATTEMPT_NAMES = {"id": "attempt_id", "documents": "rows"}
 
 
-def key_of(record: Workflow | EndedJob | Poller) -> Item:
+def key_of(record: Workflow | EndedJob | Poller | Pause) -> Item:
     """The primary key of a record."""
     match record:
+        case Pause():
+            return {"workflow_id": f"{_PAUSE}{record.route}"}
         case Workflow():
             return {"workflow_id": record.workflow_id}
         case EndedJob():
@@ -183,8 +213,8 @@ def key_of(record: Workflow | EndedJob | Poller) -> Item:
     return {"workflow_id": POLLER_KEY}
 
 
-def item_from_record(record: Workflow | EndedJob | Poller) -> Item:
-    """A workflow, an ended job or the poller as an item."""
+def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
+    """A workflow, an ended job, the poller or a pause as an item."""
     item = _to(record)
     match record:
         case Workflow():
@@ -203,8 +233,10 @@ def _documents(documents: Iterable[Any]) -> list[Item]:
     return [present({**_to(each), **each.key._asdict(), "key": None}) for each in documents]
 
 
-def record_from_item(item: Item) -> Workflow | EndedJob | Poller:
+def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
     """An item of the table of workflows, as what it is."""
+    if item["workflow_id"].startswith(_PAUSE):
+        return Pause(**_from(item, Pause))
     if item["workflow_id"] == POLLER_KEY:
         return Poller(**_from(item, Poller))
     if item["workflow_id"].startswith(_ENDED_JOB):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -37,7 +38,7 @@ class Workflows:
     """The workflows of one workspace."""
 
     def __init__(self, *, api_url: str, key: str, pool: urllib3.PoolManager) -> None:
-        self._root = f"{api_url}/api/v1/workflows/"
+        self._root = f"{api_url}/api/v1"
         self._headers = {"unstructured-api-key": key, "Accept": "application/json"}
         self._pool = pool
 
@@ -48,35 +49,43 @@ class Workflows:
             PlatformError: it was not created; OutcomeUnknown: it may have been.
         """
         body = json.dumps({"name": name, "workflow_type": "custom", "workflow_nodes": nodes})
-        return information_from(self._ask("POST", self._root, body))
+        return information_from(self._ask("POST", "/workflows/", body))
 
     def listed(self) -> list[WorkflowInformation]:
         """All workflows of the workspace."""
-        answer = self._ask("GET", self._root)
+        answer = self._ask("GET", "/workflows/")
         return [information_from(each) for each in answer] if isinstance(answer, list) else []
 
     def get(self, workflow: str) -> WorkflowInformation | None:
         """A workflow by its id or key; None where there is none."""
         try:
-            return information_from(self._ask("GET", self._root + workflow))
+            return information_from(self._ask("GET", f"/workflows/{quote(workflow, safe='')}"))
         except NotFound:
             return None
 
-    def _ask(self, method: str, url: str, body: str | None = None) -> Any:
+    def cancel_job(self, job_id: str) -> None:
+        """Ask for a job to be stopped.
+
+        Raises:
+            Misconfigured: the platform refuses. PlatformError: it did not say.
+        """
+        self._ask("POST", f"/jobs/{quote(job_id, safe='')}/cancel")
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> Any:
         headers = self._headers | ({"Content-Type": "application/json"} if body else {})
         more: Any = {"redirect": False, "retries": False, "timeout": _TIMEOUT}
         try:
-            response = self._pool.request(method, url, body=body, headers=headers, **more)
+            response = self._pool.request(method, self._root + path, body=body, headers=headers, **more)
         except (HTTPError, OSError) as error:
             kind: type[PlatformError] = OutcomeUnknown if body else Unavailable
-            raise kind(f"No answer from {self._root}: {described(error)}") from error
+            raise kind(f"No answer from {self._root + path}: {described(error)}") from error
         if not 200 <= response.status < 300:
             unclear = Unavailable(f"HTTP {response.status}: {error_message(response.data)}")
             raise error_for_status(response.status, response.headers, response.data) or unclear
         try:
             return parsed(response.data)
         except ValueError as failed:
-            raise Unavailable(f"{self._root} did not answer with JSON") from failed
+            raise Unavailable(f"{self._root + path} did not answer with JSON") from failed
 
 
 def information_from(answer: Any) -> WorkflowInformation:
