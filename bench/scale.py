@@ -47,9 +47,9 @@ LOADS = (
     Load(name="pool of 5", pool=5),
     Load(name="pool of 32", pool=32),
     Load(name="8 workflows, 1,000 earlier jobs each", pool=8, earlier_jobs=1_000),
-    Load(name="12 outputs of 20 MB at once", pool=12, with_results=True, output_bytes=20_000_000, backlog=240),
-    Load(name="pool of 100, 512 MB", pool=100, megabytes=512),
-    Load(name="pool of 200, 1,024 MB", pool=200, megabytes=1_024),
+    Load(name="12 outputs of 20 MB at once", pool=12, with_results=True, output_bytes=20_000_000, backlog=900),
+    Load(name="pool of 100, 512 MB", pool=100, megabytes=512, backlog=6_000),
+    Load(name="pool of 200, 1,024 MB", pool=200, megabytes=1_024, backlog=11_000),
 )
 
 
