@@ -184,14 +184,14 @@ class Deployed:
         return self.outputs[output]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every row of the ledger."""
+        """Every row of the ledger; batches, which are there as well, have no status."""
         table = boto3.resource("dynamodb", **_resource_arguments(self.aws)).Table(self["LedgerTable"])
         answer = table.scan(ConsistentRead=True)
         rows = list(answer["Items"])
         while "LastEvaluatedKey" in answer:
             answer = table.scan(ConsistentRead=True, ExclusiveStartKey=answer["LastEvaluatedKey"])
             rows += answer["Items"]
-        return rows
+        return [row for row in rows if "status" in row]
 
     def set_key(self, key: str) -> None:
         """What the output SetApiKeyCommand does."""

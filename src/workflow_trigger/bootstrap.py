@@ -18,6 +18,7 @@ from botocore.config import Config
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.eventbridge import EventPublisher
+from workflow_trigger.adapters.s3_listing import BucketListing
 from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
@@ -101,7 +102,7 @@ def context_of(invocation: LambdaContext) -> Context:
             api_url=given.api_url, api_key=api_key, connections=connections, deadline=deadline, throttle=throttle
         ),
         results=_results_bucket(given),
-        events=EventPublisher(client("events"), stack=given.stack_name),
+        events=EventPublisher(client("events"), stack=given.stack_name, bus=given.event_bus_name),
         settings=given,
         clock=clock,
         deadline=deadline,
@@ -115,6 +116,11 @@ def _results_bucket(given: Settings) -> ResultsBucket | None:
     return ResultsBucket(
         client("s3"), bucket=given.results_bucket, prefix=given.results_prefix, kms_key_arn=given.results_kms_key_arn
     )
+
+
+def listing() -> BucketListing:
+    """The objects that the stack listens to."""
+    return BucketListing(client=client("s3"), bucket=settings().source_bucket, prefix=settings().key_prefix)
 
 
 def _wake_poller() -> None:

@@ -1,4 +1,4 @@
-"""The two entry points of the Lambda functions: parse, call one use case, shape the answer."""
+"""The entry points of the Lambda functions: parse, call one use case, shape the answer."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,9 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger.bootstrap import context_of, logger, metrics, report, worker_threads
+from workflow_trigger.bootstrap import context_of, listing, logger, metrics, report, worker_threads
 from workflow_trigger.domain.model import Document, Status
+from workflow_trigger.services.compare import compare
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.reconcile import Reconciler, gauges
 from workflow_trigger.services.register import register
@@ -52,6 +53,21 @@ def on_schedule(_event: Any, invocation: LambdaContext) -> None:
         Reconciler(context, worker_threads=worker_threads()).run(POLL_FOR_SECONDS)
     finally:
         report(context, gauges(context))
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def on_compare(_event: Any, invocation: LambdaContext) -> None:
+    """Fired by `CompareSchedule`: counts objects that the ledger does not know, and registers them if it is told to.
+
+    Raises:
+        ComparisonUnfinished: the bucket is too large for one invocation.
+    """
+    context = context_of(invocation)
+    try:
+        compare(context, listing().versions())
+    finally:
+        report(context)
 
 
 def _is_from_sqs(event: Any) -> bool:

@@ -28,11 +28,14 @@ class Settings:
     poll_seconds: float = 10
     retention_days: int = 365
     stack_name: str = ""
+    event_bus_name: str = "default"
     results_bucket: str | None = None
     results_prefix: str = "results/"
     results_kms_key_arn: str | None = None
     source_bucket: str = ""
     key_prefix: str = ""
+    key_suffix: str = ""
+    registers_missed: bool = False
     on_schedule_function: str = ""
     selection: Selection = field(default_factory=Selection)
     records_skipped: bool = True
@@ -65,12 +68,15 @@ class Settings:
             "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
             "source_bucket": (source_bucket := environment.get("SOURCE_BUCKET", "")),
             "key_prefix": (key_prefix := environment.get("KEY_PREFIX", "")),
+            "key_suffix": environment.get("KEY_SUFFIX", ""),
+            "registers_missed": environment.get("COMPARE_MODE", "count") == "register",
             "selection": variables.selection(),
             "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
             "reads_tags": environment.get("READ_TAGS", "off") == "on",
             "only_latest_version": environment.get("ONLY_LATEST_VERSION", "off") == "on",
             "routes": variables.read("ROUTES", routes, "") or (),
             "ca_bundle_secret_arn": environment.get("CA_BUNDLE_SECRET_ARN", ""),
+            "event_bus_name": environment.get("EVENT_BUS_NAME") or "default",
             "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
             "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
         }

@@ -4,27 +4,53 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.live import Live
+from rich.progress import Progress
 
 from workflow_trigger_cli import views
+from workflow_trigger_cli.commands.batches import collect_batch, follow, named
+from workflow_trigger_cli.commands.batches import fetch as fetch_results
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import find as find_object
 from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.fix import fix as fix_stack
+from workflow_trigger_cli.commands.report import By
+from workflow_trigger_cli.commands.report import as_csv as csv_of
+from workflow_trigger_cli.commands.report import collect as collect_report
+from workflow_trigger_cli.commands.report import rows as report_rows
+from workflow_trigger_cli.commands.selection import age_seconds, moment_before_now
 from workflow_trigger_cli.commands.status import RowCounter, StackState, collect_status
-from workflow_trigger_cli.errors import Exit
-from workflow_trigger_cli.options import DEFAULT_STACK, Json, Name, Profile, Region, Yes
+from workflow_trigger_cli.errors import Exit, UsageError
+from workflow_trigger_cli.options import DEFAULT_STACK, Batch, Json, Name, Profile, Region, Yes
+from workflow_trigger_cli.page import HOURS, page
 from workflow_trigger_cli.stack import Stack
-from workflow_trigger_cli.terminal import ask, jsonable, print_json, show, stderr, stdout
+from workflow_trigger_cli.terminal import (
+    ask,
+    columns,
+    counting,
+    interruptible,
+    jsonable,
+    print_json,
+    show,
+    stderr,
+    stdout,
+    watched,
+    write_text,
+)
 
 
 def status(
     *,
     stack: Name = DEFAULT_STACK,
+    batch: Batch = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one page for people without credentials, and a timeline.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
     seconds: Annotated[float, typer.Option(min=0.5, help="Seconds between refreshes.")] = 2.0,
     count_all: Annotated[bool, typer.Option("--all", help="Count all documents of a large ledger.")] = False,
@@ -32,14 +58,21 @@ def status(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Show documents by status, the longest wait, every workflow, and dead letters."""
+    """Show documents by status, the longest wait, every workflow, and dead letters. With --batch, one batch."""
     found = Stack.find(stack, region=region, profile=profile)
+    if batch is not None:
+        state = collect_batch(found, named(batch))
+        show(state, views.batch_screen(state), as_json=as_json)
+        raise typer.Exit(Exit.OK if state.is_well or state.finished < state.registered else Exit.ATTENTION)
     counter = RowCounter(found, count_all=count_all)
     if watch:
         _watch(found, counter, seconds, as_json=as_json)
-    state = collect_status(found, counter.count())
-    show(state, views.status_screen(state), as_json=as_json)
-    raise typer.Exit(Exit.ATTENTION if state.attention else Exit.OK)
+    whole = collect_status(found, counter.count())
+    if html is not None:
+        hours = collect_report(report_rows(found, moment_before_now(f"{HOURS}h")), By.HOUR)[:-1]
+        write_text(html, page(whole, hours))
+    show(whole, views.status_screen(whole), as_json=as_json)
+    raise typer.Exit(Exit.ATTENTION if whole.attention else Exit.OK)
 
 
 def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) -> NoReturn:
@@ -107,3 +140,85 @@ def doctor(
         print_json(findings)
     has_failed = any(finding.health is Health.FAILED for finding in findings)
     raise typer.Exit(Exit.ATTENTION if has_failed else Exit.OK)
+
+
+def report(
+    *,
+    since: Annotated[str, typer.Option(metavar="AGE", help="Documents that ended within this time: 12h, 7d.")] = "7d",
+    by: Annotated[By, typer.Option(help="What makes a line; a prefix is a key's first folder.")] = By.DAY,
+    price_per_page: Annotated[
+        float | None, typer.Option(min=0, metavar="MONEY", help="Adds what the pages cost.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    stack: Name = DEFAULT_STACK,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was processed: documents, bytes, pages, jobs, how they ended, how long they waited, what they cost.
+
+    The whole ledger is read. A document counts in its last run.
+    """
+    found = Stack.find(stack, region=region, profile=profile)
+    if as_csv and as_json:
+        raise UsageError("--csv and --json do not go together")
+    with interruptible("Nothing has changed."), counting("reading the ledger", None) as advance:
+        groups = collect_report(watched(report_rows(found, moment_before_now(since)), advance), by)
+    lines = [each.figures(price_per_page) for each in groups]
+    if as_csv:
+        sys.stdout.write(csv_of(lines))
+    else:
+        show(lines, views.report_screen(lines, by, stdout.width), as_json=as_json)
+
+
+def wait(
+    *,
+    batch: Annotated[str, typer.Option(metavar="NAME", help="The batch.")],
+    documents: Annotated[
+        int | None, typer.Option(min=1, help="How many documents it has. Default: until no more come for a while.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="AGE", help="Give up after so long: 90s, 30m, 2h, 7d.")] = None,
+    stack: Name = DEFAULT_STACK,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until every document of a batch is final. Ends with 0 if all are COMPLETED, with 1 if not."""
+    found = Stack.find(stack, region=region, profile=profile)
+    seconds = age_seconds(timeout) if timeout else None
+    with (
+        interruptible("Nothing has changed. Run the same command again."),
+        Progress(*columns(documents), console=stderr, transient=True) as progress,
+    ):
+        task = progress.add_task(f"batch {views.visible(batch)}", total=documents)
+        for each in follow(found, batch, documents, seconds):
+            progress.update(task, completed=each.finished, total=max(documents or 0, each.registered) or None)
+        state = collect_batch(found, named(batch))
+    show(state, views.batch_screen(state), as_json=as_json)
+    raise typer.Exit(Exit.OK if state.is_well else Exit.ATTENTION)
+
+
+def fetch(
+    *,
+    batch: Annotated[str, typer.Option(metavar="NAME", help="The batch.")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go, under their documents' names.")],
+    stack: Name = DEFAULT_STACK,
+    region: Region = None,
+    profile: Profile = None,
+    as_json: Json = False,
+) -> None:
+    """Store the results of a batch as files. What is there already is left alone."""
+    found = Stack.find(stack, region=region, profile=profile)
+    there = new = 0
+    with (
+        interruptible("What is stored stays. Run the same command again."),
+        Progress(*columns(None), console=stderr, transient=True) as progress,
+    ):
+        task = progress.add_task("fetching", total=None)
+        for each in fetch_results(found, batch, to):
+            there, new = there + (not each.is_new), new + each.is_new
+            progress.advance(task)
+    if as_json:
+        print_json({"folder": str(to), "stored": new, "already_there": there})
+    else:
+        stdout.print(f"{new:,} stored in {views.visible(to)}, {there:,} were there")

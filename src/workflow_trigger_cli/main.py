@@ -21,7 +21,9 @@ app = typer.Typer(
     help="Watch and operate a deployed workflow trigger.",
     epilog="Exit codes: 0 ok · 1 something needs attention · 2 usage error · 3 failed · 130 interrupted",
 )
-_LOOK: tuple[Callable[..., None], ...] = (looking.status, looking.find, looking.doctor)
+_LOOK: tuple[Callable[..., None], ...] = (
+    *(looking.status, looking.find, looking.doctor, looking.report, looking.wait, looking.fetch),
+)
 _STEER: tuple[Callable[..., None], ...] = (
     *(steering.backfill, steering.retry, steering.cancel, steering.pause, steering.resume),
     *(steering.redrive, steering.forget),

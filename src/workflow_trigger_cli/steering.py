@@ -10,6 +10,7 @@ from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
+from workflow_trigger_cli.commands.batches import named
 from workflow_trigger_cli.commands.cancel import TOLD, cancel_job, cancel_waiting, running_jobs
 from workflow_trigger_cli.commands.forget import Forget
 from workflow_trigger_cli.commands.pause import pause as pause_route
@@ -51,6 +52,9 @@ def backfill(
     include_expired: Annotated[
         bool, typer.Option("--include-expired", help="Include objects whose rows may have expired.")
     ] = False,
+    batch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Follow them under this name: status, wait and fetch --batch.")
+    ] = None,
     lane: LaneChoice = Lane.BULK,
     even_forgotten: Annotated[bool, typer.Option("--even-forgotten", hidden=True)] = False,
     yes: Yes = False,
@@ -65,7 +69,14 @@ def backfill(
     """
     found = Stack.find(stack, region=region, profile=profile)
     include_expired = include_expired or even_forgotten
-    work = Backfill(found, url, all_versions=all_versions, include_expired=include_expired, lane=lane)
+    work = Backfill(
+        found,
+        url,
+        all_versions=all_versions,
+        include_expired=include_expired,
+        lane=lane,
+        batch=named(batch) if batch else None,
+    )
     with interruptible("Nothing is lost. Run the same command again."):
         planned = None
         if dry_run or not yes:

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -80,8 +81,29 @@ def progress(what: str, total: int | None) -> Iterator[Any]:
         )
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole, so that whoever reads it never sees a half.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def watched[T](items: Iterable[T], advance: Callable[[], None]) -> Iterator[T]:
+    """The items, each of which advances a progress bar."""
+    for each in items:
+        advance()
+        yield each
+
+
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+def counting(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A progress bar that advances by one at a call."""
     with Progress(*columns(total), console=stderr, transient=True) as progress:
         task = progress.add_task(what, total=total)

@@ -1,6 +1,6 @@
 """How results look in a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from workflow_trigger.domain.clock import parse_time
-from workflow_trigger.domain.model import ALL_ROUTES, Status
+from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Status
 from workflow_trigger_cli.commands.backfill import Tally
+from workflow_trigger_cli.commands.batches import BatchState
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
@@ -29,6 +30,7 @@ _COLOURS: Mapping[str, str] = {
     Status.SKIPPED: "dim",
 }
 _BAR_CHARACTERS = 48
+FINAL_IN_ORDER = [each.value for each in Status if each in FINAL]
 _MARKS = {Health.OK: "[green]✓[/]", Health.UNKNOWN: "[yellow]?[/]", Health.FAILED: "[bold red]✗[/]"}
 
 
@@ -76,7 +78,7 @@ def status_screen(state: StackState) -> RenderableType:
         queues.add_row(f"  {route_name(route)}", duration(seconds) if seconds else "none")
     queues.add_row("unregistered events", str(state.unregistered_events))
     queues.add_row("dead letters", dead)
-    parts: list[RenderableType] = [title, "", _rows_table(state), "", queues, ""]
+    parts: list[RenderableType] = [title, "", _rows_table(state.rows), "", queues, ""]
     for pause in state.pauses:
         since = parse_time(pause.since)
         lasted = f" for {duration((at - since).total_seconds())}" if at and since else ""
@@ -87,14 +89,21 @@ def status_screen(state: StackState) -> RenderableType:
     return Group(*parts)
 
 
-def _rows_table(state: StackState) -> RenderableType:
+def batch_screen(state: BatchState) -> RenderableType:
+    """A batch at a glance."""
+    title = f"[bold]batch {visible(state.batch)}[/] · {state.finished:,} of {state.registered:,} final"
+    done = f" · finished {state.finished_at}" if state.finished_at else ""
+    return Group(Text.from_markup(title + done), "", _rows_table(state.rows))
+
+
+def _rows_table(rows: Mapping[str, int | None]) -> RenderableType:
     """A bar for every status that has documents, and one line for those that have none."""
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=12)
     table.add_column(justify="right", min_width=9)
     table.add_column()
-    most = max((count or 0 for count in state.rows.values()), default=0)
-    for status, count in state.rows.items():
+    most = max((count or 0 for count in rows.values()), default=0)
+    for status, count in rows.items():
         colour = _COLOURS[status]
         if count is None:
             table.add_row(f"[dim]{status}[/]", "?")
@@ -102,9 +111,9 @@ def _rows_table(state: StackState) -> RenderableType:
             bar = "█" * max(round(_BAR_CHARACTERS * count / most), 1)
             table.add_row(f"[{colour}]{status}[/]", f"[{colour}]{count:,}[/]", f"[{colour}]{bar}[/]")
     parts: list[RenderableType] = [table]
-    empty = [status for status, count in state.rows.items() if count == 0]
+    empty = [status for status, count in rows.items() if count == 0]
     parts += [f"[dim]no documents: {', '.join(empty)}[/]"] if empty else []
-    if None in state.rows.values():
+    if None in rows.values():
         parts.append("[dim]? not counted, because the ledger is large; use --all[/]")
     return Group(*parts)
 
@@ -123,6 +132,46 @@ def _workflow_lines(each: WorkflowState, now: datetime) -> str:
     lines += [f"    job {visible(each.job_id)} {visible(each.job_status or '')}"] if each.job_id else []
     lines += [f"    [red]{visible(each.error['type'])}[/] {visible(each.error['message'])}"] if each.error else []
     return "\n".join(lines)
+
+
+_TABLE_COLUMNS = 120  # of a report; a narrower terminal gets some lines for each group
+
+
+def report_screen(lines: Sequence[Mapping[str, Any]], by: str, width: int) -> RenderableType:
+    """What was processed, by group; outcomes that no group has are left out."""
+    outcomes = [each for each in map(str.lower, FINAL_IN_ORDER) if lines[-1][each]]
+    cells = [_report_cells(line, outcomes) for line in lines]
+    if width < _TABLE_COLUMNS:
+        return Group(*map(_report_lines, cells))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(by, overflow="fold")
+    for name in list(cells[0])[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in cells:
+        table.add_row(*each.values())
+    return table
+
+
+def _report_cells(line: Mapping[str, Any], outcomes: Sequence[str]) -> dict[str, str]:
+    waits = {"wait p50": line["wait_p50_seconds"], "wait p95": line["wait_p95_seconds"]}
+    return {
+        "group": visible(line["group"]) or "(none)",
+        "documents": f"{line['documents']:,}",
+        "size": megabytes(line["bytes"]),
+        "pages": f"{line['pages']:,}",
+        "jobs": f"{line['jobs']:,}",
+        **{each: f"{line[each]:,}" for each in outcomes},
+        **{name: "-" if each is None else duration(each) for name, each in waits.items()},
+        **({"cost": f"{line['cost']:,.2f}"} if "cost" in line else {}),
+    }
+
+
+def _report_lines(cells: Mapping[str, str]) -> str:
+    counted = [f"{cells['documents']} documents", cells["size"], f"{cells['pages']} pages", f"{cells['jobs']} jobs"]
+    others = [f"{name} {value}" for name, value in list(cells.items())[5:]]
+    ended = [each for each in others if not each.startswith(("wait", "cost"))]
+    lines = [counted, ended, others[len(ended) :]]
+    return "\n".join([f"[bold]{cells['group']}[/]", *(f"  {', '.join(each)}" for each in lines if each)])
 
 
 # -- find --------------------------------------------------------------------------------------------------------------
@@ -160,6 +209,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, str]:
         "changed": str(row["updated_at"]),
         "forgotten": str(row.get("forgotten_at", "")),
         "job": job,
+        "batch": visible(row.get("batch", "")),
         "workflow": visible(f"{row.get('workflow_name') or ''} {row.get('workflow_id') or ''}".strip()),
         "error": f"[red]{visible(error['type'])}[/] {visible(error['message'])}" if error else "",
         "results": "\n".join(map(visible, results)),

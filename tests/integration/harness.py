@@ -20,6 +20,7 @@ from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
 from local.stack import ROOT, Aws
 from tests.integration.fault_injection import Hook, HookedClient, HookedConnections, PassThrough
+from tests.published import Published
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.dynamodb.mapping import deserialize
 from workflow_trigger.adapters.eventbridge import EventPublisher
@@ -108,6 +109,7 @@ def step_everything(context: Context) -> None:
                 collect(context, ended)
     recover.recover_orphans(context, snapshot)
     recover.publish_late_events(context)
+    recover.finish_batches(context)
 
 
 class Harness:
@@ -142,7 +144,7 @@ class Harness:
         self.api_key = ApiKey(self._hooked(self.secrets, "secrets"), self.secret)
         self.connections = Connections(url)
         self.throttle = Throttle()
-        self.events = aws.client("events")
+        self.events = Published(aws.client("events"))
         self.publishes = True
         self.counted = Counts()
         self.woken = 0
@@ -302,11 +304,11 @@ class Harness:
 
     def rows(self, *statuses: Status) -> list[dict[str, Any]]:
         """All rows, or those of some statuses: to read them takes most of the time of a test with many."""
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"ExpressionAttributeNames": {"#status": "status"}}
+        more["FilterExpression"] = "attribute_exists(#status)"
         if statuses:
             values = {f":{number}": {"S": str(status)} for number, status in enumerate(statuses)}
-            more = {"FilterExpression": f"#status IN ({', '.join(values)})", "ExpressionAttributeValues": values}
-            more["ExpressionAttributeNames"] = {"#status": "status"}
+            more |= {"FilterExpression": f"#status IN ({', '.join(values)})", "ExpressionAttributeValues": values}
         pages = self.dynamodb.get_paginator("scan").paginate(
             TableName=self.settings.ledger_table, ConsistentRead=True, **more
         )

@@ -7,6 +7,7 @@ invocations are stopped between two of their remote calls. Once the faults have 
 import os
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Phase, Status
 
 PAUSE = Pause(route=ALL_ROUTES, reason="any", since="2026-01-01T00:00:00.000000Z")
+BATCHES = {"a.pdf": "some", "b.pdf": "some"}
 EXAMPLES = int(os.environ.get("ANY_ORDER_EXAMPLES", "5"))  # of each circumstance
 KEYS = ("a.pdf", "b.pdf", "c.pdf")
 FAULTS = st.sampled_from(
@@ -88,7 +90,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), content=st.integers(0, 5))
     def upload(self, key: str, content: int) -> None:
-        version = self.harness.upload(key, f"{key} {content}".encode())
+        version = replace(self.harness.upload(key, f"{key} {content}".encode()), batch=BATCHES.get(key))
         self.delivered.append(version)
         self._fly(lambda flight: self.harness.deliver(version, hook=flight))
 
@@ -231,6 +233,8 @@ class AnyOrder(RuleBasedStateMachine):
             for version in self.delivered:  # what was killed comes again from the queue
                 self.harness.deliver(version)
             self.harness.settle(minutes=120)
+            self.harness.tick(after_seconds=61)
+            self.harness.tick(after_seconds=61)
             self._everything_is_true()
         finally:
             self.ends.close()
@@ -253,6 +257,9 @@ class AnyOrder(RuleBasedStateMachine):
                 assert accepted >= 1
                 assert self.harness.state.jobs[row["job_id"]]
         assert len(rows) == len({version.document_key for version in self.delivered})
+        batch = self.harness.ledger().batch("some")
+        assert (batch is None) is not any(row.get("batch") == "some" for row in rows)
+        assert batch is None or (batch.registered == batch.finished and batch.finished_at), batch
 
 
 @pytest.mark.parametrize("circumstance", [None, "hides_names", "index_lags", "changes_pool"])

@@ -66,7 +66,7 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("SharedPolicy", "dynamodb:Scan"): ("Workflows.Arn", "", []),
     ("SharedPolicy", "dynamodb:PutItem"): ("Workflows.Arn", "", []),
     ("SharedPolicy", "events:PutEvents"): (
-        "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default",
+        "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/${EventBusName}",
         "",
         OWN_EVENTS,
     ),
@@ -86,7 +86,20 @@ ALLOWED: dict[tuple[str, str], tuple[str, str, list[str]] | list[tuple[str, str,
     ("OnScheduleRole", "kms:Decrypt"): ("ResultsKmsKeyArn", "HasResultsKey", []),
     ("OnScheduleRole", "logs:CreateLogStream"): ("OnScheduleLogs.Arn", "", []),
     ("OnScheduleRole", "logs:PutLogEvents"): ("OnScheduleLogs.Arn", "", []),
-    ("ScheduleRole", "lambda:InvokeFunction"): ("OnScheduleFunction.Arn", "", []),
+    ("CompareRole", "s3:ListBucketVersions"): (f"{S3}{SOURCE}", "", []),
+    ("CompareRole", "s3:GetBucketVersioning"): (f"{S3}{SOURCE}", "", []),
+    ("CompareRole", "dynamodb:DescribeTable"): ("Ledger.Arn", "", []),
+    ("CompareRole", "dynamodb:PutItem"): ("Ledger.Arn", "", []),
+    ("CompareRole", "dynamodb:GetItem"): ("Ledger.Arn", "", []),
+    ("CompareRole", "logs:CreateLogStream"): ("CompareLogs.Arn", "", []),
+    ("CompareRole", "logs:PutLogEvents"): ("CompareLogs.Arn", "", []),
+    ("SharedPolicy", "xray:PutTraceSegments"): ("*", "Traces", []),
+    ("SharedPolicy", "xray:PutTelemetryRecords"): ("*", "Traces", []),
+    ("ScheduleRole", "lambda:InvokeFunction"): (
+        "OnScheduleFunction.Arn, [Compares: CompareFunction.Arn, AWS::NoValue]",
+        "",
+        [],
+    ),
 }
 
 
@@ -150,4 +163,4 @@ def test_roles_have_no_policy_but_those_of_the_template() -> None:
         for each in RESOURCES.values()
         if each["Type"] == "AWS::IAM::Role"
     ]
-    assert managed == [[{"Ref": "SharedPolicy"}], [{"Ref": "SharedPolicy"}], []]
+    assert managed == [[{"Ref": "SharedPolicy"}], [{"Ref": "SharedPolicy"}], [{"Ref": "SharedPolicy"}], []]

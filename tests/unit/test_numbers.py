@@ -18,7 +18,22 @@ from workflow_trigger.services import reconcile, results, send, settle, track
 
 TEMPLATE = template()
 RESOURCES = TEMPLATE["Resources"]
-WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+WORDS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+)
 SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 ALARMS = [name for name, each in RESOURCES.items() if each["Type"] == "AWS::CloudWatch::Alarm"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import unquote_plus
 
-from workflow_trigger.domain.document import Lane, ObjectVersion
+from workflow_trigger.domain.document import Lane, ObjectVersion, batch_name
 from workflow_trigger.domain.errors import UnreadableEvent
 
-LANE_FIELD = "lane"  # of records that a backfill makes; S3 has none of that name
+LANE_FIELD, BATCH_FIELD = "lane", "batch"  # of records that a backfill makes; S3 has none of these names
 _ENVELOPES_LIMIT = 4
 _LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
 
@@ -94,11 +94,16 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
     except UnicodeDecodeError:
         raise UnreadableEvent(f"the object key is not UTF-8: {_safe_for_log(encoded)}") from None
     lane = Lane.BULK if _optional(record, LANE_FIELD) == Lane.BULK else Lane.FRESH
-    return replace(_version(_require(record, "s3"), key, _optional(record, "eventTime")), lane=lane)
+    version = _version(_require(record, "s3"), key, _optional(record, "eventTime"))
+    batch = batch_name(str(_optional(record, BATCH_FIELD) or ""))
+    request_id = _short(_optional(_optional(record, "responseElements"), "x-amz-request-id"))
+    return replace(version, lane=lane, batch=batch, request_id=request_id)
 
 
 def _from_eventbridge(event: object) -> ObjectVersion | str:
-    return _version(_require(event, "detail"), _require(event, "detail", "object", "key"), _optional(event, "time"))
+    detail = _require(event, "detail")
+    version = _version(detail, _require(event, "detail", "object", "key"), _optional(event, "time"))
+    return replace(version, request_id=_short(_optional(detail, "request-id")))
 
 
 def _version(event: object, key: object, uploaded_at: object) -> ObjectVersion:
@@ -149,6 +154,11 @@ def _text(value: object, name: str, limit_bytes: int = _LIMIT_BYTES) -> str:
     if size_bytes > limit_bytes:
         raise UnreadableEvent(f"{name} is longer than {limit_bytes:,} bytes")
     return value
+
+
+def _short(value: object) -> str | None:
+    """A text that only people read, and that is no reason to refuse an event."""
+    return value if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 100 else None
 
 
 def _absent_if(value: object, nothing: str, name: str, strip: str = "") -> str | None:

@@ -156,6 +156,14 @@ def result_folders(key: DocumentKey) -> tuple[str, str]:
     return f"{_harmless(object_key)}/{_harmless(key.version)}", _digest(key)
 
 
+def local_name(object_key: str, node: Mapping[str, str]) -> str:
+    """The relative path of an output on a disk; `node` is empty where its document has no other."""
+    kind = "-".join(filter(None, (node.get("node_type"), node.get("node_id"))))
+    parts = [_within(part, _NAME_LIMIT_BYTES) for part in _harmless(object_key).split("/") if part] or ["document"]
+    parts[-1] += f".{_within(_harmless(kind).replace('/', '-'), 80)}.json" if kind else ".json"
+    return "/".join(parts)
+
+
 def _digest(key: DocumentKey) -> str:
     return hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
 

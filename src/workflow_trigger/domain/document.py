@@ -60,6 +60,8 @@ class ObjectVersion:
     sequencer: str | None
     uploaded_at: str | None
     lane: Lane = Lane.FRESH
+    request_id: str | None = None  # S3's, of the upload
+    batch: str | None = None  # the name under which an operator, or the uploader, follows it with others
 
     @property
     def document_key(self) -> DocumentKey:
@@ -127,6 +129,12 @@ def bounded_labels(labels: Mapping[str, str]) -> dict[str, str]:
         if name and room_bytes >= 0:
             kept[printable(name)] = printable(value)
     return kept
+
+
+def batch_name(text: str | None) -> str | None:
+    """The name of a batch, as far as it can be one: at most 200 characters that can be shown."""
+    name = (text or "").strip()
+    return name if name.isprintable() and 0 < len(name) <= 200 else None
 
 
 def canonical_id(workflow_id: str) -> str:

@@ -53,6 +53,10 @@ class LedgerUnavailable(TriggerError):
     """DynamoDB kept answering with conflicts or throttling until no time was left."""
 
 
+class ComparisonUnfinished(TriggerError):
+    """Not every object could be compared with the ledger in one invocation."""
+
+
 class EventsRefused(TriggerError):
     """EventBridge did not take the events. The rows are final; their events are sent later."""
 

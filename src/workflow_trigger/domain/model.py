@@ -104,6 +104,7 @@ class DocumentUpdate:
     accepted_then: int = UNCHANGED
     eligible_at: str = UNCHANGED
     results: list[dict[str, Any]] | None = UNCHANGED
+    pages: int | None = UNCHANGED
     inferred: bool | None = UNCHANGED
 
 
@@ -144,6 +145,11 @@ class Attempt:
     def keys(self) -> tuple[DocumentKey, ...]:
         """The documents' keys."""
         return tuple(document.key for document in self.documents)
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """The attempt as log lines name it: so every line of a document's life is found by its object's name."""
+        return {"attempt_id": self.id, "objects": [document.key.object for document in self.documents]}
 
     @property
     def upload_names(self) -> tuple[str, ...]:
@@ -272,6 +278,21 @@ class Poller:
     def is_alive(self, now: datetime) -> bool:
         """Whether somebody polls."""
         return self.lease_ends_at is not None and self.lease_ends_at > iso(now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Documents that are followed together. A document that is run again counts again, in both numbers."""
+
+    name: str
+    registered: int = 0
+    finished: int = 0
+    finished_at: str | None = None  # None: documents are on their way, or came lately
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether every document that is known is final."""
+        return 0 < self.registered <= self.finished
 
 
 ALL_ROUTES = "*"

@@ -110,6 +110,7 @@ class Reconciler:
         until = self._context.later(seconds)
         snapshot = self._context.snapshot()
         self._guarded(recover.publish_late_events, self._context)
+        self._guarded(recover.finish_batches, self._context)
         if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
             self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from aws_lambda_powertools import Logger
 
@@ -25,6 +26,7 @@ from workflow_trigger.services.submit import Queue
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
+_QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
 logger = Logger(child=True)
 
@@ -34,6 +36,16 @@ def publish_late_events(context: Context) -> None:
     keys = context.ledger.unpublished_keys() if context.events is not None else []
     if keys:
         context.publish(keys)
+
+
+def finish_batches(context: Context) -> None:
+    """Tell of batches whose documents are all final, once no more have come for a while."""
+    if context.events is None:
+        return
+    for batch in context.ledger.batches_at_rest(_QUIET):
+        context.events.put_batch(batch)
+        context.ledger.mark_finished(batch)
+        logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
 def recover_orphans(context: Context, snapshot: Snapshot) -> None:

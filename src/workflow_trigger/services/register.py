@@ -39,7 +39,9 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     route = route_of(version.key, settings.routes)
     document, is_new = context.ledger.register(version, route=route, skipped=reason)
     metric = ("Skipped" if reason else "Registered") if is_new else "Duplicate"
-    logger.info(metric.lower(), reason=reason, object_key=key.object, version=key.version)
+    logger.info(
+        metric.lower(), reason=reason, object_key=key.object, version=key.version, request_id=version.request_id
+    )
     counts = context.by_route()[route].counts
     counts.add(metric)
     is_judged = settings.only_latest_version and document.status is Status.PENDING  # also when an earlier try died here

@@ -7,6 +7,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, metadata, outputs_of
+from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.matching import is_own_file
@@ -105,7 +106,9 @@ class _Collector:
                 if results is not None:
                     of_route = {"route": document.route} if document.route else {}
                     described_by = metadata({"job_id": job_id, **node, **of_route}, document)
-                    results.put(place, self._watched(chunks), described_by)
+                    pages = PageCounter(self._watched(chunks))
+                    results.put(place, pages, described_by)
+                    place |= {"pages": pages.count} if pages.count else {}
         except (errors.KeyRejected, errors.KeyNotSet):
             raise
         except errors.NotFound as error:
@@ -139,10 +142,17 @@ class _Collector:
         status = Status.COMPLETED if succeeded else Status.FAILED
         results = [] if self._context.results is None or not succeeded else entries
         missing = sum("missing" in entry for entry in results)
-        logger.info("finished", object_key=ended.key.object, version=ended.key.version, status=status, missing=missing)
+        told: dict[str, Any] = {
+            "job_id": self._ended.job_id,
+            "attempt_id": self._ended.attempt_id,
+            "status": status,
+            "missing": missing,
+        }
+        logger.info("finished", object_key=ended.key.object, version=ended.key.version, **told)
         self._context.counts.add(status.capitalize(), *["ResultsMissing"] * missing)
         error = None if succeeded else ended.unless
-        return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None)
+        pages = max((entry.get("pages", 0) for entry in results), default=0)
+        return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None, pages=pages or None)
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

@@ -191,7 +191,7 @@ class _Sender:
         if job.id in self._workflow.known_job_ids:
             return self._came_back(Busy("The answer names a job that was there before"))
         # Logged before anything is written: whatever happens to the database, the id is not lost.
-        logger.info("accepted", job_id=job.id, workflow_id=workflow_id, documents=len(attempt.documents))
+        logger.info("accepted", job_id=job.id, workflow_id=workflow_id, **attempt.log_fields)
         self._context.counts.add("Accepted", value=len(attempt.documents))
         try:
             return self._accepted(job)
@@ -213,7 +213,8 @@ class _Sender:
 
     def _came_back(self, error: SourceError | PlatformError) -> Workflow:
         """The request ended without a job: what that means for the documents and for the workflow."""
-        logger.warning("not accepted", workflow_id=self._workflow.workflow_id, error=as_stored(error))
+        told: dict[str, Any] = {"workflow_id": self._workflow.workflow_id, "error": as_stored(error)}
+        logger.warning("not accepted", **told, **self._workflow.attempt.log_fields)
         if isinstance(error, errors.OutcomeUnknown) or self._workflow.attempt.rounds:
             return self._unsettled(error)
         if isinstance(error, SourceError):

@@ -7,6 +7,7 @@ committed ── a list of jobs shows it ──► running
 """
 
 from dataclasses import replace
+from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -31,7 +32,7 @@ def expire_lease(context: Context, workflow: Workflow) -> Workflow:
 
     Nothing runs, unless an earlier request of the attempt is unsettled: then it goes on being settled.
     """
-    logger.warning("lease ended", workflow_id=workflow.workflow_id, attempt_id=workflow.attempt.id)
+    logger.warning("lease ended", workflow_id=workflow.workflow_id, **workflow.attempt.log_fields)
     if workflow.attempt.rounds:
         after = workflow.with_attempt(lease_ends_at=None, settle_after=context.iso_later(SETTLE_SECONDS))
         return context.commit(Transition(workflow, replace(after, phase=Phase.COMMITTED)))
@@ -104,7 +105,8 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
 
 
 def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match) -> Workflow:
-    logger.info("settled", workflow_id=workflow.workflow_id, job_id=found.job.id, evidence=found.evidence.value)
+    told: dict[str, Any] = {"job_id": found.job.id, "evidence": found.evidence.value, **attempt.log_fields}
+    logger.info("settled", workflow_id=workflow.workflow_id, **told)
     context.counts.add("Settled")
     updates = accepted(found.job, attempt, inferred=found.evidence is Evidence.ONLY_CANDIDATE)
     after = replace(workflow, attempt=attempt).running(found.job)
@@ -114,7 +116,8 @@ def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match)
 def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, is_busy: bool) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
     attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
-    logger.warning("not accepted so far", workflow_id=workflow.workflow_id, rounds=attempt.rounds)
+    told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": attempt.rounds}
+    logger.warning("not accepted so far", **told, **attempt.log_fields)
     documents = _documents(context, workflow)
     has_given_up = attempt.rounds >= ROUNDS and not is_busy  # a new job that is active may be its
     if has_given_up or not context.is_in_pool(workflow.workflow_id) or is_gone(context, workflow):

@@ -238,4 +238,6 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
         for each in batch
     )
     claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
-    return context.commit(Transition(workflow, claimed, updates))
+    written = context.commit(Transition(workflow, claimed, updates))
+    logger.info("sending", workflow_id=workflow.workflow_id, **written.attempt.log_fields)
+    return written

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -105,8 +106,9 @@ class _Tracked:
         return self._commit(self._workflow.released(), updates, ended if waiting else None)
 
     def _final(self, update: DocumentUpdate, end: Outcome) -> DocumentUpdate:
-        (name, version), job_id = update.key, self._job.id
-        logger.info("finished", object_key=name, version=version, job_id=job_id, status=end.status, error=end.error)
+        (name, version), attempt_id = update.key, self._attempt.id
+        told: dict[str, Any] = {"job_id": self._job.id, "attempt_id": attempt_id, "status": end.status}
+        logger.info("finished", object_key=name, version=version, error=end.error, **told)
         self._context.counts.add(end.status.capitalize())
         return replace(update, to=end.status, error=end.error)
 

@@ -5,7 +5,7 @@ twice changes nothing in the ledger, so an interrupted pass is simply made again
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import batched
@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
-from workflow_trigger.adapters.s3_events import LANE_FIELD
+from workflow_trigger.adapters.s3_events import BATCH_FIELD, LANE_FIELD
+from workflow_trigger.adapters.s3_listing import BucketListing
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, is_result
 from workflow_trigger_cli.errors import CommandError
@@ -51,7 +52,9 @@ class Tally:
 class Backfill:
     """One prefix of the stack's bucket."""
 
-    def __init__(self, stack: Stack, url: str, *, all_versions: bool, include_expired: bool, lane: Lane) -> None:
+    def __init__(
+        self, stack: Stack, url: str, *, all_versions: bool, include_expired: bool, lane: Lane, batch: str | None = None
+    ) -> None:
         """Check that the stack would take what is there.
 
         Raises:
@@ -68,11 +71,12 @@ class Backfill:
         self._selection = stack.selection
         self._suffix = stack.parameters.get("KeySuffix", "")
         self._results = stack.outputs.get("ResultsBucket"), stack.parameters.get("ResultsPrefix", "")
-        self._s3 = stack.client("s3")
+        self._listing = BucketListing(client=stack.client("s3"), bucket=self._bucket, prefix=self._prefix)
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
         self._lane = lane
+        self._batch = batch
         kept_since = datetime.now(UTC) - stack.retention
         expires = stack.retention and kept_since > stack.created_at and not include_expired
         self._kept_since = iso(kept_since) if expires else ""
@@ -80,7 +84,7 @@ class Backfill:
     def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
         """One pass over the prefix; without `send` it only counts. `progress` is called after every hundred."""
         tally = Tally()
-        for few in batched(self._versions(), _KNOWN_AT_ONCE, strict=False):
+        for few in batched(self._listing.versions(old_ones=self._all_versions), _KNOWN_AT_ONCE, strict=False):
             wanted = [each for each in few if self._is_wanted(each)]
             known = self._ledger.documents([each.document_key for each in wanted])
             unknown = [each for each in wanted if each.document_key not in known]
@@ -99,32 +103,6 @@ class Backfill:
         return tally
 
     # -- the bucket ----------------------------------------------------------------------------------------------------
-
-    def _versions(self) -> Iterator[ObjectVersion]:
-        versioning = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status")
-        if versioning is None:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-            yield from (self._version(entry) for page in pages for entry in page.get("Contents", []))
-            return
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix)
-        entries = (entry for page in pages for entry in page.get("Versions", []))
-        yield from (self._version(entry) for entry in entries if entry["IsLatest"] or self._is_old_version(entry))
-
-    def _is_old_version(self, entry: dict[str, Any]) -> bool:
-        """Of those that were put while the bucket had no versions, an event names only the newest."""
-        return self._all_versions and entry["VersionId"] != "null"
-
-    def _version(self, entry: dict[str, Any]) -> ObjectVersion:
-        version_id = entry.get("VersionId")
-        return ObjectVersion(
-            bucket=self._bucket,
-            key=entry["Key"],
-            version_id=None if version_id == "null" else version_id,
-            etag=entry["ETag"].strip('"'),
-            size_bytes=entry["Size"],
-            sequencer=None,  # no listing tells it
-            uploaded_at=iso(entry["LastModified"]),
-        )
 
     def _is_wanted(self, version: ObjectVersion) -> bool:
         """As the function and the bucket's notification would have it."""
@@ -172,6 +150,7 @@ class Backfill:
             "eventTime": version.uploaded_at,
             "eventName": "ObjectCreated:Put",
             LANE_FIELD: self._lane,
+            **({BATCH_FIELD: self._batch} if self._batch else {}),
             "s3": {
                 "bucket": {"name": version.bucket},
                 "object": {name: value for name, value in s3_object.items() if value is not None},

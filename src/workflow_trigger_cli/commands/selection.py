@@ -65,10 +65,19 @@ def moment_before_now(age: str) -> str:
     Raises:
         UsageError: it is none of these.
     """
+    return iso(datetime.now(UTC) - timedelta(seconds=age_seconds(age)))
+
+
+def age_seconds(age: str) -> float:
+    """`90s`, `30m`, `2h` or `7d` → seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
     found = re.fullmatch(r"(\d{1,5})([smhd])", age)
     if not found:
         raise UsageError(f"'{age}' is not an age like 90s, 30m, 2h or 7d")
-    return iso(datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])}))
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
 
 
 def select(stack: Stack, choice: Choice) -> Iterator[Item]:

@@ -181,6 +181,7 @@ def _scanned(client: Any, table: str) -> Counter[str]:
             Segment=number,
             TotalSegments=_SEGMENTS,
             ProjectionExpression="#status",
+            FilterExpression="attribute_exists(#status)",  # batches have none
             ExpressionAttributeNames={"#status": "status"},
         )
         return Counter(item["status"]["S"] for page in pages for item in page["Items"])

@@ -13,6 +13,7 @@ The index lags: what is read from it is a hint, and the conditions of whatever i
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +26,7 @@ from workflow_trigger.adapters.dynamodb import mapping, tables
 from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
 from workflow_trigger.domain import model
 from workflow_trigger.domain.clock import Clock, Deadline, iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, is_later, queue_of
+from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, batch_name, is_later, queue_of
 from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Status, Workflow
 
@@ -67,7 +68,8 @@ class Ledger:
         item = mapping.new_row(version, now, route=route, skipped=skipped)
         if skipped:
             item |= mapping.present({"expires_at": self._expires_at()})
-        found = self._tables.write(tables.put(self._ledger_table, item, Attr("object").not_exists()))
+        new = tables.put(self._ledger_table, item, Attr("object").not_exists())
+        found = self._counted(new, version.batch if not skipped else None)
         if found is None:
             return document_from_item(item), True
         known = found or self.item(version.document_key)
@@ -78,8 +80,9 @@ class Ledger:
             return document_from_item(known), known["registered_at"] == now
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
         reopens = known["status"] in FINAL
-        changes: Item = {"sequencer": version.sequencer, "uploaded_at": version.uploaded_at, "updated_at": now}
-        changes |= mapping.reopened(known, now, version.lane, route) if reopens else {}
+        of_event = ("sequencer", "uploaded_at", "request_id")
+        changes: Item = {"updated_at": now, **{name: getattr(version, name) for name in of_event}}
+        changes |= mapping.reopened(known, now, version.lane, route, version.batch) if reopens else {}
         if not self._update_row(known, changes):
             return self.register(version, route=route)  # the row has changed since: look again
         return document_from_item(mapping.present({**known, **changes})), reopens
@@ -117,9 +120,22 @@ class Ledger:
         return self._update_row(row, mapping.forgotten(row, iso(self._clock.now())))
 
     def describe(self, key: DocumentKey, attempt_id: str, **labels: Mapping[str, str]) -> None:
-        """Keep an object's `metadata` and `tags`. `updated_at` stays: no step of the document depends on them."""
-        held = Attr("attempt_id").eq(attempt_id)
-        self._tables.write(tables.update(self._ledger_table, key._asdict(), mapping.present(labels), held))
+        """Keep an object's `metadata` and `tags`. `updated_at` stays: no step of the document depends on them.
+
+        The batch that the metadata name is the document's, unless it has one.
+        """
+        held, changes = Attr("attempt_id").eq(attempt_id), mapping.present(labels)
+        batch, table = batch_name(labels.get("metadata", {}).get("batch")), self._ledger_table
+        if batch:
+            is_first = held & Attr("batch").not_exists()
+            first = tables.update(table, key._asdict(), {**changes, "batch": batch}, is_first)
+            if self._counted(first, batch) is None:
+                return
+        self._tables.write(tables.update(table, key._asdict(), changes, held))
+
+    def created_at(self) -> str:
+        """When the ledger was made; no object from before has to have a row."""
+        return iso(self._tables.created_at(self._ledger_table))
 
     # -- documents: reading --------------------------------------------------------------------------------------------
 
@@ -177,7 +193,7 @@ class Ledger:
 
     def unpublished_keys(self) -> list[DocumentKey]:
         """Final documents whose event is not published yet, by the index."""
-        pages = self._tables.pages(self._ledger_table, QUEUES_INDEX, Key(MARK[0]).eq(UNPUBLISHED), Limit=100)
+        pages = self._tables.pages(self._ledger_table, QUEUES_INDEX, Key(MARK[0]).eq(UNPUBLISHED), Limit=50)
         return [_key(item) for item in next(pages)]
 
     def unpublished(self, keys: Sequence[DocumentKey]) -> list[Item]:
@@ -186,10 +202,42 @@ class Ledger:
         return [{name: value for name, value in row.items() if name not in MARK} for row in rows]
 
     def mark_published(self, rows: Sequence[Item]) -> None:
-        """Take the mark away from rows, at most 100, that still are as they were read."""
-        moved_on = self._tables.transact([self._update(row, dict.fromkeys(MARK)) for row in rows]) if rows else {}
+        """Take the mark away from rows, at most 50, that still are as they were read; they count as finished."""
+        batches = Counter(row["batch"] for row in rows if "batch" in row)
+        counted = [self._count(name, finished=count) for name, count in batches.items()]
+        taken = [self._update(row, dict.fromkeys(MARK)) for row in rows]
+        moved_on = self._tables.transact([*taken, *counted]) if rows else {}
         if moved_on:
             self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+
+    def batch(self, name: str) -> model.Batch | None:
+        """A batch, if any of its documents is known."""
+        item = self.item(mapping.batch_key(name))
+        return mapping.batch_from_item(item) if item else None
+
+    def batches_at_rest(self, quiet: timedelta) -> list[model.Batch]:
+        """Batches that are not marked as finished, whose documents are all final, and to which none came lately."""
+        key = Key(MARK[0]).eq(mapping.BATCHES) & Key(MARK[1]).lte(iso(self._clock.now() - quiet))
+        keys = [_key(item) for item in next(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=100))]
+        return [each for each in map(mapping.batch_from_item, self._rows(keys)) if each.is_at_rest] if keys else []
+
+    def mark_finished(self, batch: model.Batch) -> None:
+        """A batch is finished, provided that no document has been counted since it was read."""
+        changes = {**dict.fromkeys(MARK), "finished_at": iso(self._clock.now()), "expires_at": self._expires_at()}
+        as_read = Attr("registered").eq(batch.registered) & Attr("finished").eq(batch.finished)
+        self._tables.write(tables.update(self._ledger_table, mapping.batch_key(batch.name)._asdict(), changes, as_read))
+
+    def _counted(self, write: Item, batch: str | None) -> Item | None:
+        """A write of one document, with which its batch counts it; None when done, else what stands there."""
+        if batch is None:
+            return self._tables.write(write)
+        return self._tables.transact([write, self._count(batch, registered=1)]).get(0)
+
+    def _count(self, batch: str, **amounts: int) -> Item:
+        mark = mapping.batch_mark(iso(self._clock.now()))
+        return tables.add(self._ledger_table, mapping.batch_key(batch)._asdict(), amounts, mark)
 
     # -- workflows, ended jobs, the poller -----------------------------------------------------------------------------
 
@@ -288,8 +336,12 @@ class Ledger:
         return int((self._clock.now() + self._retention).timestamp()) if self._retention else None
 
     def _update_row(self, row: Item, changes: Item) -> bool:
-        """Change one row outside of any attempt, provided that it still is as it was read."""
-        return self._tables.write(self._update(row, changes)) is None
+        """Change one row outside of any attempt, provided that it still is as it was read.
+
+        Back in the queue it counts in its batch again, unless its end was not counted yet.
+        """
+        counts = changes.get("status") == Status.PENDING and row.get(MARK[0]) != UNPUBLISHED
+        return self._counted(self._update(row, changes), changes.get("batch") if counts else None) is None
 
     def _update(self, row: Item, changes: Item) -> Item:
         as_read = Attr("updated_at").eq(row["updated_at"])

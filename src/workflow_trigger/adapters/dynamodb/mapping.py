@@ -97,7 +97,8 @@ _KEPT_RUNS = 20
 _OF_ONE_RUN = (
     *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status", "upload_name"),
     *("input_file_ids", "output_node_files", "input_file_id", "attempt_id", "error", "results", "inferred"),
-    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", "forgotten_at", *MARK),
+    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", "pages"),
+    *("forgotten_at", *MARK),
 )
 _OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
@@ -117,13 +118,19 @@ def _waiting(now: str, lane: Lane, route: str) -> Item:
     return {"status": Status.PENDING, "route": route or None, "eligible_at": now, "queued_at": now, **mark}
 
 
-def reopened(row: Item, now: str, lane: Lane, route: str) -> Item:
-    """The changes that put a final row back into the queue; the run that it had goes to `runs`."""
+def reopened(row: Item, now: str, lane: Lane, route: str, batch: str | None = None) -> Item:
+    """The changes that put a final row back into the queue; the run that it had goes to `runs`.
+
+    It comes into another batch only where its own has counted its end.
+    """
+    own = row.get("batch")
+    batch = own if row.get(MARK[0]) == UNPUBLISHED else batch or own
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
     return {
         **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
         "failures": 0,
         "runs": runs,
+        "batch": batch,
         **_waiting(now, lane, route),
     }
 
@@ -142,7 +149,18 @@ _KEPT_WHEN_FORGOTTEN = {each.name for each in fields(ObjectVersion)} | {
     "size",
     "registered_at",
 }
-_KEPT_WHEN_FORGOTTEN |= {"updated_at", "expires_at", "failures", "job_id", "workflow_id", "created_at", "route", *MARK}
+_KEPT_WHEN_FORGOTTEN |= {
+    "batch",
+    "pages",
+    "updated_at",
+    "expires_at",
+    "failures",
+    "job_id",
+    "workflow_id",
+    "created_at",
+    "route",
+    *MARK,
+}
 
 
 def forgotten(row: Item, now: str) -> Item:
@@ -192,6 +210,27 @@ def _fitting(entries: Sequence[Any] | None, *left_out: Any) -> list[Any] | None:
     sizes = accumulate(len(json.dumps(entry)) for entry in entries)
     fitting = [entry for entry, size in zip(entries, sizes, strict=True) if size <= _LIST_LIMIT_BYTES]
     return fitting if len(fitting) == len(entries) else [*fitting, *left_out]
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+BATCHES = "batches"  # the queue of batches that are not known to be finished
+_BATCH = "batch"  # takes the place of an object; the batch's name that of a version
+
+
+def batch_key(name: str) -> DocumentKey:
+    """The primary key of a batch, among the rows of documents. It has no status."""
+    return DocumentKey(_BATCH, name)
+
+
+def batch_mark(now: str) -> Item:
+    """The changes of a batch of which a document was counted."""
+    return dict(zip(MARK, (BATCHES, now), strict=True))
+
+
+def batch_from_item(item: Item) -> model.Batch:
+    """An item as a batch."""
+    return model.Batch(**present(_from(item, model.Batch, {"name": "version"})))
 
 
 # -- workflows, ended jobs, the poller: field → attribute, as 0.2.0 named it -------------------------------------------

@@ -5,6 +5,7 @@ Throttling and conflicts of transactions are temporary. Such calls are retried u
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
@@ -34,6 +35,10 @@ class Tables:
         """One item."""
         answer = self._client.get_item(TableName=table, Key=serialize(key), ConsistentRead=True)
         return deserialize(answer["Item"]) if "Item" in answer else None
+
+    def created_at(self, table: str) -> datetime:
+        """When a table was made."""
+        return self._client.describe_table(TableName=table)["Table"]["CreationDateTime"]
 
     def batch_get(self, table: str, keys: Sequence[Item]) -> list[Item]:
         """Those of the items that there are, in any order."""
@@ -145,6 +150,22 @@ def update(table: str, key: Item, changes: Mapping[str, Any], condition: Conditi
     request["ExpressionAttributeValues"] |= serialize(values)
     expression = " ".join(filter(None, (sets and f"SET {sets}", removes and f"REMOVE {removes}")))
     return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
+
+
+def add(table: str, key: Item, amounts: Mapping[str, int], changes: Mapping[str, Any]) -> Item:
+    """An Update, without a condition, that counts as well."""
+    values = {f":{name}": value for name, value in {**amounts, **changes}.items()}
+    sets = ", ".join(f"#{name} = :{name}" for name in changes)
+    adds = ", ".join(f"#{name} :{name}" for name in amounts)
+    return {
+        "Update": {
+            "TableName": table,
+            "Key": serialize(key),
+            "UpdateExpression": f"SET {sets} ADD {adds}",
+            "ExpressionAttributeNames": {f"#{name}": name for name in (*amounts, *changes)},
+            "ExpressionAttributeValues": serialize(values),
+        }
+    }
 
 
 def _conditional(condition: ConditionBase) -> Item:

@@ -38,6 +38,8 @@ _DETAILS_STATES = {
     "FAILED": JobState.FAILED,
 }
 ACTIVE = tuple(status for status, state in _JOB_STATES.items() if state.is_active)
+_PAGE_NUMBER = re.compile(rb'"page_number"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)')
+_PAGE_NUMBER_BYTES = 32  # of a match, at most
 _NAMES_LIMIT = 10_000  # of all files of a job together
 
 
@@ -54,6 +56,29 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+class PageCounter:
+    """The chunks of an output as they pass, and afterwards the last page that its elements name; 0 where none does.
+
+    Source: https://docs.unstructured.io/api-reference/partition/document-elements (metadata.page_number)
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The same chunks. A number may be cut in two: what could be its beginning is looked at again."""
+        rest = b""
+        for chunk in self._chunks:
+            yield chunk
+            for text in (rest + chunk[:_PAGE_NUMBER_BYTES], chunk):
+                for found in _PAGE_NUMBER.finditer(text):
+                    self.count = max(self.count, int(found[1]))
+            rest = (
+                (rest + chunk)[-_PAGE_NUMBER_BYTES:] if len(chunk) < _PAGE_NUMBER_BYTES else chunk[-_PAGE_NUMBER_BYTES:]
+            )
 
 
 def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -> Iterator[Mapping[str, Any]]:

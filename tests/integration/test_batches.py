@@ -1,0 +1,157 @@
+"""Batches: documents that are followed together are counted once for each run, whatever happens on the way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.commands import command
+from tests.integration.conftest import DeployedHarness
+from tests.integration.harness import Harness
+from tests.integration.test_operations import rows_under, until, upload, url_of
+from tests.published import FOLDER, KINDS, check, schema
+from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.model import FINAL, Batch, Status
+
+STATUS_CHANGED, BATCH_FINISHED = KINDS
+
+
+def in_batch(harness: Harness, number: int, name: str = "june") -> list[ObjectVersion]:
+    return [replace(harness.upload(f"{each}.pdf", b"%d" % each), batch=name) for each in range(number)]
+
+
+def told(harness: Harness) -> list[dict[str, Any]]:
+    return [detail for kind, detail in harness.events.details if kind == BATCH_FINISHED]
+
+
+def let_pass(harness: Harness, minutes: int = 3) -> None:
+    for _ in range(minutes):
+        harness.tick(after_seconds=61)
+
+
+def test_finished_batch_is_told_once_and_again_when_more_join_it(harness: Harness) -> None:
+    documents = in_batch(harness, 12)
+    harness.deliver(*documents)
+    assert harness.ledger().batch("june") == Batch(name="june", registered=12)
+    harness.settle()
+    let_pass(harness)
+    batch = harness.ledger().batch("june")
+    assert batch is not None
+    assert (batch.registered, batch.finished, batch.finished_at is not None) == (12, 12, True)
+    assert told(harness) == [{"schema_version": 1, "stack": "test", "batch": "june", "documents": 12}]
+    harness.deliver(*documents)  # duplicates of their events
+    let_pass(harness)
+    assert len(told(harness)) == 1
+    harness.deliver(replace(harness.upload("more.pdf", b"more"), batch="june"))
+    harness.settle()
+    let_pass(harness)
+    assert [each["documents"] for each in told(harness)] == [12, 13]
+
+
+def test_metadata_of_an_upload_name_its_batch(harness: Harness) -> None:
+    version = harness.upload("a.pdf", b"1", Metadata={"batch": "june", "case": "17"})
+    harness.deliver(version)
+    harness.settle()
+    let_pass(harness)
+    assert (harness.row(version)["batch"], harness.row(version)["metadata"]["case"]) == ("june", "17")
+    assert [each["documents"] for each in told(harness)] == [1]
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 201])
+def test_what_cannot_be_a_name_makes_no_batch(harness: Harness, name: str) -> None:
+    version = harness.upload("a.pdf", b"1", Metadata={"batch": name})
+    harness.deliver(version)
+    harness.settle()
+    assert "batch" not in harness.row(version)
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness, is_published: bool) -> None:
+    harness.publishes = is_published
+    (document,) = in_batch(harness, 1)
+    harness.deliver(document)
+    harness.settle()
+    assert harness.ledger().reopen(harness.row(document))
+    harness.publishes = True
+    harness.settle()
+    let_pass(harness)
+    batch = harness.ledger().batch("june")
+    assert batch is not None
+    assert (batch.registered, batch.finished) == ((2, 2) if is_published else (1, 1))
+
+
+def test_skipped_document_is_not_waited_for(harness: Harness) -> None:
+    version = replace(harness.upload("a.pdf", b"1"), batch="june")
+    harness.ledger().register(version, skipped="not wanted")
+    assert harness.ledger().batch("june") is None
+    assert harness.row(version)["batch"] == "june"
+
+
+def test_batch_that_is_on_its_way_is_not_told(harness: Harness) -> None:
+    harness.state.behaviour.default_job_seconds = 600
+    harness.deliver(*in_batch(harness, 2))
+    let_pass(harness)
+    assert told(harness) == []
+
+
+def test_every_final_status_has_an_example_of_its_event() -> None:
+    examples = [json.loads(path.read_text()) for path in FOLDER.glob("*.json") if ".schema." not in path.name]
+    for event in examples:
+        check(event["detail-type"], event["detail"])
+    told = {event["detail"]["status"] for event in examples if event["detail-type"] == STATUS_CHANGED}
+    assert told == set(schema(STATUS_CHANGED)["properties"]["status"]["enum"]) == FINAL - {Status.SKIPPED}
+    assert BATCH_FINISHED in {event["detail-type"] for event in examples}
+
+
+def test_event_of_a_document_has_the_fields_of_its_example(harness: Harness) -> None:
+    version = replace(harness.upload("a.pdf", b"1", Metadata={"tenant": "acme"}), uploaded_at="2026-11-26T11:36:41Z")
+    harness.deliver(version)
+    harness.settle()
+    (told,) = [detail for kind, detail in harness.events.details if kind == STATUS_CHANGED]
+    example = json.loads((FOLDER / "completed.json").read_text())["detail"]
+    assert set(example) - {"results"} == set(told)
+
+
+# -- the commands ------------------------------------------------------------------------------------------------------
+
+
+def test_backfill_wait_and_fetch_a_batch_as_commands(deployed: DeployedHarness, tmp_path: Path) -> None:
+    stack, state = deployed.stack, deployed.state
+    stack.set_key(state.behaviour.api_key)
+    stack.aws.client("sqs").purge_queue(QueueUrl=stack["UploadQueueUrl"])
+    command(stack, "pause", "--reason", "so that the batch is seen while it waits")
+    try:
+        upload(stack, ["batch/a b.pdf", "batch/../c.pdf", "batch/d.pdf"])
+        until(lambda: len(rows_under(stack, "batch/")) == 3)
+        client = stack.aws.client("dynamodb")
+        for row in rows_under(stack, "batch/").values():  # as if nobody had been listening
+            client.delete_item(
+                TableName=stack["LedgerTable"], Key={"object": {"S": row["object"]}, "version": {"S": row["version"]}}
+            )
+        sent = command(stack, "backfill", url_of(stack, "batch/"), "--batch", "june", "--yes", "--json")
+        assert (sent.code, sent.json["sent"]) == (0, 3)
+        until(lambda: len(rows_under(stack, "batch/")) == 3)
+        shown = command(stack, "status", "--batch", "june", "--json")
+        assert (shown.code, shown.json["registered"], shown.json["rows"]["PENDING"]) == (0, 3, 3)
+        late = command(stack, "wait", "--batch", "june", "--documents", "3", "--timeout", "1s")
+        assert (late.code, "0 of 3" in late.err) == (3, True)
+    finally:
+        command(stack, "resume")
+    done = command(stack, "wait", "--batch", "june", "--documents", "3", "--json")
+    assert (done.code, done.json["finished"], done.json["rows"]["COMPLETED"]) == (0, 3, 3), done.err
+    fetched = command(stack, "fetch", "--batch", "june", "--to", str(tmp_path / "out"), "--json")
+    assert fetched.code == 0, fetched.err
+    assert fetched.json["stored"] == 6
+    names = sorted(path.relative_to(tmp_path / "out") for path in tmp_path.rglob("*.json"))
+    assert len(names) == 6
+    assert {name.name.partition(".pdf.")[0] for name in names} == {"a b", "c", "d"}
+    assert {name.parts[0] for name in names} == {"batch"}
+    again = command(stack, "fetch", "--batch", "june", "--to", str(tmp_path / "out"), "--json")
+    assert (again.json["stored"], again.json["already_there"]) == (0, 6)
+    unknown = command(stack, "status", "--batch", "never")
+    assert (unknown.code, "metadata" in unknown.err) == (3, True)
+    assert (
+        command(stack, "retry", "--batch", "june", "--status", "COMPLETED", "--dry-run", "--json").json["selected"] == 3
+    )
