@@ -92,7 +92,8 @@ def _timeline(hours: Mapping[str, Group], at: datetime) -> str:
         f'<div class="chart"><svg viewBox="0 0 {HOURS * _WIDTH} {_HEIGHT + 20}" width="{HOURS * _WIDTH}" role="img" '
         f'aria-label="Documents that ended, by hour">{"".join(bars)}</svg></div>'
     )
-    return f'{figure}<p class="dim">{total:,} documents ended; the busiest hour had {most:,}. Red: not completed. Hours are UTC.</p>'
+    told = f"{total:,} documents ended; the busiest hour had {most:,}. Red: not completed. Hours are UTC."
+    return f'{figure}<p class="dim">{told}</p>'
 
 
 def _bar(x: float, bottom: float, height: float, colour: str) -> str:

@@ -125,7 +125,7 @@ class Elements(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_page_needs_nothing_but_itself_and_shows_what_came_from_outside_as_text() -> None:
+def test_page_needs_nothing_but_itself_and_escapes_what_it_shows() -> None:
     hostile = "<script>alert(1)</script>"
     state = STATUS
     state = type(state)(**{**{name: getattr(state, name) for name in state.__slots__}, "attention": [hostile]})
