@@ -1,21 +1,18 @@
 """The deployed template with IAM enforced, over TLS: everything passes, and no action that is allowed is idle."""
 
 import json
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from local.event import s3_event
-from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
-from local.stack import Deployed, deploy, ministack
+from local.stack import Deployed
+from tests.integration.enforced import enforced_stack
 from tests.integration.workers import kill_workers
 from workflow_trigger.domain.model import FINAL
 
@@ -48,6 +45,14 @@ NOT_ENFORCED_LOCALLY |= dict.fromkeys(
     ),
     OF_A_VPC,
 )
+NOT_ENFORCED_LOCALLY |= dict.fromkeys(
+    ("xray:PutTraceSegments", "xray:PutTelemetryRecords"), "Lambda writes traces as the role; there are none there"
+)
+# By policy: what a run of the test does not come to.
+NOT_REACHED = {
+    ("compare", "dynamodb:PutItem"): "an object is missed when it is older than two hours",
+    ("compare", "dynamodb:GetItem"): "the same",
+}
 OF_A_KEY = "services ask for it when what they hold is encrypted with a key of yours; there, nothing is encrypted"
 NOT_ENFORCED_LOCALLY |= dict.fromkeys(("kms:Decrypt", "kms:GenerateDataKey"), OF_A_KEY)
 
@@ -66,6 +71,8 @@ class Enforced:
         """Upload one, and see whether it is completed with its results, before the time is over or something is so."""
         self.number += 1
         key = f"in/{self.number}.pdf"
+        if not self._compares():
+            return False
         uploaded = {"Bucket": self.stack["SourceBucket"], "Key": key, "Body": key.encode(), "Tagging": "tenant=acme"}
         self.stack.aws.client("s3").put_object(**uploaded)
         limit = time.monotonic() + seconds
@@ -86,6 +93,11 @@ class Enforced:
         while time.time() < until and not self.was_denied(since):
             time.sleep(1)  # a run of the schedule shows its log when it ends
         return self.was_denied(since)
+
+    def _compares(self) -> bool:
+        """Whether bucket and ledger can be compared; nothing is old enough to be missed."""
+        answer = self.stack.aws.client("lambda").invoke(FunctionName=self.stack["CompareFunction"], Payload=b"{}")
+        return "FunctionError" not in answer
 
     def _answers_directly(self, key: str) -> bool:
         """Called with an event itself, the function answers with its rows."""
@@ -130,7 +142,7 @@ class Enforced:
             self.written += str(items)
             for item in items:
                 client.delete_item(TableName=self.stack[output], Key={name: item[name] for name in keys})
-        for output in ("OnUploadFunction", "OnScheduleFunction"):
+        for output in ("OnUploadFunction", "OnScheduleFunction", "CompareFunction"):
             kill_workers(self.stack[output])  # the key in a function's memory would hide a missing permission
 
     def policies(self) -> Iterator[tuple[str, dict[str, Any], Callable[[dict[str, Any]], None]]]:
@@ -159,39 +171,18 @@ class Enforced:
 
 @pytest.fixture(scope="module")
 def enforced(package: Path) -> Iterator[Enforced]:
-    with tempfile.TemporaryDirectory(prefix="enforced-") as folder, pytest.MonkeyPatch.context() as patch:
-        authority = trustme.CA()
-        certificate = authority.issue_cert("127.0.0.1", "localhost")
-        bundle, chain, key = (Path(folder, name) for name in ("ca.pem", "chain.pem", "key.pem"))
-        authority.cert_pem.write_to_path(str(bundle))
-        certificate.private_key_pem.write_to_path(str(key))
-        chain.write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
-        patch.setenv("AWS_CA_BUNDLE", str(bundle))
-        options = {
-            "AUTH": "true",
-            "USE_SSL": "1",
-            "MINISTACK_SSL_CERT": str(chain),
-            "MINISTACK_SSL_KEY": str(key),
-            "AWS_CA_BUNDLE": str(bundle),
-        }
-        behaviour = Behaviour(default_job_seconds=0.5, scheduled_seconds=0.1, api_key=CANARY)
-        state = PlatformState(Path(folder), behaviour)
-        with ministack(options=options, ca_bundle=bundle) as aws, serving(state, tls=(chain, key)) as url:
-            secret = aws.client("secretsmanager").create_secret(Name="authority", SecretString=bundle.read_text())
-            parameters = {
-                "WorkflowIds": str(uuid.uuid4()),
-                "UnstructuredApiUrl": url,
-                "PollSeconds": "1",
-                "CaBundleSecretArn": secret["ARN"],
-                "ReadTags": "on",
-                "OnlyLatestVersion": "on",
-                "RolePath": "/service/",
-            }
-            stack = deploy(package, aws, parameters)
-            stack.set_key(CANARY)
-            enforced = Enforced(stack, state)
-            enforced.tell_everything()
-            yield enforced
+    parameters = {
+        "PollSeconds": "1",
+        "ReadTags": "on",
+        "OnlyLatestVersion": "on",
+        "RolePath": "/service/",
+        "CompareSchedule": "rate(7 days)",
+    }
+    behaviour = Behaviour(default_job_seconds=0.5, scheduled_seconds=0.1, api_key=CANARY)
+    with enforced_stack(package, behaviour, parameters) as (stack, state):
+        enforced = Enforced(stack, state)
+        enforced.tell_everything()
+        yield enforced
 
 
 def actions(document: dict[str, Any]) -> list[tuple[int, str]]:
@@ -223,7 +214,7 @@ def test_no_allowed_action_is_idle(enforced: Enforced) -> None:
     idle = []
     for name, document, replace in enforced.policies():
         for number, action in actions(document):
-            if action in NOT_ENFORCED_LOCALLY:
+            if action in NOT_ENFORCED_LOCALLY or (name, action) in NOT_REACHED:
                 continue  # the template's tests have them in their table
             enforced.forget_everything()
             replace(without(document, number, action))

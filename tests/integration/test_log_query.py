@@ -77,9 +77,9 @@ def life(harness: Harness, fault: Fault | None) -> dict[str, Any]:
     ("fault", "steps"),
     [
         (None, ["registered", "sending", "accepted", "finished"]),
-        (
+        (  # uncertain: the same batch again
             Fault("run", "status", status=503),
-            ["registered", "sending", "not accepted", "sending", "accepted", "finished"],
+            ["registered", "sending", "not accepted", "not accepted so far", "accepted", "finished"],
         ),
         (Fault("run", "drop-after"), ["registered", "sending", "not accepted", "settled", "finished"]),
     ],
