@@ -230,7 +230,8 @@ def deploy(
         "--stack-name",
         name,
         "--parameter-overrides",
-        *(f"{key}={value}" for key, value in parameters.items()),
+        # In quotes, as a person has to type a value with spaces or semicolons.
+        *(f'{key}="{value}"' for key, value in parameters.items()),
         *(["--tags", *(f"{key}={value}" for key, value in tags.items())] if tags else []),
         environment=aws.environment,
     )
