@@ -40,6 +40,7 @@ from workflow_trigger_cli.terminal import (
     stderr,
     stdout,
     watched,
+    working,
     write_text,
 )
 
@@ -61,15 +62,18 @@ def status(
     """Show documents by status, the longest wait, every workflow, and dead letters. With --batch, one batch."""
     found = Stack.find(stack, region=region, profile=profile)
     if batch is not None:
-        state = collect_batch(found, named(batch))
+        with working("reading the ledger"):
+            state = collect_batch(found, named(batch))
         show(state, views.batch_screen(state), as_json=as_json)
         raise typer.Exit(Exit.OK if state.is_well or state.finished < state.registered else Exit.ATTENTION)
     counter = RowCounter(found, count_all=count_all)
     if watch:
         _watch(found, counter, seconds, as_json=as_json)
-    whole = collect_status(found, counter.count())
+    with working("counting the documents"):
+        whole = collect_status(found, counter.count())
     if html is not None:
-        hours = collect_report(report_rows(found, moment_before_now(f"{HOURS}h")), By.HOUR)[:-1]
+        with working("reading the ledger"):
+            hours = collect_report(report_rows(found, moment_before_now(f"{HOURS}h")), By.HOUR)[:-1]
         write_text(html, page(whole, hours))
     show(whole, views.status_screen(whole), as_json=as_json)
     raise typer.Exit(Exit.ATTENTION if whole.attention else Exit.OK)

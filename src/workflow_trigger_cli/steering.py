@@ -40,7 +40,7 @@ from workflow_trigger_cli.options import (
     Yes,
 )
 from workflow_trigger_cli.stack import Stack
-from workflow_trigger_cli.terminal import ask, counting, interruptible, print_json, progress, stderr, stdout
+from workflow_trigger_cli.terminal import ask, counting, interruptible, print_json, progress, stderr, stdout, working
 
 
 def backfill(
@@ -152,7 +152,8 @@ def retry(
 
 def _counted(stack: Stack, choice: Choice) -> Counter[tuple[str, str]]:
     """Count what is selected, and show it."""
-    counts = count(select(stack, choice))
+    with working("reading the ledger"):
+        counts = count(select(stack, choice))
     for (name, kind), number in sorted(counts.items()):
         stderr.print(f"{number:>8,}  {name:<10} {views.visible(kind)}")
     stderr.print(f"{counts.total():>8,}  total")
@@ -212,7 +213,8 @@ def cancel(
 
 
 def _cancel_running(stack: Stack, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    jobs = running_jobs(stack, select(stack, choice))
+    with working("reading the ledger"):
+        jobs = running_jobs(stack, select(stack, choice))
     for job in jobs:
         stderr.print(f"[bold]job {views.visible(job.job_id)}[/]  workflow {job.workflow_id}")
         for name in job.selected:
@@ -297,7 +299,8 @@ def forget(
     Only what is final can be forgotten. The rows stay, so that a late duplicate of an event runs nothing again.
     """
     work = Forget(Stack.find(stack, region=region, profile=profile), url, version, with_object=with_object)
-    planned = work.plan()
+    with working("looking for results"):
+        planned = work.plan()
     what = f"{planned.rows:,} rows, {planned.results:,} results" + (
         f", {planned.objects:,} object versions" if with_object else ""
     )

@@ -103,6 +103,13 @@ def watched[T](items: Iterable[T], advance: Callable[[], None]) -> Iterator[T]:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show at once what is read, where it may take longer than a moment; it can be interrupted."""
+    with interruptible("Nothing has changed."), stderr.status(f"{what} …"):
+        yield
+
+
+@contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A progress bar that advances by one at a call."""
     with Progress(*columns(total), console=stderr, transient=True) as progress:
