@@ -127,6 +127,9 @@ class Functions:
             outcome.killed += not self._is_ending
             return {"processor_seconds": 0.0}
         told: dict[str, Any] = json.loads(line)
+        if "peak_kb" not in told:  # a line of the function's log: a warning, or worse
+            progress(f"scale: {outcome.load.name}: {told.get('message')} {told.get('error') or ''}"[:160])
+            return self._read(process)
         outcome.peak_kb = max(outcome.peak_kb, told["peak_kb"])
         outcome.errors += [told["error"]] if told["error"] else []
         return told
