@@ -82,6 +82,19 @@ def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness
     assert (batch.registered, batch.finished) == ((2, 2) if is_published else (1, 1))
 
 
+def test_document_that_two_invocations_publish_counts_once(harness: Harness) -> None:
+    harness.publishes = False
+    documents = in_batch(harness, 2)
+    harness.deliver(*documents)
+    harness.settle()
+    ledger = harness.ledger()
+    both = [ledger.unpublished([each.document_key for each in documents]) for _ in range(2)]
+    assert [len(rows) for rows in both] == [2, 2]
+    for rows in both:
+        ledger.mark_published(rows)
+    assert ledger.batch("june") == Batch(name="june", registered=2, finished=2)
+
+
 def test_skipped_document_is_not_waited_for(harness: Harness) -> None:
     version = replace(harness.upload("a.pdf", b"1"), batch="june")
     harness.ledger().register(version, skipped="not wanted")

@@ -13,6 +13,7 @@ from workflow_trigger.adapters.unstructured.connections import Connections, ca_c
 from workflow_trigger.adapters.unstructured.workflows import information_from
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError, SecretUnusable
+from workflow_trigger.domain.model import ALL_ROUTES
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
@@ -267,7 +268,8 @@ class Doctor:
         for pause in snapshot.pauses:
             says = f"no job is begun since {pause.since}: {pause.reason}"
             fix = f"workflow-trigger resume --stack {self._stack.name}"
-            yield Finding(check=f"pause of {pause.route or 'all others'}", health=Health.FAILED, says=says, fix=fix)
+            route = {ALL_ROUTES: "all routes", "": "all others"}.get(pause.route, pause.route)
+            yield Finding(check=f"pause of {route}", health=Health.FAILED, says=says, fix=fix)
         for workflow in snapshot.workflows:
             found = blocking_reason(self._stack, workflow, waiting_seconds)
             if found and workflow.last_error:

@@ -202,10 +202,19 @@ class Ledger:
         return [{name: value for name, value in row.items() if name not in MARK} for row in rows]
 
     def mark_published(self, rows: Sequence[Item]) -> None:
-        """Take the mark away from rows, at most 50, that still are as they were read; they count as finished."""
+        """Take the mark away from rows, at most 50, that still are as they were read.
+
+        In the same transaction they count as finished: once, however many invocations publish them.
+        """
         batches = Counter(row["batch"] for row in rows if "batch" in row)
         counted = [self._count(name, finished=count) for name, count in batches.items()]
-        taken = [self._update(row, dict.fromkeys(MARK)) for row in rows]
+        is_marked, table = Attr(MARK[0]).eq(UNPUBLISHED), self._ledger_table
+        taken = [
+            tables.update(
+                table, _key(row)._asdict(), dict.fromkeys(MARK), Attr("updated_at").eq(row["updated_at"]) & is_marked
+            )
+            for row in rows
+        ]
         moved_on = self._tables.transact([*taken, *counted]) if rows else {}
         if moved_on:
             self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
