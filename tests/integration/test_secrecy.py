@@ -120,5 +120,6 @@ def test_debug_lines_of_the_sdk_which_would_show_the_secret_are_off(
 
 def test_key_is_in_no_variable_of_the_functions() -> None:
     variables: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
-    assert [name for name in variables if "KEY" in name] == ["API_KEY_SECRET_ARN", "RESULTS_KMS_KEY_ARN", "KEY_PREFIX"]
+    with_key = [name for name in variables if "KEY" in name]
+    assert with_key == ["API_KEY_SECRET_ARN", "RESULTS_KMS_KEY_ARN", "KEY_PREFIX", "KEY_SUFFIX"]
     assert "resolve:secretsmanager" not in json.dumps(template())
