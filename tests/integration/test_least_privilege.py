@@ -71,8 +71,8 @@ class Enforced:
         """Upload one, and see whether it is completed with its results, before the time is over or something is so."""
         self.number += 1
         key = f"in/{self.number}.pdf"
-        if not self._compares():
-            return False
+        # The process of a function that was ended is asked once more before the local stack starts another.
+        compares = any(self._compares() for _ in range(3))
         uploaded = {"Bucket": self.stack["SourceBucket"], "Key": key, "Body": key.encode(), "Tagging": "tenant=acme"}
         self.stack.aws.client("s3").put_object(**uploaded)
         limit = time.monotonic() + seconds
@@ -81,7 +81,7 @@ class Enforced:
             if found and found[0]["status"] in FINAL:
                 is_whole = found[0]["status"] == "COMPLETED" and all("key" in each for each in found[0]["results"])
                 is_whole = is_whole and found[0]["tags"] == {"tenant": "acme"}
-                return bool(is_whole and self._answers_directly(key))
+                return bool(compares and is_whole and self._answers_directly(key))
             time.sleep(1)
         return False
 
