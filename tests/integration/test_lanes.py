@@ -42,13 +42,14 @@ def test_fresh_upload_goes_with_the_next_batch_during_a_backfill(harness: Harnes
 
 
 def test_neither_lane_starves_the_other(harness: Harness) -> None:
-    harness.configure(max_files_per_run=8)
-    fresh = [harness.upload(f"new/{number}.pdf", f"new {number}".encode()) for number in range(120)]
+    """By lot: that a lane with one turn in four has none in 60 would happen once in 30 million runs."""
+    harness.configure(max_files_per_run=4)
+    fresh = [harness.upload(f"new/{number}.pdf", f"new {number}".encode()) for number in range(240)]
     harness.deliver(*fresh, submit=False)
-    bulk(harness, 60)  # younger than all of them
-    harness.settle(until=lambda: any("bulk" in lanes for lanes in lanes_of_jobs(harness)), minutes=15)
+    bulk(harness, 12)  # younger than all of them
+    harness.settle(until=lambda: any("bulk" in lanes for lanes in lanes_of_jobs(harness)))
     shares = [lanes.count("bulk") for lanes in lanes_of_jobs(harness)]
-    assert set(shares) <= {0, 6}, "nothing of a batch, or in its own turn three quarters"
+    assert set(shares) - {0} == {3}, "nothing of a batch, or in its own turn three quarters"
 
 
 def test_refused_backfill_does_not_keep_uploads_waiting(harness: Harness) -> None:
