@@ -75,4 +75,6 @@ def test_true_event_of_a_document_that_was_taken_in_runs_nothing_again(
     seed(stack.aws, event)
     (answered,) = function.invoke(event)["rows"]
     assert answered["status"] == "COMPLETED"
-    assert [row for row in stack.rows() if row["key"] == key] == before
+    after = [row for row in stack.rows() if row["key"] == key]
+    of_the_run = ("version", "status", "upload_name", "job_id")
+    assert [[row.get(each) for each in of_the_run] for row in after] == [[before[0][each] for each in of_the_run]]

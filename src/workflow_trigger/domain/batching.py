@@ -8,7 +8,7 @@ from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import Document, Workflow
 
 _BULK_TURN = 4  # one batch in so many begins with documents of the bulk lane
-_AVOID_SECONDS = 600  # a document keeps away from the workflow on which it failed: another one tells whose fault it was
+_AVOID_SECONDS = 600  # another workflow tells whose fault a failure was
 
 
 def in_turn(waiting: Iterable[Document], workflow: Workflow, max_files: int) -> list[Document]:
@@ -32,6 +32,12 @@ def is_turn_of_bulk(workflow: Workflow) -> bool:
     return int(workflow.revision or "0", 16) % _BULK_TURN == 1
 
 
+def keeps_away(document: Document, workflow: Workflow, pool_size: int, now: datetime) -> bool:
+    """Whether a document goes to another workflow of the pool: on this one it has failed not long ago."""
+    failed_here = document.failures and document.workflow_id == workflow.workflow_id
+    return bool(failed_here) and pool_size > 1 and not has_passed(document.read_at, now, seconds=_AVOID_SECONDS)
+
+
 def next_batch(
     queue: Iterable[Document], workflow: Workflow, *, pool_size: int, max_files: int, max_bytes: int, now: datetime
 ) -> list[Document]:
@@ -44,8 +50,7 @@ def next_batch(
     batch: list[Document] = []
     limit, room_bytes = 1, max_bytes
     for each in queue:
-        failed_here = each.failures and each.workflow_id == workflow.workflow_id
-        if pool_size > 1 and failed_here and not has_passed(each.read_at, now, seconds=_AVOID_SECONDS):
+        if keeps_away(each, workflow, pool_size, now):
             continue
         if not batch:
             limit = max(max_files >> max(each.failures, workflow.consecutive_failures), 1)

@@ -10,7 +10,7 @@ from itertools import islice
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batch
+from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, keeps_away, next_batch
 from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
@@ -44,6 +44,7 @@ class Queue:
         self._context = context
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
+        self._bound: dict[DocumentKey, Document] = {}
         self._handed_out: set[tuple[DocumentKey, str]] = set()
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
@@ -61,9 +62,17 @@ class Queue:
 
     def take(self, workflow: Workflow) -> list[Document]:
         """The next batch for a workflow; no document is handed out twice as it is."""
+        settings = self._context.settings
         with self._lock:
-            self._read(is_bulk_turn=is_turn_of_bulk(workflow))
-            batch = self._next(workflow)
+            self._read(workflow)
+            batch = next_batch(
+                in_turn(self._waiting.values(), workflow, settings.max_files_per_run),
+                workflow,
+                pool_size=len(settings.workflow_ids),
+                max_files=settings.max_files_per_run,
+                max_bytes=settings.max_bytes_per_run,
+                now=self._context.clock.now(),
+            )
             for document in batch:
                 del self._waiting[document.key]
                 self._handed_out.add((document.key, document.read_at))
@@ -80,52 +89,48 @@ class Queue:
         """Documents of 0.2.0 that wait for a workflow in which an answer of theirs was lost; handed out here alone."""
         with self._lock:
             if not self._waiting:
-                self._read(is_bulk_turn=True)
-            return [self._waiting.pop(each.key) for each in list(self._waiting.values()) if each.bound_to]
+                self._read(None)
+            return [self._bound.pop(key) for key in list(self._bound)]
 
-    def _next(self, workflow: Workflow) -> list[Document]:
-        settings = self._context.settings
-        waiting = (each for each in self._waiting.values() if not each.bound_to)
-        return next_batch(
-            in_turn(waiting, workflow, settings.max_files_per_run),
-            workflow,
-            pool_size=len(settings.workflow_ids),
-            max_files=settings.max_files_per_run,
-            max_bytes=settings.max_bytes_per_run,
-            now=self._context.clock.now(),
-        )
-
-    def _read(self, *, is_bulk_turn: bool) -> None:
-        """Read the lanes: the fresh one for every batch, so that no upload waits for what was read before it came.
+    def _read(self, workflow: Workflow | None) -> None:
+        """Read more for a workflow, or for any, unless a batch of older documents is in hand.
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
         nothing new. Documents in no queue of this route, since an earlier release or an earlier `Routes`, are found
         among all that wait: when the lanes do not fill a batch, and once a minute.
         """
-        context, ledger, route = self._context, self._context.ledger, self._context.settings.route
-        now, limit = context.clock.now(), self._limit()
-        if now >= self._uploads_again_at:
+        context, settings, ledger = self._context, self._context.settings, self._context.ledger
+        now, route = context.clock.now(), settings.route
+        limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
+        if now >= self._uploads_again_at and self._lacks(workflow, Lane.FRESH):
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
-        others = sum(each.source.lane is Lane.BULK for each in self._waiting.values())
-        is_wanted = is_bulk_turn or len(self._waiting) < context.settings.max_files_per_run
-        if is_wanted and now >= self._others_again_at and others < context.settings.max_files_per_run:
+        is_wanted = workflow is None or is_turn_of_bulk(workflow) or self._lacks(workflow, *Lane)
+        if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        is_short = len(self._waiting) < context.settings.max_files_per_run
-        if (is_short and not self._has_seen_all) or now >= self._all_again_at:
+        if (not self._has_seen_all and self._lacks(workflow, *Lane)) or now >= self._all_again_at:
             self._has_seen_all = not self._take_in(self._in_no_queue(limit))
             self._all_again_at = now + _ALL_AGAIN
 
+    def _lacks(self, workflow: Workflow | None, *lanes: Lane) -> bool:
+        """Whether what is in hand of these lanes, and may go to the workflow, is less than a batch."""
+        settings, now = self._context.settings, self._context.clock.now()
+        ours = (each for each in self._waiting.values() if each.source.lane in lanes)
+        pool_size = len(settings.workflow_ids)
+        usable = (each for each in ours if not workflow or not keeps_away(each, workflow, pool_size, now))
+        return sum(1 for _ in islice(usable, settings.max_files_per_run)) < settings.max_files_per_run
+
     def _take_in(self, found: Iterable[Document]) -> int:
         """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
-        before = len(self._waiting)
+        new = 0
         for each in found:
-            known = self._waiting.get(each.key)
-            is_handed_out = (each.key, each.read_at) in self._handed_out
-            if not is_handed_out and (known is None or known.read_at < each.read_at):
-                self._waiting[each.key] = each
-        return len(self._waiting) - before
+            place = self._bound if each.bound_to else self._waiting
+            known = place.get(each.key)
+            if (each.key, each.read_at) not in self._handed_out and (known is None or known.read_at < each.read_at):
+                place[each.key] = each
+                new += known is None
+        return new
 
     def _in_no_queue(self, limit: int) -> Iterator[Document]:
         """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
@@ -139,10 +144,6 @@ class Queue:
             unknown = [each.key for each in ours if each.key not in self._waiting and not each.bound_to]
             read = ledger.documents(unknown[:limit]).values() if unknown else ()
             yield from (each for each in read if each.status is Status.PENDING and not settings.is_live(each.queue))
-
-    def _limit(self) -> int:
-        settings = self._context.settings
-        return min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
 
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
