@@ -12,6 +12,7 @@ from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, build, deploy, ministack
 from tests.integration.harness import Harness
+from tests.integration.in_process import ministack_in_process
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +21,15 @@ def aws() -> Iterator[Aws]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def aws_in_process() -> Aws:
+    return ministack_in_process()
+
+
 @pytest.fixture
-def harness(aws: Aws, tmp_path: Path) -> Iterator[Harness]:
+def harness(aws_in_process: Aws, tmp_path: Path) -> Iterator[Harness]:
     """The real use cases over the real adapters, with fresh tables, and time that the test moves."""
-    with Harness.opened(aws, tmp_path) as opened:
+    with Harness.opened(aws_in_process, tmp_path) as opened:
         yield opened
 
 

@@ -263,11 +263,11 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("circumstance", [None, "hides_names", "index_lags", "changes_pool"])
-def test_whatever_happens_in_whatever_order(aws: Aws, circumstance: str | None) -> None:
+def test_whatever_happens_in_whatever_order(aws_in_process: Aws, circumstance: str | None) -> None:
     class OnThisStack(AnyOrder):
         pass
 
-    OnThisStack.aws = aws
+    OnThisStack.aws = aws_in_process
     if circumstance:
         setattr(OnThisStack, circumstance, True)
     run_state_machine_as_test(

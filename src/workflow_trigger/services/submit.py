@@ -88,12 +88,10 @@ class Queue:
     def bound(self) -> list[Document]:
         """Documents of 0.2.0 that wait for a workflow in which an answer of theirs was lost; handed out here alone."""
         with self._lock:
-            if not self._waiting:
-                self._read(None)
             return [self._bound.pop(key) for key in list(self._bound)]
 
-    def _read(self, workflow: Workflow | None) -> None:
-        """Read more for a workflow, or for any, unless a batch of older documents is in hand.
+    def _read(self, workflow: Workflow) -> None:
+        """Read more for a workflow, unless a batch of older documents is in hand.
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
         nothing new. Documents in no queue of this route, since an earlier release or an earlier `Routes`, are found
@@ -105,7 +103,7 @@ class Queue:
         if now >= self._uploads_again_at and self._lacks(workflow, Lane.FRESH):
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
-        is_wanted = workflow is None or is_turn_of_bulk(workflow) or self._lacks(workflow, *Lane)
+        is_wanted = is_turn_of_bulk(workflow) or self._lacks(workflow, *Lane)
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
@@ -113,12 +111,11 @@ class Queue:
             self._has_seen_all = not self._take_in(self._in_no_queue(limit))
             self._all_again_at = now + _ALL_AGAIN
 
-    def _lacks(self, workflow: Workflow | None, *lanes: Lane) -> bool:
+    def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
         """Whether what is in hand of these lanes, and may go to the workflow, is less than a batch."""
         settings, now = self._context.settings, self._context.clock.now()
         ours = (each for each in self._waiting.values() if each.source.lane in lanes)
-        pool_size = len(settings.workflow_ids)
-        usable = (each for each in ours if not workflow or not keeps_away(each, workflow, pool_size, now))
+        usable = (each for each in ours if not keeps_away(each, workflow, len(settings.workflow_ids), now))
         return sum(1 for _ in islice(usable, settings.max_files_per_run)) < settings.max_files_per_run
 
     def _take_in(self, found: Iterable[Document]) -> int:
