@@ -54,7 +54,7 @@ class Application:
             decode_content=False,
             request_method=request.method,
         )
-        return AWSResponse(request.url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  as botocore makes it
+        return AWSResponse(request.url, raw.status, raw.headers, raw)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
