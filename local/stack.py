@@ -20,6 +20,7 @@ import urllib3
 from botocore.config import Config
 
 from local import child_process
+from workflow_trigger.adapters.dynamodb.mapping import deserialize
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".local"
@@ -183,15 +184,20 @@ class Deployed:
         """The value of an output."""
         return self.outputs[output]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every row of the ledger; batches, which are there as well, have no status."""
-        table = boto3.resource("dynamodb", **_resource_arguments(self.aws)).Table(self["LedgerTable"])
-        answer = table.scan(ConsistentRead=True)
-        rows = list(answer["Items"])
-        while "LastEvaluatedKey" in answer:
-            answer = table.scan(ConsistentRead=True, ExclusiveStartKey=answer["LastEvaluatedKey"])
-            rows += answer["Items"]
-        return [row for row in rows if "status" in row]
+    def rows(self, prefix: str = "") -> list[dict[str, Any]]:
+        """The rows of the ledger whose keys begin so; batches, which are there as well, have no status."""
+        pages = (
+            self.aws.client("dynamodb")
+            .get_paginator("scan")
+            .paginate(
+                TableName=self["LedgerTable"],
+                ConsistentRead=True,
+                FilterExpression="attribute_exists(#status) AND begins_with(#key, :prefix)",
+                ExpressionAttributeNames={"#status": "status", "#key": "key"},
+                ExpressionAttributeValues={":prefix": {"S": prefix}},
+            )
+        )
+        return [deserialize(item) for page in pages for item in page["Items"]]
 
     def set_key(self, key: str) -> None:
         """What the output SetApiKeyCommand does."""
@@ -200,15 +206,6 @@ class Deployed:
     def tick(self) -> None:
         """Fire the schedule now, without waiting for the minute."""
         self.aws.client("lambda").invoke(FunctionName=self["OnScheduleFunction"], InvocationType="Event", Payload=b"{}")
-
-
-def _resource_arguments(aws: Aws) -> dict[str, Any]:
-    return {
-        "endpoint_url": aws.endpoint,
-        "region_name": REGION,
-        "aws_access_key_id": CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-    }
 
 
 def deploy(

@@ -29,9 +29,10 @@ settings.load_profile("untimed")
 
 # Those that wait for real seconds begin first: the others fill the processors meanwhile.
 WAIT_LONGEST = (
-    "test_operations",
-    "test_deployed",
     "test_least_privilege",
+    "test_deployed",
+    "test_operations",
+    "test_existing_bucket",
     "test_scale",
     "test_newcomer",
     "test_runtime",

@@ -9,8 +9,8 @@ import pytest
 
 from tests.integration.commands import command
 from tests.integration.conftest import DeployedHarness
+from tests.integration.deployed import rows_under, until, upload, url_of
 from tests.integration.harness import Harness
-from tests.integration.test_operations import rows_under, until, upload, url_of
 from tests.published import FOLDER, KINDS, check, schema
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import FINAL, Batch, Status

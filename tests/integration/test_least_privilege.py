@@ -77,7 +77,7 @@ class Enforced:
         self.stack.aws.client("s3").put_object(**uploaded)
         limit = time.monotonic() + seconds
         while time.monotonic() < limit and not until():
-            found = [row for row in self.stack.rows() if row["key"] == key]
+            found = self.stack.rows(key)
             if found and found[0]["status"] in FINAL:
                 is_whole = found[0]["status"] == "COMPLETED" and all("key" in each for each in found[0]["results"])
                 is_whole = is_whole and found[0]["tags"] == {"tenant": "acme"}

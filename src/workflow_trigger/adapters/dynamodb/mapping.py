@@ -142,24 +142,10 @@ def ended_in_queue(status: Status, now: str, kind: str, message: str) -> Item:
     return {"status": status, "error": error, "updated_at": now, "eligible_at": None, **mark}
 
 
-_KEPT_WHEN_FORGOTTEN = {each.name for each in fields(ObjectVersion)} | {
-    "object",
-    "version",
-    "status",
-    "size",
-    "registered_at",
-}
-_KEPT_WHEN_FORGOTTEN |= {
-    "batch",
-    "pages",
-    "updated_at",
-    "expires_at",
-    "failures",
-    "job_id",
-    "workflow_id",
-    "created_at",
-    "route",
-    *MARK,
+_KEPT_WHEN_FORGOTTEN = {
+    *(each.name for each in fields(ObjectVersion)),
+    *("object", "version", "size", "status", "route", "batch", "registered_at", "updated_at", "expires_at"),
+    *("job_id", "workflow_id", "created_at", "failures", "pages", *MARK),
 }
 
 
