@@ -1,24 +1,16 @@
 """Pause and resume, cancel, forget: what an operator steers, while everything else goes on."""
 
-import signal
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from local.stack import REGION, Deployed
-from tests.integration.commands import command, started
+from tests.integration.commands import command
 from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import rows_under, run_to_the_end, until, upload, url_of
 from tests.integration.harness import Harness
-from workflow_trigger.adapters.dynamodb.ledger import Ledger
-from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Transition, Workflow
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.settings import routes
-from workflow_trigger_cli.commands.forget import Forget
-from workflow_trigger_cli.stack import Stack
 
 
 def paused(harness: Harness, route: str = ALL_ROUTES) -> Pause:
@@ -157,20 +149,6 @@ def stack(deployed: DeployedHarness) -> Any:
     return deployed.stack
 
 
-@pytest.fixture
-def in_this_process(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """The stack as the commands see it."""
-    for name, value in stack.aws.environment.items():
-        monkeypatch.setenv(name, value)
-    return Stack.find(stack.name, region=REGION, profile=None)
-
-
-def an_object(bucket: str, key: str) -> ObjectVersion:
-    return ObjectVersion(
-        bucket=bucket, key=key, version_id="1", etag="e", size_bytes=1, sequencer=None, uploaded_at=None
-    )
-
-
 def test_pause_cancel_resume_and_retry_as_commands(deployed: DeployedHarness, stack: Any) -> None:
     assert command(stack, "pause").code == 2  # a reason is needed
     assert command(stack, "pause", "--reason", "prices", "--route", "none/").code == 2
@@ -201,60 +179,6 @@ def test_pause_cancel_resume_and_retry_as_commands(deployed: DeployedHarness, st
     assert command(stack, "retry", "--prefix", prefix, "--yes").code == 0
     rows = run_to_the_end(stack, "steer/", 3)
     assert {row["status"] for row in rows.values()} == {"COMPLETED"}
-
-
-def interrupted(stack: Deployed, began: Callable[[], bool], *arguments: str) -> str:
-    """Ctrl-C as soon as the command has begun to change something; what it says."""
-    with started(stack, *arguments) as running:
-        until(began)
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    return said
-
-
-def test_interrupted_command_leaves_the_others_as_they_were(stack: Any, in_this_process: Stack) -> None:
-    def statuses() -> Counter[str]:
-        return Counter(row["status"] for row in rows_under(stack, "interrupted/").values())
-
-    number, prefix = 400, url_of(stack, "interrupted/")
-    command(stack, "pause", "--reason", "nothing may begin")
-    try:
-        ledger = in_this_process.ledger()
-        for each in range(number):
-            ledger.register(an_object(stack["SourceBucket"], f"interrupted/{each}.pdf"))
-        for name, before, after in (("cancel", "PENDING", "STOPPED"), ("retry", "STOPPED", "PENDING")):
-            said = interrupted(stack, lambda after=after: statuses()[after] > 0, name, "--prefix", prefix, "--yes")  # type: ignore[misc]
-            assert "The others are unchanged. Run the same command again." in said
-            counts = statuses()
-            assert set(counts) == {before, after}
-            again = command(stack, name, "--prefix", prefix, "--yes", "--json")
-            assert (again.code, again.json["selected"]) == (0, counts[before])
-            assert statuses() == {after: number}
-        assert command(stack, "cancel", "--prefix", prefix, "--yes").code == 0
-    finally:
-        command(stack, "resume")
-
-
-def test_interrupted_forget_says_what_is_left_and_goes_on(
-    stack: Any, in_this_process: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload(stack, ["forget-twice.pdf"])
-    (row,) = run_to_the_end(stack, "forget-twice.pdf", 1).values()
-    url = url_of(stack, "forget-twice.pdf")
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "forget", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            Forget(in_this_process, url, None, with_object=True).run()
-    assert "forgotten_at" not in rows_under(stack, "forget-twice.pdf")["forget-twice.pdf"]
-    again = command(stack, "forget", url, "--with-object", "--yes", "--json")
-    assert (again.code, again.json) == (0, {"rows": 1, "results": 0, "objects": 0, "changed": 0}), again.err
-    left = rows_under(stack, "forget-twice.pdf")["forget-twice.pdf"]
-    assert (left["job_id"], "forgotten_at" in left, "results" in left) == (row["job_id"], True, False)
 
 
 def test_running_job_is_cancelled_with_all_its_files_shown(deployed: DeployedHarness, stack: Any) -> None:

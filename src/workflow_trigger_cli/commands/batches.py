@@ -64,16 +64,20 @@ def collect_batch(stack: Stack, name: str) -> BatchState:
     counts = Counter(str(row["status"]) for row in rows_of_batch(stack, name))
     batch = stack.ledger().batch(name) or Batch(name=name)
     if not counts and not batch.registered:
-        raise CommandError(
-            f"No document of a batch {name} is known. An upload tells its batch when its object is read: "
-            "metadata `batch`, as in aws s3 cp --metadata batch=NAME."
-        )
+        raise _unknown(name)
     return BatchState(
         batch=name,
         registered=batch.registered,
         finished=batch.finished,
         finished_at=batch.finished_at,
         rows={status.value: counts[status] for status in Status},
+    )
+
+
+def _unknown(name: str) -> CommandError:
+    return CommandError(
+        f"No document of a batch {name} is known. An upload tells its batch when its object is read: "
+        "metadata `batch`, as in aws s3 cp --metadata batch=NAME."
     )
 
 
@@ -120,10 +124,11 @@ def fetch(stack: Stack, name: str, folder: Path) -> Iterator[Fetched]:
     A file that is there with the right size is left alone, so that an interrupted command can be repeated.
 
     Raises:
-        CommandError: a result cannot be read, or two would have the same name.
+        CommandError: no document of it is known, or a file cannot be written.
     """
     s3 = stack.client("s3")
     written: dict[Path, str] = {}
+    row = None
     for row in rows_of_batch(stack, name):
         entries = [entry for entry in row.get("results", []) if "key" in entry]
         for entry in entries:
@@ -134,6 +139,8 @@ def fetch(stack: Stack, name: str, folder: Path) -> Iterator[Fetched]:
                 yield Fetched(path=path, is_new=_stored(s3, entry, path))
             except OSError as error:
                 raise CommandError(f"{path} cannot be written: {error.strerror or error}") from error
+    if row is None:
+        raise _unknown(name)
 
 
 def _stored(s3: Any, entry: Item, path: Path) -> bool:
