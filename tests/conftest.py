@@ -27,21 +27,24 @@ os.environ |= {
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Those that wait for real seconds begin first: the others fill the processors meanwhile.
-WAIT_LONGEST = (
+# The longest begin first. Of the first five, one for each worker, two wait for the package that one of them builds.
+LONGEST = (
     "test_least_privilege",
     "test_deployed",
-    "test_operations",
-    "test_existing_bucket",
     "test_scale",
-    "test_newcomer",
-    "test_runtime",
+    "test_crash_points",
+    "test_fairness",
+    "test_operations",
+    "test_steering",
+    "test_existing_bucket",
+    "test_interrupted",
+    "test_command_permissions",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; within a file nothing changes."""
-    order = {name: place for place, name in enumerate(WAIT_LONGEST)}
+    order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
