@@ -8,7 +8,6 @@ import asyncio
 import functools
 import importlib
 import io
-import os
 import site
 import threading
 from collections.abc import Awaitable, Callable
@@ -73,7 +72,6 @@ class InProcess(Aws):
 
 def ministack_in_process() -> InProcess:
     """MiniStack as its own environment has it: what it needs is not what the product needs."""
-    os.environ["IOT_MTLS_ENABLED"] = "0"
     (packages,) = (TOOLS / "ministack/lib").glob("python*/site-packages")
     site.addsitedir(str(packages))
     return InProcess("http://127.0.0.1", Application(importlib.import_module("ministack.app").app))
