@@ -33,7 +33,7 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.IN_PROGRESS: Advice("running, or its end is being confirmed"),
     Status.COMPLETED: Advice("this file succeeded; its results are listed"),
     Status.FAILED: Advice("the platform could not process it", "fix the document or the workflow, then", _RETRY),
-    Status.STOPPED: Advice("somebody stopped its job at the platform", "if it should run after all", _RETRY),
+    Status.STOPPED: Advice("its job was stopped, or an operator cancelled it", "if it should run after all", _RETRY),
     Status.REJECTED: Advice("it never ran", "fix what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("replaced by a newer version before it ran; that one has its own row"),
     Status.SKIPPED: Advice("not wanted, by the parameters of the stack; the error names which one"),
