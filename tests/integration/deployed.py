@@ -10,11 +10,12 @@ from workflow_trigger.domain.model import FINAL
 _HANG_SECONDS = 300
 
 
-def until(happened: Callable[[], Any], seconds: float = _HANG_SECONDS) -> None:
-    limit = time.monotonic() + seconds
+def until(happened: Callable[[], Any], *, every: float = 0.5) -> None:
+    """Wait for something; the limit only catches a hang."""
+    limit = time.monotonic() + _HANG_SECONDS
     while not happened():
         assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 def rows_under(stack: Deployed, prefix: str) -> dict[str, dict[str, Any]]:

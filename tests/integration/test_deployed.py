@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,10 @@ from botocore.exceptions import ClientError
 
 from local.stack import Aws, Deployed, deploy
 from tests.integration.conftest import DeployedHarness
+from tests.integration.deployed import until
 from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
 
-_HANG_SECONDS = 300
 
 AWKWARD = [
     "plain.pdf",
@@ -52,7 +51,7 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
 
     # Uploaded before there is a key: they wait, and run once it is set.
     s3.put_object(Bucket=bucket, Key=keys[0], Body=contents[keys[0]])
-    _until(lambda: len(stack.rows()) == 1)
+    until(lambda: len(stack.rows()) == 1)
     assert stack.rows()[0]["status"] == "PENDING"
     stack.set_key(state.behaviour.api_key)
 
@@ -64,7 +63,7 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(put, keys[1:]))
     s3.put_object(Bucket=bucket, Key="folder/", Body=b"")
-    _until(lambda: len(stack.rows()) == 51)
+    until(lambda: len(stack.rows()) == 51)
     for row in [each for each in stack.rows() if each["key"] in contents][:20]:  # duplicates, as S3 may send them
         sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(_event(row)))
     sqs.send_message(QueueUrl=queue, MessageBody="this is not an event")
@@ -73,7 +72,7 @@ def test_fifty_uploads_at_once_are_each_received_once_and_recorded(deployed: Dep
         rows = stack.rows()
         return len(rows) == 51 and all(row["status"] in FINAL for row in rows)
 
-    _until(at_rest)
+    until(at_rest)
     rows = {row["key"]: row for row in stack.rows()}
     assert rows.pop("folder/")["status"] == "SKIPPED"
     assert set(rows) == set(keys)
@@ -145,7 +144,7 @@ def test_second_stack_on_an_existing_bucket_keeps_its_notifications(deployed: De
     second = deploy(package, aws, parameters)
     for key in ("in/a b+c.pdf", "in/not.txt", "out/b.pdf"):
         s3.put_object(Bucket="their-bucket", Key=key, Body=key.encode())
-    _until(lambda: [row["status"] for row in second.rows()] == ["COMPLETED"])
+    until(lambda: [row["status"] for row in second.rows()] == ["COMPLETED"])
     assert [row["key"] for row in second.rows()] == ["in/a b+c.pdf"]
     after = s3.get_bucket_notification_configuration(Bucket="their-bucket")
     assert {name: after[name] for name in configuration} == {name: before[name] for name in configuration}
@@ -164,14 +163,6 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
     return {"source": "aws.s3", "detail-type": "Object Created", "time": row["uploaded_at"], "detail": detail}
 
 
-def _until(happened: Any) -> None:
-    """Wait for something; the limit only catches a hang."""
-    until = time.monotonic() + _HANG_SECONDS
-    while not happened():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.3)
-
-
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
 def test_update_from_a_release_keeps_the_ledger_and_so_does_deletion(
     deployed: DeployedHarness, package: Path, tmp_path: Path, release: Path
@@ -184,7 +175,7 @@ def test_update_from_a_release_keeps_the_ledger_and_so_does_deletion(
     first = deploy(tmp_path / "template.yaml", aws, parameters)
     first.set_key(deployed.state.behaviour.api_key)
     aws.client("s3").put_object(Bucket=first["SourceBucket"], Key="a.pdf", Body=b"a")
-    _until(lambda: len(first.rows()) == 1)
+    until(lambda: len(first.rows()) == 1)
     topic = aws.client("sns").create_topic(Name="later")["TopicArn"]
     changes = {"MemorySize": "512", "MaxFilesPerRun": "5", "AlarmTopicArn": topic, "KeySuffix": ".pdf"}
     updated = deploy(package, aws, {**parameters, **changes}, name=first.name)
@@ -194,13 +185,13 @@ def test_update_from_a_release_keeps_the_ledger_and_so_does_deletion(
     configuration = aws.client("lambda").get_function_configuration(FunctionName=updated["OnUploadFunction"])
     assert (configuration["MemorySize"], configuration["Environment"]["Variables"]["MAX_FILES_PER_RUN"]) == (512, "5")
 
-    _until(lambda: updated.rows()[0]["status"] == "COMPLETED")
-    _until(lambda: _nobody_polls(updated))  # a run that is still there would write its log after the deletion
+    until(lambda: updated.rows()[0]["status"] == "COMPLETED")
+    until(lambda: _nobody_polls(updated))  # a run that is still there would write its log after the deletion
     made = aws.client("cloudformation").describe_stack_resources(StackName=first.name)["StackResources"]
     there_before = _still_there(aws, made)
     assert len(there_before) > 20
     aws.client("cloudformation").delete_stack(StackName=first.name)
-    _until(lambda: "OnUploadFunction" not in _still_there(aws, made))
+    until(lambda: "OnUploadFunction" not in _still_there(aws, made))
     assert _still_there(aws, made) == {"Ledger", "DeadLetterQueue", "SourceBucket", "ResultsBucket"}
     # What is left takes nothing but TLS, as before.
     policies = [aws.client("s3").get_bucket_policy(Bucket=first[name])["Policy"] for name in kept[2:4]]
@@ -264,7 +255,7 @@ def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedHarnes
     stack = deploy(package, aws, parameters)
     stack.set_key(deployed.state.behaviour.api_key)
     aws.client("s3").put_object(Bucket=stack["SourceBucket"], Key="a.pdf", Body=b"a")
-    _until(lambda: [row["status"] for row in stack.rows()] == ["COMPLETED"])
+    until(lambda: [row["status"] for row in stack.rows()] == ["COMPLETED"])
     for url in (stack["UploadQueueUrl"], stack["DeadLetterQueueUrl"]):
         attributes = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         assert attributes["KmsMasterKeyId"] == key

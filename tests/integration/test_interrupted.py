@@ -1,5 +1,6 @@
 """Ctrl-C: a command says so, ends with 130, and the same command goes on from there."""
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def test_signal_leaves_the_others_as_they_were(stack: Deployed) -> None:
     register(stack, "signal/", number)
     for name, before, after in (("cancel", "PENDING", "STOPPED"), ("retry", "STOPPED", "PENDING")):
         with started(stack, name, "--prefix", prefix, "--yes") as running:
-            until(lambda after=after: statuses(stack, "signal/")[after] > 0)  # type: ignore[misc]
+            until(lambda after=after: statuses(stack, "signal/")[after] > 0, every=0.05)  # type: ignore[misc]
             running.send_signal(signal.SIGINT)
             _, said = running.communicate(timeout=60)
         assert running.returncode == 130, said
@@ -87,7 +88,7 @@ def test_command_that_is_interrupted_at_every_call_comes_to_its_end(
             raise KeyboardInterrupt
         return ask(*arguments)
 
-    name = f"at-every-call-{abs(hash(typed))}"
+    name = re.sub(r"\W+", "-", typed)
     register(stack, f"{name}/", 2)
     if typed.startswith(("retry", "forget")):
         command(stack, "cancel", "--prefix", url_of(stack, f"{name}/"), "--yes")
