@@ -17,7 +17,6 @@ from tests.integration.deployed import until
 from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
 
-
 AWKWARD = [
     "plain.pdf",
     "with space.pdf",
