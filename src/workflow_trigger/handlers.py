@@ -52,6 +52,7 @@ def on_schedule(_event: Any, invocation: LambdaContext) -> None:
     try:
         Reconciler(context, worker_threads=worker_threads()).run(POLL_FOR_SECONDS)
     finally:
+        report(context)  # first, because the ages of what waits can only be had while the ledger answers
         report(context, gauges(context))
 
 

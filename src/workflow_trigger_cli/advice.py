@@ -78,7 +78,7 @@ OF_ERROR: Mapping[str, Advice] = {
     "Skipped": Advice(
         "the parameters of the stack exclude it; the message names which one",
         "change the parameter and upload it again, or run it anyway",
-        _RETRY,
+        f"{_RETRY} --status SKIPPED",
     ),
     "ResultsRefused": Advice(
         "the bucket for the results does not take them; it is tried again for an hour, then they are missing",

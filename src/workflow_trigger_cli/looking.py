@@ -121,9 +121,7 @@ def find(
 def doctor(
     *,
     stack: Name = DEFAULT_STACK,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Fix what needs no deployment: notifications and schedule.")
-    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix notifications, rule, upload trigger, schedule.")] = False,
     yes: Yes = False,
     region: Region = None,
     profile: Profile = None,
@@ -187,7 +185,7 @@ def wait(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until every document of a batch is final. Ends with 0 if all are COMPLETED, with 1 if not."""
+    """Wait until every document of a batch is final. Ends with 0 if no document failed, with 1 if one did."""
     found = Stack.find(stack, region=region, profile=profile)
     seconds = age_seconds(timeout) if timeout else None
     with (

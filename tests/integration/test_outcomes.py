@@ -83,6 +83,15 @@ def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
     assert [stored.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 422])
+def test_job_ends_where_failed_files_cannot_be_asked_for(harness: Harness, status: int) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.state.faults.append(Fault("failed-files", "status", status=status, times=10_000))
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
+
+
 def test_doubt_of_another_kind_begins_anew(harness: Harness) -> None:
     """Case 4: details 503 for 17 minutes, then one 404, then right."""
     document = harness.upload("a.pdf", b"a")

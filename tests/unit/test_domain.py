@@ -178,6 +178,12 @@ def test_only_new_jobs_that_are_not_older_than_the_first_look_count() -> None:
     assert [each.id for each in candidates(iter(jobs), ATTEMPT, ("known",))] == ["skew", "new", "of no age"]
 
 
+def test_known_job_that_names_a_file_of_the_attempt_is_a_candidate() -> None:
+    """A look may write it down as somebody else's before its attempt is taken up again."""
+    ours, others = job("ours", file_id(A)), job("others", "invoice-12345678.pdf")
+    assert candidates([ours, others], ATTEMPT, ("ours", "others")) == [ours]
+
+
 def test_job_that_names_one_of_our_files_is_ours_as_a_whole() -> None:
     ours = job("new", file_id(B), "invoice-12345678.pdf")
     assert match([job("x", "y.pdf"), ours], ATTEMPT, told(), may_infer=False) == Match(

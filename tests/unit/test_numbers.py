@@ -80,7 +80,7 @@ NUMBERS = [
     ("docs/failures.md", r"\n?to (\d+ minutes)\. Details", track.CONFIRM_TIMEOUT_SECONDS),
     ("docs/failures.md", r"waited for up to (an hour)", track.DETAILS_TIMEOUT_SECONDS),
     ("docs/failures.md", r"does not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
-    ("docs/failures.md", r"not deliver is retried for (\d+ minutes)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
+    ("docs/failures.md", r"not deliver is retried for (an hour)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
     ("docs/failures.md", r"bucket refuses for (an hour)", results.PATIENCE_SECONDS[OutputState.REFUSED]),
 ]
 

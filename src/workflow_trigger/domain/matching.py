@@ -44,6 +44,7 @@ def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
     """The jobs that the attempt may have started: not known before, and not older than its first look.
 
+    A name proves more than a list of known jobs, so a known job that names a file of the attempt is one of them.
     Takes in a list of any length; keeps only these.
     """
     first_look = parse_time(attempt.first_look_at)
@@ -52,7 +53,10 @@ def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[st
         created = parse_time(job.created_at)
         return first_look is not None and created is not None and created < first_look - _CLOCK_SKEW
 
-    return [job for job in jobs if job.id not in known_job_ids and not is_old(job)]
+    def is_known(job: Job) -> bool:
+        return job.id in known_job_ids and not mentions(job.file_names(), attempt.upload_names)
+
+    return [job for job in jobs if not is_known(job) and not is_old(job)]
 
 
 def match(

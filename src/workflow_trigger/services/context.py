@@ -201,7 +201,8 @@ class Context:
 
     def note(self, workflow: Workflow, error: TriggerError, **changes: object) -> Workflow:
         """Write an error down on a workflow, once, for whoever asks why nothing moves."""
-        if (workflow.last_error or {}).get("message") == as_stored(error)["message"]:
+        is_noted = (workflow.last_error or {}).get("message") == as_stored(error)["message"]
+        if is_noted and replace(workflow, **changes) == workflow:  # type: ignore[arg-type]
             return workflow
         noted = as_stored(error, self.iso_later())
         return self.commit(Transition(workflow, replace(workflow, last_error=noted, **changes)))  # type: ignore[arg-type]

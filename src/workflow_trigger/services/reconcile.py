@@ -274,12 +274,14 @@ class Reconciler:
             if self._queues[name].may_have_some() and may_begin(self._snapshot(), context):
                 can_submit |= set(context.settings.workflow_ids)
         waits: list[tuple[str, str | None, str | None]] = [
-            (key, each.retry_at, each.lease_ends_at) for key, each in self._idle_ones(self._ended).items()
+            (key, each.retry_at, each.lease_ends_at)
+            for key, each in self._idle_ones(self._ended).items()
+            if self._context.knows_owner(each.workflow_id)
         ]
         waits += [
             (key, None if each.is_at_work else each.paused_until, None)
             for key, each in self._idle_ones(self._workflows).items()
-            if each.is_at_work or key in can_submit
+            if (each.is_at_work and self._context.knows_owner(key)) or key in can_submit
         ]
         due = [max(self._due.get(key, now), now, *(parse_time(each) or now for each in more)) for key, *more in waits]
         return min((each for each in due if each <= until), default=None)

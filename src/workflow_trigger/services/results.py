@@ -21,7 +21,7 @@ _RETRY_SECONDS = 10.0
 _KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
 # How long an output is waited for, by what stands in its way; then it is missing.
-PATIENCE_SECONDS = {OutputState.ABSENT: 20.0, OutputState.DELAYED: 900.0, OutputState.REFUSED: 3_600.0}
+PATIENCE_SECONDS = {OutputState.ABSENT: 20.0, OutputState.DELAYED: 3_600.0, OutputState.REFUSED: 3_600.0}
 
 logger = Logger(child=True)
 
@@ -65,7 +65,8 @@ class _Collector:
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
         retry_at = self._context.iso_later(_RETRY_SECONDS)
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
-        return self._context.commit(Transition(self._ended, after, tuple(updates)))
+        written = self._context.commit(Transition(self._ended, after, tuple(updates)))
+        return written if after else None
 
     def _renew_lease(self) -> None:
         self._save(replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS)))

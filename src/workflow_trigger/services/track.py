@@ -76,10 +76,7 @@ class _Tracked:
 
     def _failures(self, details: Details) -> list[FailedFile]:
         """The failed files of the job; where anything failed, by the status of each file as well."""
-        try:
-            failed = self._context.client.failed_files(self._job.id)
-        except NotFound:
-            failed = []
+        failed = self._context.client.failed_files(self._job.id) or []
         if is_plain_success(self._job, details, failed):
             return failed
         status = self._context.client.file_status(self._job.id)

@@ -74,7 +74,7 @@ class Ledger:
             return document_from_item(item), True
         known = found or self.item(version.document_key)
         if known is None:
-            return self.register(version, route=route)  # it expired between the two calls
+            return self.register(version, route=route, skipped=skipped)  # it expired between the two calls
         if skipped or not _is_later_upload(version, known):
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return document_from_item(known), known["registered_at"] == now

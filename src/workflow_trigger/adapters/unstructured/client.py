@@ -93,9 +93,9 @@ class PlatformClient:
         """How the processing went; what COMPLETED alone does not tell."""
         return self._answer(_path("jobs", job_id, "details"), responses.details_from)
 
-    def failed_files(self, job_id: str) -> list[FailedFile]:
-        """The files of a job that failed."""
-        return self._answer(_path("jobs", job_id, "failed-files"), responses.failed_files_from)
+    def failed_files(self, job_id: str) -> list[FailedFile] | None:
+        """The files of a job that failed; None where the platform does not have, or refuses, this question."""
+        return self._or_none(lambda: self._answer(_path("jobs", job_id, "failed-files"), responses.failed_files_from))
 
     def file_status(self, job_id: str) -> FileStatus | None:
         """The status of each file of a job; None where the platform does not have this newer question."""
@@ -106,7 +106,7 @@ class PlatformClient:
         status = self.file_status(job_id)
         if status is not None and status.documents:
             return status
-        failed = self._or_none(lambda: self.failed_files(job_id))
+        failed = self.failed_files(job_id)
         documents = tuple(each.document for each in failed or () if each.document)
         return FileStatus(documents=documents, is_complete=failed is not None)
 
