@@ -80,7 +80,7 @@ def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: H
     results.state.faults += [Fault("download", "status", status=status, times=10_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
-    results.settle()
+    results.settle(minutes=100)
     assert results.status(document) == "COMPLETED"
     assert str(status) in results.row(document)["results"][0]["missing"]
 
@@ -168,8 +168,21 @@ def test_download_that_never_works_does_not_hold_the_workflow_for_ever(results: 
     results.state.faults += [Fault("download", "status", status=500, times=10_000)]
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
-    assert 10 < results.settle() < 25
+    assert 55 < results.settle(minutes=100) < 75
     assert "missing" in results.row(document)["results"][0]
+
+
+def test_outage_of_half_an_hour_loses_no_output(results: Harness) -> None:
+    outage = Fault("download", "status", status=503, times=10_000)
+    results.state.faults.append(outage)
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    for _ in range(35):
+        results.tick(after_seconds=60)
+    outage.times = 0
+    results.settle()
+    assert results.status(document) == "COMPLETED"
+    assert all("key" in entry for entry in results.row(document)["results"])
 
 
 def test_bucket_that_refuses_results_keeps_the_row_open_until_it_accepts(results: Harness) -> None:
