@@ -12,6 +12,7 @@ from tests.integration.fault_injection import PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_upload import Context, s3_event
 from workflow_trigger import handlers
+from workflow_trigger.domain.errors import LedgerUnavailable
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
 from workflow_trigger.services.context import Counts
@@ -289,3 +290,17 @@ def test_upload_that_is_submitted_wakes_the_poller_unless_it_is_awake(harness: H
     assert harness.woken == 1
     handlers.on_upload(s3_event(harness.upload("b.pdf", b"b")), Context())
     assert harness.woken == 1, "nothing was submitted: the workflow is at work"
+
+
+def test_counts_are_told_when_the_ledger_does_not_answer(harness: Harness, monkeypatch: Any, capsys: Any) -> None:
+    context = harness.context()
+
+    def no_answer(_context: object) -> None:
+        raise LedgerUnavailable("no answer")
+
+    monkeypatch.setattr(handlers, "context_of", lambda _invocation: context)
+    monkeypatch.setattr(handlers, "gauges", no_answer)
+    context.counts.add("LateAcceptance")
+    with pytest.raises(LedgerUnavailable):
+        handlers.on_schedule({}, Context())
+    assert '"LateAcceptance":[1.0]' in capsys.readouterr().out

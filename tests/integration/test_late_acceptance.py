@@ -15,7 +15,8 @@ from tests.integration.harness import OPEN, Harness
 from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.model import Phase, Status
+from workflow_trigger.domain.errors import Busy
+from workflow_trigger.domain.model import Phase, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 
 SHOWN = ["ids", "documents", "nothing"]
@@ -386,3 +387,12 @@ def test_sick_workflow_does_not_keep_the_backlog_from_the_others(harness: Harnes
         assert len(harness.rows(Status.SUBMITTING)) <= 10
     assert {row["status"] for row in harness.rows()} <= {"COMPLETED", "PENDING", "SUBMITTING"}
     assert len([row for row in harness.rows() if row["status"] != "COMPLETED"]) < 15
+
+
+def test_known_jobs_are_kept_when_the_message_is_the_same(harness: Harness) -> None:
+    """Otherwise the same late acceptance counts at every poll."""
+    context = harness.context()
+    noted = context.note(Workflow(workflow_id=harness.settings.workflow_ids[0]), Busy("job x is active"))
+    later = context.note(noted, Busy("job x is active"), known_job_ids=("x",))
+    assert later.known_job_ids == ("x",)
+    assert context.note(later, Busy("job x is active"), known_job_ids=("x",)) is later
