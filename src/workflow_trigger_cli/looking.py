@@ -185,7 +185,7 @@ def wait(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until every document of a batch is final. Ends with 0 if no document failed, with 1 if one did."""
+    """Wait until every document of a batch is final. Ends with 1 if one failed, stopped or was rejected."""
     found = Stack.find(stack, region=region, profile=profile)
     seconds = age_seconds(timeout) if timeout else None
     with (
