@@ -42,11 +42,14 @@ class Published:
         self._client = client
         self.exceptions, self.meta = client.exceptions, client.meta
         self.details: list[tuple[str, dict[str, Any]]] = []
+        self.refuses = False
 
     def put_events(self, Entries: list[dict[str, Any]]) -> Any:  # noqa: N803  as boto3 calls it
         details = [(entry["DetailType"], json.loads(entry["Detail"])) for entry in Entries]
         for kind, detail in details:
             check(kind, detail)
+        if self.refuses:
+            return {"FailedEntryCount": len(Entries), "Entries": [{"ErrorCode": "ThrottlingException"}] * len(Entries)}
         answer = self._client.put_events(Entries=Entries)
         self.details += details
         return answer

@@ -52,11 +52,12 @@ def settings() -> Settings:
 
 @cache
 def client(service: str) -> Any:
-    """A client of an AWS service."""
+    """A client of an AWS service. That of EventBridge gives up early: its events are published again anyway."""
+    is_patient = service != "events"
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": 4 if is_patient else 2},
         connect_timeout=5,
-        read_timeout=20,
+        read_timeout=20 if is_patient else 5,
         max_pool_connections=50,
         # TLS and the pin guard the bytes. A checksum as well would cost as much as the relay itself.
         response_checksum_validation="when_required",

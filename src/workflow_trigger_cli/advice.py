@@ -93,7 +93,7 @@ OF_ERROR: Mapping[str, Advice] = {
         _RETRY,
     ),
     "Unconfirmed": Advice(
-        "the platform never said how the job ended",
+        "the platform never said how the job ended, and it has no output of it",
         "check in the Unstructured UI how it ended; if it did not succeed",
         _RETRY,
     ),

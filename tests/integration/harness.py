@@ -145,7 +145,6 @@ class Harness:
         self.connections = Connections(url)
         self.throttle = Throttle()
         self.events = Published(aws.client("events"))
-        self.publishes = True
         self.counted = Counts()
         self.woken = 0
         self.sequence = 0
@@ -211,7 +210,7 @@ class Harness:
             reader=ObjectReader(self._hooked(self.s3, "s3", hook), reads_tags=self.settings.reads_tags),
             client=client,
             results=results,
-            events=EventPublisher(self._hooked(self.events, "events", hook), stack="test") if self.publishes else None,
+            events=EventPublisher(self._hooked(self.events, "events", hook), stack="test"),
             settings=self.settings,
             clock=self.clock,
             deadline=deadline,

@@ -12,8 +12,10 @@ from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import rows_under, until, upload, url_of
 from tests.integration.harness import Harness
 from tests.published import FOLDER, KINDS, check, schema
+from workflow_trigger.adapters.dynamodb.mapping import batch_key
+from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.model import FINAL, Batch, Status
+from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Batch, Pause, Status
 
 STATUS_CHANGED, BATCH_FINISHED = KINDS
 
@@ -45,9 +47,24 @@ def test_finished_batch_is_told_once_and_again_when_more_join_it(harness: Harnes
     let_pass(harness)
     assert len(told(harness)) == 1
     harness.deliver(replace(harness.upload("more.pdf", b"more"), batch="june"))
+    item = harness.ledger().item(batch_key("june")) or {}
+    assert not {"finished_at", "expires_at"} & set(item), "it is on its way again"
     harness.settle()
     let_pass(harness)
     assert [each["documents"] for each in told(harness)] == [12, 13]
+
+
+def test_batches_that_never_finish_hide_no_other(harness: Harness) -> None:
+    ledger = harness.ledger()
+    assert ledger.pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))
+    for each in in_batch(harness, 120):
+        ledger.register(replace(each, batch=f"stuck-{each.key}"))
+    harness.clock.sleep(60)
+    document = replace(harness.upload("late.pdf", b"late"), batch="june")
+    ledger.register(document)
+    assert ledger.cancel(harness.row(document), "a test")
+    let_pass(harness)
+    assert [each["batch"] for each in told(harness)] == ["june"]
 
 
 def test_metadata_of_an_upload_name_its_batch(harness: Harness) -> None:
@@ -69,12 +86,12 @@ def test_what_cannot_be_a_name_makes_no_batch(harness: Harness, name: str) -> No
 
 @pytest.mark.parametrize("is_published", [True, False])
 def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness, is_published: bool) -> None:
-    harness.publishes = is_published
+    harness.events.refuses = not is_published
     (document,) = in_batch(harness, 1)
     harness.deliver(document)
     harness.settle()
     assert harness.ledger().reopen(harness.row(document))
-    harness.publishes = True
+    harness.events.refuses = False
     harness.settle()
     let_pass(harness)
     batch = harness.ledger().batch("june")
@@ -83,7 +100,7 @@ def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness
 
 
 def test_document_that_two_invocations_publish_counts_once(harness: Harness) -> None:
-    harness.publishes = False
+    harness.events.refuses = True
     documents = in_batch(harness, 2)
     harness.deliver(*documents)
     harness.settle()

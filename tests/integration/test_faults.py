@@ -223,11 +223,21 @@ def test_foreign_job_with_hidden_files_is_told_by_its_documents(harness: Harness
     assert_each_ran_once(harness, [document])
 
 
+def test_kept_connection_that_has_been_closed_is_no_failure(harness: Harness) -> None:
+    """A function that was frozen for long finds its connections closed."""
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("jobs", "drop", times=1))
+    harness.deliver(document)
+    assert harness.status(document) == "SCHEDULED"
+    assert (harness.counts["Unanswered"], harness.workflow().consecutive_failures) == (0, 0)
+
+
 def test_list_that_fails_or_breaks_off_proves_nothing(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.state.faults.append(Fault("run", "drop-after"))
     harness.deliver(document)
-    harness.state.faults += [Fault("jobs", kind, status=500, times=2) for kind in ("truncate", "status", "drop")]
+    harness.state.faults += [Fault("jobs", kind, status=500, times=2) for kind in ("truncate", "status")]
+    harness.state.faults.append(Fault("jobs", "drop", times=4))  # one that breaks at once is asked again
     for _ in range(6):
         harness.tick(after_seconds=60)
         assert harness.status(document) == "SUBMITTING"
@@ -876,13 +886,60 @@ def test_details_that_lag_behind_are_waited_for(harness: Harness) -> None:
     assert harness.status(document) == "FAILED"
 
 
-def test_end_that_is_never_confirmed_is_not_called_completed(harness: Harness) -> None:
+@pytest.mark.parametrize(
+    ("ending", "has_outputs", "end"),
+    [
+        ("COMPLETED", True, ("COMPLETED", None)),
+        ("COMPLETED", False, ("FAILED", "Unconfirmed")),
+        ("FAILED", False, ("FAILED", "Unconfirmed")),
+        ("STOPPED", False, ("STOPPED", "Unconfirmed")),
+    ],
+)
+def test_outputs_decide_where_an_end_is_never_confirmed(
+    harness: Harness, ending: str, has_outputs: bool, end: tuple[str, str | None]
+) -> None:
     document = harness.upload("a.pdf", b"a")
-    harness.state.faults.append(Fault("run", "job", job={"details_lag_seconds": 10**9}))
+    harness.state.faults.append(Fault("run", "job", job={"details_lag_seconds": 10**9, "ending": ending}))
+    harness.state.faults += [] if has_outputs else [Fault("download", "status", status=404, times=10_000)]
     harness.deliver(document)
     harness.settle()
     row = harness.row(document)
-    assert (row["status"], row["error"]["type"]) == ("FAILED", "Unconfirmed")
+    assert (row["status"], row.get("error", {}).get("type")) == end
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 410, 422])
+def test_details_that_are_refused_hold_the_workflow_for_an_hour_at_most(harness: Harness, status: int) -> None:
+    first, second = harness.upload("1.pdf", b"1"), harness.upload("2.pdf", b"2")
+    harness.deliver(first)
+    harness.state.faults.append(Fault("details", "status", status=status, times=10_000))
+    assert 55 < harness.settle(minutes=100) < 70
+    harness.state.faults.clear()
+    harness.deliver(second)
+    harness.settle()
+    assert_each_ran_once(harness, [first, second])
+
+
+def test_job_with_an_unknown_status_and_no_details_is_followed_on(harness: Harness) -> None:
+    """The platform may learn a word for a job that waits; its files did not fail."""
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "job", job={"status": "QUEUED"}))
+    harness.state.faults.append(Fault("details", "status", status=404, times=40))
+    harness.deliver(document)
+    for _ in range(30):
+        harness.tick(after_seconds=60)
+    assert harness.row(document)["status"] in {"SCHEDULED", "IN_PROGRESS"}
+    harness.settle()
+    assert_each_ran_once(harness, [document])
+
+
+def test_error_of_a_question_is_gone_once_it_is_answered(harness: Harness) -> None:
+    harness.state.behaviour.default_job_seconds = 600
+    harness.deliver(harness.upload("a.pdf", b"a"))
+    harness.state.faults.append(Fault("job", "status", status=503, times=1))
+    harness.tick(after_seconds=30)
+    assert (harness.workflow().last_error or {})["type"] == "Unavailable"
+    harness.tick(after_seconds=30)
+    assert harness.workflow().last_error is None
 
 
 @pytest.mark.parametrize("call", ["job", "details", "failed-files"])
@@ -902,6 +959,7 @@ def test_end_that_nobody_tells_of_for_an_hour_is_not_called_completed(harness: H
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document)
     harness.state.faults.append(Fault(call, "status", status=503, times=10_000))
+    harness.state.faults.append(Fault("download", "status", status=404, times=10_000))
     assert 55 < harness.settle(minutes=100) < 70
     row = harness.row(document)
     assert (row["status"], row["error"]["type"]) == ("FAILED", "Unconfirmed")

@@ -16,8 +16,9 @@ from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import Busy
-from workflow_trigger.domain.model import Phase, Status, Workflow
+from workflow_trigger.domain.model import Phase, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
+from workflow_trigger.services.submit import Queue, submit
 
 SHOWN = ["ids", "documents", "nothing"]
 
@@ -347,6 +348,21 @@ def test_workflow_id_in_another_spelling_is_the_same(harness: Harness, shown: st
     assert {job.workflow_id for job in harness.state.jobs.values()} == {lower}
 
 
+@pytest.mark.parametrize("shown", SHOWN)
+def test_unsettled_batch_holds_its_workflow_in_another_spelling(harness: Harness, shown: str) -> None:
+    show(harness, shown)
+    lower = harness.settings.workflow_ids[0]
+    lost, fresh = harness.upload("a.pdf", b"a"), harness.upload("b.pdf", b"b")
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(lost)
+    harness.configure(workflow_ids=(lower.upper(),))
+    harness.deliver(fresh)
+    assert (harness.status(lost), harness.status(fresh)) == ("SUBMITTING", "PENDING")
+    harness.settle()
+    assert_each_ran_once(harness, [lost, fresh])
+    assert [each.workflow_id for each in harness.workflows()] == [lower]
+
+
 def test_list_that_takes_long_to_come_slows_the_settling_and_nothing_else(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,3 +412,26 @@ def test_known_jobs_are_kept_when_the_message_is_the_same(harness: Harness) -> N
     later = context.note(noted, Busy("job x is active"), known_job_ids=("x",))
     assert later.known_job_ids == ("x",)
     assert context.note(later, Busy("job x is active"), known_job_ids=("x",)) is later
+
+
+def test_batch_of_a_claim_that_is_lost_is_handed_out_again(harness: Harness) -> None:
+    """The first claim finds its document cancelled; the second one is lost to another invocation."""
+    harness.configure(max_files_per_run=1)
+    first, second = harness.upload("a.pdf", b"a"), harness.upload("b.pdf", b"b")
+    harness.deliver(first, second, submit=False)
+    ledger, claims = harness.ledger(), iter([False, True])
+
+    class Meddler(PassThrough):
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            if name == "dynamodb transact_write_items":
+                if next(claims):
+                    ledger.commit(Transition(harness.workflow(), harness.workflow()))
+                else:
+                    assert ledger.cancel(harness.row(first), "a test")
+            return call()
+
+    context = harness.context(hook=Meddler())
+    context.snapshot()
+    queue = Queue(context)
+    submit(context, harness.workflow(), queue)
+    assert [each.key for each in queue.take(harness.workflow())] == [second.document_key]

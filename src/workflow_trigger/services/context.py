@@ -64,7 +64,7 @@ class Context:
     reader: ObjectReader
     client: PlatformClient
     results: ResultsBucket | None
-    events: EventPublisher | None
+    events: EventPublisher
     settings: Settings
     clock: Clock
     deadline: Deadline
@@ -113,7 +113,10 @@ class Context:
             each.settings = replace(each.settings, workflow_ids=self._own(each))
             each.is_pool_complete = all(other.is_pool_complete for other in contexts)
         snapshot = self.ledger.snapshot([each for context in contexts for each in context.settings.workflow_ids])
+        spelled = {canonical_id(own.workflow_id): own.workflow_id for own in reversed(snapshot.workflows)}
         for each in contexts:
+            ids = tuple(spelled[canonical_id(own)] for own in each.settings.workflow_ids)
+            each.settings = replace(each.settings, workflow_ids=ids)
             pool = [own for own in snapshot.workflows if self.of_workflow(own.workflow_id) is each]
             each.accepted = sum(workflow.accepted_count for workflow in pool)
             each.is_paused = snapshot.pause_of(each.settings.route) is not None
@@ -189,8 +192,6 @@ class Context:
 
     def publish(self, keys: Sequence[DocumentKey]) -> None:
         """Publish final documents that still carry their mark. A failure holds nothing: the mark stays."""
-        if self.events is None:
-            return
         try:
             rows = self.ledger.unpublished(keys)
             self.events.put(rows)

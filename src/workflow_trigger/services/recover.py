@@ -33,15 +33,13 @@ logger = Logger(child=True)
 
 def publish_late_events(context: Context) -> None:
     """Publish final documents that still carry their mark."""
-    keys = context.ledger.unpublished_keys() if context.events is not None else []
+    keys = context.ledger.unpublished_keys()
     if keys:
         context.publish(keys)
 
 
 def finish_batches(context: Context) -> None:
     """Tell of batches whose documents are all final, once no more have come for a while."""
-    if context.events is None:
-        return
     for batch in context.ledger.batches_at_rest(_QUIET):
         context.events.put_batch(batch)
         context.ledger.mark_finished(batch)

@@ -199,24 +199,27 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
     if look.active:
         queue.put_back(batch)
         return _wait_for(context, workflow, look)
-    while batch:
+    while batch:  # one list: what `submit` puts back when a claim is lost is the batch of that claim
         claimed = _claim(context, workflow, batch, look)
         documents = [each for each in batch if each.key in claimed.attempt.keys]
         if documents:
             return send(context, claimed, documents)
-        workflow, batch = claimed, queue.take(workflow)
+        workflow, batch[:] = claimed, queue.take(claimed)
     return context.commit(Transition(workflow, workflow.released()))
 
 
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
     new = [job for job in look.active if job.id not in workflow.known_job_ids]
-    for job in (job for job in new if mentions(job.file_names(), workflow.unanswered)):
+    late = [job.id for job in look.active if mentions(job.file_names(), workflow.unanswered)]
+    for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
     context.counts.add("Busy")
     known = (*workflow.known_job_ids, *(job.id for job in new))[-model.KNOWN_JOBS :]
-    error = Busy(f"job {look.active[0].id} is active, and not of this stack")
+    active = look.active[0].id
+    whose = "a batch of ours that was accepted late" if active in late else "not of this stack"
+    error = Busy(f"job {active} is active, and {whose}")
     return context.note(workflow, error, known_job_ids=known)
 
 

@@ -8,7 +8,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import NotFound, Unavailable
+from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FailedFile, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
 from workflow_trigger.domain.outcome import Outcome, is_plain_success, names_are_missing, outcomes
@@ -49,9 +49,10 @@ class _Tracked:
         return self._note_progress() if self._job.state.is_active else self._conclude()
 
     def _note_progress(self) -> Workflow:
-        if self._job.status == self._workflow.job_status and self._workflow.doubt is None:
-            return self._workflow
-        after = replace(self._workflow, job_status=self._job.status, doubt=None, last_error=None)
+        before = self._workflow
+        if self._job.status == before.job_status and before.doubt is None and before.last_error is None:
+            return before
+        after = replace(before, job_status=self._job.status, doubt=None, last_error=None)
         return self._commit(after, job_updates(self._job, self._attempt, running_status(self._job)))
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -67,8 +68,12 @@ class _Tracked:
                 return self._doubt("Contradiction", f"{says}, its details {details.status}")
             failed = self._failures(details)
         except NotFound:
+            if not self._job.state.has_ended:
+                return self._note_progress()  # a status that nobody knows, and nothing says that it is an end
             return self._doubt("NoDetails", f"{says}, and has no details")
-        except Unavailable as error:
+        except (KeyRejected, KeyNotSet):
+            raise
+        except (Misconfigured, Unavailable) as error:
             return self._doubt(_UNANSWERED, f"{says}; {error}")
         if names_are_missing(details, len({each.document for each in failed})) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
@@ -125,8 +130,14 @@ class _Tracked:
         """Wait for the platform to make up its mind, but not for ever."""
         error = {"type": kind if kind == "JobVanished" else "Unconfirmed", "message": message}
         if self._is_overdue(kind):
-            status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
-            return self._finish(dict.fromkeys(self._attempt.keys, Outcome(status=status, error=error)))
+            is_stopped = self._job.state is JobState.STOPPED
+            # A job that ended has its outputs, whatever is not said of it: they are the better witness.
+            end = Outcome(
+                status=Status.STOPPED if is_stopped else Status.FAILED,
+                error=error,
+                outputs_decide=self._job.state.has_ended and not is_stopped,
+            )
+            return self._finish(dict.fromkeys(self._attempt.keys, end))
         if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
             return self._workflow
         now = self._context.iso_later()

@@ -26,7 +26,15 @@ from workflow_trigger.adapters.dynamodb import mapping, tables
 from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
 from workflow_trigger.domain import model
 from workflow_trigger.domain.clock import Clock, Deadline, iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, batch_name, is_later, queue_of
+from workflow_trigger.domain.document import (
+    DocumentKey,
+    Lane,
+    ObjectVersion,
+    batch_name,
+    canonical_id,
+    is_later,
+    queue_of,
+)
 from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Status, Workflow
 
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
 _PAGES = 4  # of a queue, at most, when most of a page is of no use
+_BATCH_PAGES = 10
 
 
 class Ledger:
@@ -229,8 +238,9 @@ class Ledger:
     def batches_at_rest(self, quiet: timedelta) -> list[model.Batch]:
         """Batches that are not marked as finished, whose documents are all final, and to which none came lately."""
         key = Key(MARK[0]).eq(mapping.BATCHES) & Key(MARK[1]).lte(iso(self._clock.now() - quiet))
-        keys = [_key(item) for item in next(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=100))]
-        return [each for each in map(mapping.batch_from_item, self._rows(keys)) if each.is_at_rest] if keys else []
+        pages = islice(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=100), _BATCH_PAGES)
+        keys = [_key(item) for page in pages for item in page]
+        return [each for each in map(mapping.batch_from_item, self._rows(keys)) if each.is_at_rest]
 
     def mark_finished(self, batch: model.Batch) -> None:
         """A batch is finished, provided that no document has been counted since it was read."""
@@ -251,11 +261,16 @@ class Ledger:
     # -- workflows, ended jobs, the poller -----------------------------------------------------------------------------
 
     def snapshot(self, pool: Sequence[str]) -> model.Snapshot:
-        """Everything but the documents. The pool's workflows come first; one without an item is idle."""
+        """Everything but the documents. The pool's workflows come first; one without an item is idle.
+
+        A workflow that has an item is named as its item spells it, for a redeploy may spell an id in other ways.
+        """
         records = [mapping.record_from_item(item) for item in self._tables.scan(self._workflows_table)]
         known = {each.workflow_id: each for each in records if isinstance(each, Workflow)}
+        spelled = {canonical_id(each): each for each in known}
+        names = dict.fromkeys(each if each in known else spelled.get(canonical_id(each), each) for each in pool)
         return model.Snapshot(
-            workflows=tuple(known.get(each) or Workflow(workflow_id=each) for each in {**dict.fromkeys(pool), **known}),
+            workflows=tuple(known.get(each) or Workflow(workflow_id=each) for each in {**names, **known}),
             ended_jobs=tuple(each for each in records if isinstance(each, EndedJob)),
             poller=next((each for each in records if isinstance(each, Poller)), Poller()),
             pauses=tuple(each for each in records if isinstance(each, model.Pause)),
@@ -263,7 +278,7 @@ class Ledger:
 
     def workflow(self, workflow_id: str) -> Workflow:
         """One workflow; without an item it is idle."""
-        return next(each for each in self.snapshot([workflow_id]).workflows if each.workflow_id == workflow_id)
+        return self.snapshot([workflow_id]).workflows[0]
 
     def pause(self, pause: model.Pause) -> bool:
         """Pause a route, or all; False where it is paused already."""

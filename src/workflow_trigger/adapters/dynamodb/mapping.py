@@ -210,8 +210,8 @@ def batch_key(name: str) -> DocumentKey:
 
 
 def batch_mark(now: str) -> Item:
-    """The changes of a batch of which a document was counted."""
-    return dict(zip(MARK, (BATCHES, now), strict=True))
+    """The changes of a batch of which a document was counted: it is not finished, and not to be deleted."""
+    return {**dict(zip(MARK, (BATCHES, now), strict=True)), "finished_at": None, "expires_at": None}
 
 
 def batch_from_item(item: Item) -> model.Batch:

@@ -153,15 +153,17 @@ def update(table: str, key: Item, changes: Mapping[str, Any], condition: Conditi
 
 
 def add(table: str, key: Item, amounts: Mapping[str, int], changes: Mapping[str, Any]) -> Item:
-    """An Update, without a condition, that counts as well."""
-    values = {f":{name}": value for name, value in {**amounts, **changes}.items()}
-    sets = ", ".join(f"#{name} = :{name}" for name in changes)
+    """An Update, without a condition, that counts as well; it removes what has no value."""
+    given = present(changes)
+    values = {f":{name}": value for name, value in {**amounts, **given}.items()}
+    sets = ", ".join(f"#{name} = :{name}" for name in given)
+    removes = ", ".join(f"#{name}" for name in changes if name not in given)
     adds = ", ".join(f"#{name} :{name}" for name in amounts)
     return {
         "Update": {
             "TableName": table,
             "Key": serialize(key),
-            "UpdateExpression": f"SET {sets} ADD {adds}",
+            "UpdateExpression": f"SET {sets} ADD {adds}" + (removes and f" REMOVE {removes}"),
             "ExpressionAttributeNames": {f"#{name}": name for name in (*amounts, *changes)},
             "ExpressionAttributeValues": serialize(values),
         }

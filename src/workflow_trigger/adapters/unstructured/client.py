@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
 from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
@@ -162,6 +162,8 @@ class PlatformClient:
         """
         try:
             try:
+                response = self._asked(path, seconds)
+            except ProtocolError:  # the server has closed a kept connection, say while the function was frozen
                 response = self._asked(path, seconds)
             except errors.KeyRejected:
                 self._api_key.invalidate()  # it may have been rotated
