@@ -24,7 +24,7 @@ WORKERS ?= 5
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pictures run up invoke event test test-unit check-code soak bench check format lock clean
+.PHONY: help setup docs pictures run up invoke event test test-unit check-code soak bench check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -36,6 +36,8 @@ help:
 	@echo 'make bench    memory, processor time, start, work, draining, latency, burst, scale, money; ONLY="relay start" for some'
 	@echo 'make check    format, lint, types, imports, template'
 	@echo 'make format   format, and fix what lint can fix'
+	@echo 'make docs     make the tables of the documentation anew'
+	@echo 'make pictures make the pictures of the documentation anew'
 	@echo 'make lock     resolve the pinned requirements anew'
 	@echo 'make clean    remove what the others made'
 
@@ -87,6 +89,9 @@ soak: setup
 
 bench: setup $(TOOLS)/bench/ready
 	@PYTHONPATH=src:. $(TOOLS)/bench/bin/python -m bench $(ONLY)
+
+docs: setup
+	@$(RUN) -m local.docs
 
 pictures: setup
 	@$(RUN) -m local.pictures

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from workflow_trigger import __version__
 from workflow_trigger_cli import looking, steering, views
 from workflow_trigger_cli.errors import CommandError, Exit
 from workflow_trigger_cli.terminal import stderr
@@ -33,6 +34,22 @@ for _command in _LOOK:
 for _command in _STEER:
     app.command(rich_help_panel="Steer")(_command)
 app.add_typer(workflows_app, name="workflows", rich_help_panel="Set up")
+
+
+def _show_version(is_wanted: bool) -> None:  # noqa: FBT001  as typer calls it
+    if is_wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version  # shown by its callback
 
 
 def main() -> None:

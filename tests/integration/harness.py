@@ -1,7 +1,6 @@
 """The use cases in this process, over the real adapters: tables as the template has them, time as the test wants it."""
 
 import contextlib
-import functools
 import hashlib
 import re
 import time
@@ -14,11 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
-from local.stack import ROOT, Aws
+from local.stack import Aws
+from local.template import template
 from tests.integration.fault_injection import Hook, HookedClient, HookedConnections, PassThrough
 from tests.published import Published
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
@@ -41,30 +39,6 @@ from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings
 
 OPEN = sorted(set(Status) - FINAL)
-
-
-class _CloudFormation(yaml.CSafeLoader):
-    """Reads short forms such as !Ref as plain values."""
-
-
-def _short_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]
-    return {suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}": value}
-
-
-_CloudFormation.add_multi_constructor("!", _short_form)
-
-
-@functools.cache
-def template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
-    """The template, its short forms as CloudFormation's long ones. Read once for all tests: nobody changes it."""
-    loaded: dict[str, Any] = yaml.load(path.read_text(), Loader=_CloudFormation)
-    return loaded
 
 
 class TestClock(Clock):

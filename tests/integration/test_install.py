@@ -10,7 +10,8 @@ import tomllib
 from pathlib import Path
 
 from local.stack import ROOT, Aws, sam
-from tests.integration.harness import template
+from local.template import template
+from workflow_trigger import __version__
 
 EXAMPLES = ROOT / "docs/examples"
 
@@ -28,6 +29,8 @@ def test_command_line_installs_and_starts_with_what_it_declares(tmp_path: Path) 
     uv("venv", "--quiet", "--python", sys.executable, str(tmp_path / "tool"))
     uv("pip", "install", "--quiet", "--python", str(tmp_path / "tool"), str(wheel))
     tool = tmp_path / "tool/bin/workflow-trigger"
+    version = subprocess.run([tool, "--version"], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60)
+    assert version.stdout.strip() == __version__
     shown = subprocess.run([tool, "--help"], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60)
     for name in (
         "status",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from local.fake_platform.state import Fault
-from tests.integration.harness import Harness, template
+from local.template import template
+from tests.integration.harness import Harness
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.eventbridge import detail_of
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.integration.harness import template
+from local.template import template
 from tests.integration.test_least_privilege import NOT_ENFORCED_LOCALLY
 
 RESOURCES: dict[str, dict[str, Any]] = template()["Resources"]

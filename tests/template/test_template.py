@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local.stack import ROOT
-from tests.integration.harness import template
+from local.template import template
 from tests.releases import RELEASES
 from workflow_trigger.adapters.dynamodb.mapping import DOCUMENT_NAMES
 from workflow_trigger.domain.document import ObjectVersion

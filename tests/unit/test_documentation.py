@@ -1,66 +1,22 @@
 """What the documentation says in tables is what the code does."""
 
 import re
-from collections.abc import Mapping
+import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.report import PAGE, RESULTS, measured, results_page, with_figures
+from local import docs
 from local.pictures import pictures
 from local.stack import ROOT
-from tests.integration.harness import template
-from workflow_trigger.domain.retry import POLICIES
-from workflow_trigger_cli import advice
-from workflow_trigger_cli.advice import Advice
-
-OPERATIONS = ROOT / "docs/operations.md"
+from local.template import template
+from workflow_trigger import __version__
 
 
-def lines(entries: Mapping[Any, Advice], what: str) -> str:
-    """A table of advice, as the page has it."""
-    places = {
-        "stack": "NAME",
-        "object": "s3://BUCKET/KEY",
-        "version": "VERSION",
-        "set_key": "(the output SetApiKeyCommand)",
-    }
-
-    def todo(each: Advice) -> str:
-        typed = f"`{each.type.format(**places)}`" if each.type else ""
-        return ": ".join(filter(None, (each.do, typed))) or "nothing"
-
-    rows = [f"| `{name}` | {each.meaning} | {todo(each)} |" for name, each in entries.items()]
-    return "\n".join([f"| {what} | it means | what to type |", "|---|---|---|", *rows])
-
-
-def with_tables(text: str) -> str:
-    """The page, its generated parts made anew."""
-    tables = {"statuses": lines(advice.OF_STATUS, "status"), "errors": lines(advice.OF_ERROR, "type")}
-    for name, table in tables.items():
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, _, after = rest.partition("<!-- end -->")
-        text = f"{before}<!-- {name} -->\n{table}\n<!-- end -->{after}"
-    return text
-
-
-def test_tables_of_the_operators_page_are_the_advice_of_the_commands() -> None:
-    assert OPERATIONS.read_text() == with_tables(OPERATIONS.read_text())
-
-
-def failures_table() -> str:
-    """The retry policies, as the page has them."""
-    rows = [
-        f"| `{kind.__name__}` | {(kind.__doc__ or '').rstrip('.')} | {each.documents} | {each.workflow} | {each.ends} |"
-        for kind, each in POLICIES.items()
-    ]
-    return "\n".join(["| class | what came back | documents | workflow | end |", "|---|---|---|---|---|", *rows])
-
-
-def test_page_of_failures_is_the_table_of_the_retry_policies() -> None:
-    page = (ROOT / "docs/failures.md").read_text()
-    assert page.partition("<!-- policies -->\n")[2].partition("\n<!-- end -->")[0] == failures_table()
+def test_tables_of_the_pages_are_made_from_the_code_and_the_template() -> None:
+    for path, text in docs.pages().items():
+        assert path.read_text() == text, f"{path.name}: make docs"
 
 
 def test_figures_of_the_benchmarks_are_those_that_were_measured() -> None:
@@ -76,26 +32,6 @@ def test_figures_of_the_benchmarks_are_those_that_were_measured() -> None:
         "scale",
         "cost",
     ]
-
-
-def parameters_table() -> str:
-    """The parameters of the template, by their groups, as the page has them."""
-    found = template()
-    rows = []
-    for group in found["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]:
-        rows += ["", f"## {group['Label']['default']}", "", "| parameter | default | meaning |", "|---|---|---|"]
-        for name in group["Parameters"]:
-            parameter = found["Parameters"][name]
-            default = f"`{parameter['Default']}`" if parameter.get("Default", "") != "" else ""
-            allowed = " to ".join(str(parameter[each]) for each in ("MinValue", "MaxValue") if each in parameter)
-            meaning = parameter["Description"].strip() + (f" ({allowed})" if allowed else "")
-            rows.append(f"| `{name}` | {default} | {meaning} |")
-    return "\n".join(rows).strip()
-
-
-def test_page_of_parameters_is_made_from_the_template() -> None:
-    page = (ROOT / "docs/parameters.md").read_text()
-    assert page.partition("<!-- parameters -->\n")[2].partition("\n<!-- end -->")[0] == parameters_table()
 
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), RESULTS / "README.md"]
@@ -145,6 +81,14 @@ def test_words_of_earlier_releases_are_gone() -> None:
         if word not in ALIASES.get(path.name, set())
     }
     assert found == set()
+
+
+def test_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    published = template()["Metadata"]["AWS::ServerlessRepo::Application"]["SemanticVersion"]
+    assert {project["version"], published} == {__version__}
+    assert f"unstructured_workflow_trigger-{__version__}-" in (ROOT / "docs/deploying.md").read_text()
+    assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == __version__
 
 
 def test_readme_is_short() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from local.stack import ROOT
-from tests.integration.harness import template
+from local.template import template
 from workflow_trigger.adapters import s3_results
 from workflow_trigger.adapters.dynamodb import mapping
 from workflow_trigger.adapters.s3_results import OutputState
@@ -77,8 +77,8 @@ NUMBERS = [
     ("docs/failures.md", r"shows nothing (\w+ minutes) after the last byte", send.SETTLE_SECONDS),
     ("docs/failures.md", r"After (\w+) such rounds", retry.ROUNDS),
     ("docs/failures.md", r"For (an hour) this workflow infers", settle._INFER_NOTHING_SECONDS),
-    ("docs/failures.md", r"\n?to (\d+ minutes)\. Details", track.CONFIRM_TIMEOUT_SECONDS),
-    ("docs/failures.md", r"waited for up to (an hour)", track.DETAILS_TIMEOUT_SECONDS),
+    ("docs/failures.md", r"waits up to (\d+ minutes) for a job that vanished", track.CONFIRM_TIMEOUT_SECONDS),
+    ("docs/failures.md", r"waits up to (an hour) for details", track.DETAILS_TIMEOUT_SECONDS),
     ("docs/failures.md", r"does not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
     ("docs/failures.md", r"not deliver is retried for (an hour)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
     ("docs/failures.md", r"bucket refuses for (an hour)", results.PATIENCE_SECONDS[OutputState.REFUSED]),
