@@ -56,8 +56,8 @@ def _burst(stack: Deployed) -> Section:
             ["dead letters", str(dead)],
         ],
         checks=[
-            Check("uploads without a row", UPLOADS - distinct, 0),
-            Check("dead letters", dead, 0),
+            Check("uploads of a burst without a row", UPLOADS - distinct, 0),
+            Check("dead letters of a burst", dead, 0),
         ],
         data={"uploaded_seconds": uploaded, "registered_seconds": registered, "invocations": invocations},
     )

@@ -59,9 +59,9 @@ def measure(aws: Aws) -> Section:
         },
     )
     section.checks = [
-        Check("seconds beyond the job, single uploads, p95", _percentile(single, 95), 6),
-        Check("jobs that begin before a fresh upload's, during a backfill, at most", max(jobs_before), 0),
-        Check("the backfill's rate while fresh uploads come, of its rate alone", rate, 0.75, at_most=False),
+        Check("seconds to the final status beyond the job's own, single uploads, p95", _percentile(single, 95), 6),
+        Check("jobs that begin before a fresh upload's during a backfill, the most", max(jobs_before), 0),
+        Check("rate of a backfill while fresh uploads come, in times of its rate alone", rate, 0.75, at_most=False),
     ]
     return section
 

@@ -34,6 +34,13 @@ class Check:
         """Whether it is there."""
         return self.figure <= self.limit if self.at_most else self.figure >= self.limit
 
+    @property
+    def line(self) -> str:
+        """The cells of its row in a table."""
+        bound = "at most" if self.at_most else "at least"
+        mark = "yes" if self.holds else "**no**"
+        return f"{self.what} | {self.figure:.3g} | {bound} {self.limit:g} | {mark}"
+
 
 @dataclass(slots=True)
 class Section:
@@ -54,11 +61,8 @@ class Section:
         lines += [f"| {' | '.join(self.header)} |", f"|{'---|' * len(self.header)}"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
         if self.checks:
-            lines += ["", "| target | measured | limit | |", "|---|---|---|---|"]
-            for each in self.checks:
-                bound = "at most" if each.at_most else "at least"
-                mark = "yes" if each.holds else "**no**"
-                lines.append(f"| {each.what} | {each.figure:.3g} | {bound} {each.limit:g} | {mark} |")
+            lines += ["", "| figure | measured | target | met |", "|---|---|---|---|"]
+            lines += [f"| {each.line} |" for each in self.checks]
         if self.picture:
             lines += ["", f"![{self.title}]({self.picture})"]
         return "\n".join([*lines, ""])
@@ -91,11 +95,8 @@ def results_page() -> str:
 
 def with_figures(page: str) -> str:
     """The page of benchmarks, with the figures that have been measured."""
-    lines = ["| | measured | target |", "|---|---|---|"]
-    for section in measured():
-        for check in section.checks:
-            bound = "at most" if check.at_most else "at least"
-            lines.append(f"| {check.what} | {check.figure:.3g} | {bound} {check.limit:g} |")
+    lines = ["| part | figure | measured | target | met |", "|---|---|---|---|---|"]
+    lines += [f"| `{section.name}` | {check.line} |" for section in measured() for check in section.checks]
     before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}"

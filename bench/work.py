@@ -49,13 +49,15 @@ def measure(aws: Aws) -> Section:
         kind: max(each[kind] for each in ten) / min(each[kind] for each in ten) - 1 for kind in ("dynamodb", "platform")
     }
     section.checks = [
-        Check("S3 calls for a file, in tens, without results", max(each["s3"] for each in ten), 1),
-        Check("DynamoDB calls for a file, in tens, without polls", max(each["dynamodb"] for each in ten), 2),
+        Check("S3 calls for a file, in jobs of ten, without results", max(each["s3"] for each in ten), 1),
+        Check("DynamoDB calls for a file, in jobs of ten, without polls", max(each["dynamodb"] for each in ten), 2),
         Check(
-            "platform calls for a file, in tens, without polls and results", max(each["platform"] for each in ten), 0.5
+            "platform calls for a file, in jobs of ten, without polls and results",
+            max(each["platform"] for each in ten),
+            0.5,
         ),
-        Check("DynamoDB calls, the most above the least at 100 to 10,000 waiting", spread["dynamodb"], 0.05),
-        Check("platform calls, the same", spread["platform"], 0.05),
+        Check("growth of DynamoDB calls for a file, at 100 to 10,000 waiting (share)", spread["dynamodb"], 0.05),
+        Check("growth of platform calls for a file, at 100 to 10,000 waiting (share)", spread["platform"], 0.05),
     ]
 
     def draw(axes: Any) -> None:
