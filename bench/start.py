@@ -110,11 +110,11 @@ def measure(repeats: int) -> Section:
     slower = max(starts["ours: on_upload"], starts["ours: on_schedule"])
     section.checks = [
         Check(
-            "processor time of a start, in times of a function with boto3 and a Logger alone",
+            "time of a start, in times of a function with boto3 and a Logger alone",
             slower / starts["floor"],
             0.55,
         ),
-        Check("processor time of a start, in times of a function with the vendor's SDK", slower / starts["sdk"], 0.25),
+        Check("time of a start, in times of a function with the vendor's SDK", slower / starts["sdk"], 0.25),
         Check("zipped package (MB)", sizes["ours: on_upload"], 4),
         Check("two builds are the same, byte for byte (1: yes)", float(is_same), 1, at_most=False),
     ]
