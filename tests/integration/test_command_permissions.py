@@ -82,6 +82,9 @@ CASES = [
     case("resume"),
     case("forget", "forget", "s3://BUCKET/done.pdf", "--yes"),
     case("redrive", "redrive", "--yes"),
+    case("workflows list"),
+    case("workflows check", "workflows", "check", "ID"),
+    case("workflows create", "workflows", "create", "--name", "more"),
     case("doctor --fix", "doctor", "--fix", "--yes", but=OF_A_RULE),  # the last, for it sets the functions to work
 ]
 
@@ -180,7 +183,8 @@ class Operator:
         policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": allowed, "Resource": "*"}]}
         self.iam.put_user_policy(UserName="operator", PolicyName="own", PolicyDocument=json.dumps(policy))
         places = {"BUCKET": self.stack["SourceBucket"], "FOLDER": str(self.folder / uuid.uuid4().hex)}
-        typed = [re.sub("BUCKET|FOLDER", lambda found: places[found[0]], part) for part in each.arguments]
+        places["ID"] = self.workflow_id
+        typed = [re.sub(r"BUCKET|FOLDER|\bID\b", lambda found: places[found[0]], part) for part in each.arguments]
         done = CliRunner().invoke(app, [*typed, "--stack", self.stack.name])
         said = f"{done.output}{done.exception or ''}"
         return bool(DENIED.search(said)), said
@@ -209,6 +213,7 @@ def test_command_needs_what_is_documented_and_nothing_more(operator: Operator, e
 
 def test_every_command_is_in_the_table() -> None:
     names: set[str] = {each.callback.__name__ for each in app.registered_commands if each.callback}
+    names |= {each.name for each in app.registered_groups if each.name}
     assert names == {name.partition(" ")[0] for name in TABLE}
     assert {each.name for each in CASES} == set(TABLE)
     assert all(action in TABLE[name] for name, action in NOT_ENFORCED_LOCALLY)
