@@ -223,12 +223,12 @@ def measure(aws: Aws) -> Section:
         header=[
             "",
             "at work",
-            "jobs to drain the queue",
+            "jobs",
             "pool filled after, s",
             "peak, MB",
             "processor s a job",
             "killed",
-            "leases that ended while their owner worked",
+            "leases that ended",
         ],
         rows=[
             [
@@ -246,7 +246,7 @@ def measure(aws: Aws) -> Section:
         data={
             each.load.name: {
                 "at_work": each.at_work,
-                "jobs to drain the queue": each.jobs,
+                "jobs": each.jobs,
                 "peak_kb": each.peak_kb,
                 "idle_kb": each.idle_kb,
                 "processor_seconds": each.processor_seconds,

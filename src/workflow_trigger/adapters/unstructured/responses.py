@@ -38,8 +38,9 @@ _DETAILS_STATES = {
     "FAILED": JobState.FAILED,
 }
 ACTIVE = tuple(status for status, state in _JOB_STATES.items() if state.is_active)
-_PAGE_NUMBER = re.compile(rb'"page_number"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)')
-_PAGE_NUMBER_BYTES = 32  # of a match, at most
+_PAGE_NUMBER = b'"page_number"'
+_NUMBER = re.compile(rb"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)")
+_PAGE_NUMBER_BYTES = 32  # of the name and its number, at most
 _NAMES_LIMIT = 10_000  # of all files of a job together
 
 
@@ -74,8 +75,10 @@ class PageCounter:
         for chunk in self._chunks:
             yield chunk
             for text in (rest + chunk[:_PAGE_NUMBER_BYTES], chunk):
-                for found in _PAGE_NUMBER.finditer(text):
-                    self.count = max(self.count, int(found[1]))
+                # Split, and each number once: a pattern for all of it would take longer than the copy itself.
+                for after in {each[:_PAGE_NUMBER_BYTES] for each in text.split(_PAGE_NUMBER)[1:]}:
+                    if found := _NUMBER.match(after):
+                        self.count = max(self.count, int(found[1]))
             rest = (
                 (rest + chunk)[-_PAGE_NUMBER_BYTES:] if len(chunk) < _PAGE_NUMBER_BYTES else chunk[-_PAGE_NUMBER_BYTES:]
             )
