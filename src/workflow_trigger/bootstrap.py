@@ -30,7 +30,7 @@ from workflow_trigger.services.context import Context
 from workflow_trigger.settings import Settings, patterns
 
 _IDLE_MEGABYTES = 128  # of a function that does nothing, and some room
-_WORKER_MEGABYTES = 32  # of a stream or a copy
+_WORKER_MEGABYTES = 32  # of a stream and a copy
 _MOST_WORKERS = 16
 
 # An invocation without anything to count is an ordinary one.
@@ -78,7 +78,7 @@ def _platform() -> tuple[ApiKey, Connections, Throttle]:
 
 
 def worker_threads() -> int:
-    """How many streams and copies fit into the function's memory at once."""
+    """How many streams, and as many copies, fit into the function's memory at once."""
     megabytes = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"))
     return max(2, min((megabytes - _IDLE_MEGABYTES) // _WORKER_MEGABYTES, _MOST_WORKERS))
 

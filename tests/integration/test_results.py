@@ -2,9 +2,10 @@
 
 import base64
 import json
+import threading
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from workflow_trigger.adapters.unstructured.responses import job_from
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Phase
+from workflow_trigger.services.reconcile import Reconciler
 
 
 @pytest.fixture
@@ -383,3 +385,30 @@ def test_secret_that_may_not_be_read_costs_no_output(results: Harness) -> None:
     row = results.row(document)
     assert row["status"] == "COMPLETED"
     assert all("key" in entry for entry in row["results"])
+
+
+def test_free_workflow_does_not_wait_until_outputs_are_copied(results: Harness) -> None:
+    """As many copies as there are threads are going on; the next batch is posted all the same."""
+    results.configure(max_files_per_run=1)
+    first, second = results.upload("a.pdf", b"a"), results.upload("b.pdf", b"b")
+    results.deliver(first)
+    results.deliver(second, submit=False)
+    has_posted = threading.Event()
+
+    class SlowCopy(PassThrough):
+        waited: bool | None = None
+
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            if name == "platform GET download" and self.waited is None:
+                self.waited = has_posted.wait(60)
+            answer = call()
+            if name == "platform POST run":
+                has_posted.set()
+            return answer
+
+    hook = SlowCopy()
+    results.clock.sleep(60)
+    Reconciler(results.context(hook=hook), worker_threads=1).run(20)
+    assert hook.waited, "the copy was over before the next batch was posted"
+    results.settle()
+    assert {results.status(each) for each in (first, second)} == {"COMPLETED"}

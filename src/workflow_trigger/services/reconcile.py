@@ -5,7 +5,7 @@ follows, whoever began what is there. So an invocation can die at any line, and 
 """
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,6 +23,8 @@ from workflow_trigger.services.results import collect
 from workflow_trigger.services.settle import expire_lease, settle
 from workflow_trigger.services.submit import Queue, free_workflows, may_begin, submit
 from workflow_trigger.services.track import track
+
+type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 
 _LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
@@ -89,7 +91,8 @@ class Reconciler:
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
         self._questions = ThreadPoolExecutor(_QUESTION_THREADS)
-        self._workers = _worker_pools(worker_threads, context.by_route())
+        self._streams = _worker_pools(worker_threads, context.by_route())
+        self._copies = _worker_pools(worker_threads, context.by_route())  # no free workflow waits for large outputs
         self._owner = uuid.uuid4().hex
         self._poller = Poller()
         self._workflows: dict[str, Workflow] = {}
@@ -115,7 +118,7 @@ class Reconciler:
             self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)
         with ExitStack() as threads:
-            for each in {self._questions, *self._workers.values()}:
+            for each in {self._questions, *self._streams.values(), *self._copies.values()}:
                 threads.enter_context(each)
             while self._goes_on(until):
                 pass
@@ -197,10 +200,11 @@ class Reconciler:
         self._guarded(self._claim_bound)
         for key, workflow in self._idle_ones(self._workflows).items():
             if workflow.is_at_work and self._is_due(key, now) and self._context.knows_owner(key):
-                self._begin(key, step, workflow, streams=workflow.phase is Phase.COMMITTED)  # the same batch again
+                may_stream = workflow.phase is Phase.COMMITTED  # the same batch again
+                self._begin(key, step, workflow, self._streams if may_stream else None)
         for key, ended in self._idle_ones(self._ended).items():
             if ended.is_due(now) and self._is_due(key, now) and self._context.knows_owner(ended.workflow_id):
-                self._begin(key, collect, ended, streams=True)
+                self._begin(key, collect, ended, self._copies)
         for context in self._context.by_route().values() if self._context.has_time() else ():
             for workflow in free_workflows(self._snapshot(), context):
                 key = workflow.workflow_id
@@ -209,7 +213,7 @@ class Reconciler:
                     and self._is_due(key, now)
                     and self._queue_of(key).may_have_some()
                 ):
-                    self._begin(key, self._submit, workflow, streams=True)
+                    self._begin(key, self._submit, workflow, self._streams)
 
     def _claim_bound(self) -> None:
         queue = self._queues[self._context.settings.route]
@@ -222,11 +226,11 @@ class Reconciler:
         return self._queues[self._context.of_workflow(workflow_id).settings.route]
 
     def _begin[R: (Workflow, EndedJob)](
-        self, key: str, work: Callable[[Context, R], Any], record: R, *, streams: bool
+        self, key: str, work: Callable[[Context, R], Any], record: R, workers: _Workers | None
     ) -> None:
         self._due[key] = self._context.later(self._context.settings.poll_seconds)
         context = self._context.of_workflow(record.workflow_id)
-        threads = self._workers[context.settings.route] if streams else self._questions
+        threads = workers[context.settings.route] if workers else self._questions
         self._in_flight[threads.submit(work, context, record)] = key
 
     def _take_in(self, key: str, future: Future[Any]) -> None:
