@@ -71,8 +71,8 @@ OF_ERROR: Mapping[str, Advice] = {
         _RETRY,
     ),
     "OutsidePrefix": Advice(
-        "not under the stack's KeyPrefix, which was changed after its upload",
-        "deploy with a KeyPrefix that it is under, then",
+        "not under the stack's SourceBucketName and KeyPrefix, which were changed after its upload",
+        "deploy with those that it is under, then",
         _RETRY,
     ),
     "Skipped": Advice(

@@ -234,11 +234,14 @@ def test_threads_that_count_lose_nothing() -> None:
     assert counts.taken() == {}
 
 
-def test_document_outside_of_a_narrowed_prefix_is_rejected_with_the_reason(harness: Harness) -> None:
-    """Case 44."""
+@pytest.mark.parametrize(("bucket", "prefix"), [(None, "in/"), ("another-bucket", "")])
+def test_document_outside_of_what_may_be_read_now_is_rejected(
+    harness: Harness, bucket: str | None, prefix: str
+) -> None:
+    """Case 44: the prefix was narrowed, or the bucket is another one, while documents waited."""
     outside, inside = harness.upload("out/a.pdf", b"a"), harness.upload("in/b.pdf", b"b")
     harness.deliver(outside, inside, submit=False)
-    harness.configure(source_bucket=harness.bucket, key_prefix="in/")
+    harness.configure(source_bucket=bucket or harness.bucket, key_prefix=prefix)
 
     class DeniedOutside(PassThrough):
         def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
@@ -252,7 +255,7 @@ def test_document_outside_of_a_narrowed_prefix_is_rejected_with_the_reason(harne
     harness.settle()
     row = harness.row(outside)
     assert (row["status"], row["error"]["type"], harness.counts["Held"]) == ("REJECTED", "OutsidePrefix", 0)
-    assert "KeyPrefix in/" in row["error"]["message"]
+    assert f"s3://{bucket or harness.bucket}/{prefix}," in row["error"]["message"]
     assert harness.status(inside) == "COMPLETED"
 
 

@@ -59,6 +59,8 @@ def document(name: str, size: int = 1, **more: Any) -> Document:
         ("in/scan.PDF", 1, {"include": ("*.pdf", "*.docx")}, None),  # case 34
         ("in/scan.txt", 1, {"include": ("*.pdf",)}, "matches none of IncludePatterns"),
         ("tmp/a.pdf", 1, {"exclude": ("TMP/*",)}, "matches one of ExcludePatterns"),
+        ("x-Gescha\u0308ft.pdf", 1, {"include": ("*gesch\u00e4ft*",)}, None),
+        ("x-Gesch\u00e4ft.pdf", 1, {"exclude": ("*gescha\u0308ft*",)}, "matches one of ExcludePatterns"),
         ("a.exe", 1, {"only_supported": True}, "has no extension that the platform supports"),
         ("a.Docx ", 1, {"only_supported": True}, None),
     ],

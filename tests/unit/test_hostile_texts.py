@@ -4,16 +4,18 @@ import io
 import json
 import logging
 import re
+import unicodedata
 from datetime import UTC, datetime
 from email.parser import BytesHeaderParser
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_trigger import bootstrap
-from workflow_trigger.adapters.dynamodb.mapping import present, serialize, update_attributes
+from workflow_trigger.adapters.dynamodb.mapping import document_from_item, present, serialize, update_attributes
 from workflow_trigger.adapters.s3_events import ParsedEvent
 from workflow_trigger.adapters.s3_results import metadata, result_key
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
@@ -24,12 +26,20 @@ from workflow_trigger.adapters.unstructured.responses import (
     retry_after_seconds,
 )
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.document import DocumentKey, ObjectVersion, bounded_labels, upload_name
+from workflow_trigger.domain.document import DocumentKey, ObjectVersion, batch_name, bounded_labels, upload_name
 from workflow_trigger.domain.errors import REMOTE_TEXT_LIMIT, truncate
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import candidates, match, mentions
 from workflow_trigger.domain.media_types import media_type
 from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, SentDocument, Status
+
+
+def is_fit(text: str) -> bool:
+    """Whether a text stays on its line, in its direction, and can be stored everywhere."""
+    turns = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    unfit = {"Cc", "Cs", "Cn", "Zl", "Zp"}
+    return not any(unicodedata.category(each) in unfit or unicodedata.bidirectional(each) in turns for each in text)
+
 
 FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -148,7 +158,7 @@ def test_metadata_of_a_result_are_headers_that_s3_takes(
 @given(TEXT | LONG)
 def test_remote_text_is_short_on_one_line_and_can_be_shown(text: str) -> None:
     assert len(truncate(text)) <= REMOTE_TEXT_LIMIT
-    assert truncate(text).isprintable()
+    assert is_fit(truncate(text))
 
 
 @given(st.lists(JOB, max_size=4), st.sampled_from(TIMES) | TEXT, st.sampled_from(TIMES) | TEXT)
@@ -173,8 +183,8 @@ def test_wait_is_a_second_to_a_quarter_of_an_hour_whatever_is_asked_for(headers:
 
 @given(st.integers(300, 499), JSON.map(json.dumps).map(str.encode) | st.binary(max_size=300))
 def test_reason_of_a_refusal_can_be_shown_whatever_the_answer_is(status: int, content: bytes) -> None:
-    assert error_message(content).isprintable()
-    assert str(error_for_status(status, {}, content)).isprintable()
+    assert is_fit(error_message(content))
+    assert is_fit(str(error_for_status(status, {}, content)))
 
 
 def attributes_of(job: Job) -> dict[str, Any]:
@@ -229,3 +239,16 @@ def test_log_has_one_line_of_plain_letters_for_each_message(key: str, reason: st
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["object_key"] == key
+
+
+@pytest.mark.parametrize("text", ["東京\u3000本社", "می\u200cخواهم", "10\u00a0000 €", "👨\u200d👩\u200d👧"])  # noqa: RUF001
+def test_labels_of_any_language_arrive_as_they_are(text: str) -> None:
+    assert bounded_labels({"name": text}) == {"name": text}
+    assert batch_name(text) == text
+
+
+def test_name_of_a_tag_makes_a_header_that_http_allows() -> None:
+    row = {"object": "s3://b/a", "version": "v", "bucket": "b", "key": "a", "etag": "v"}
+    given = {"status": "COMPLETED", "updated_at": "t", "tags": {"kubernetes.io/cluster (x)": "1"}}
+    headers = metadata({}, document_from_item({**row, **given}))
+    assert all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in headers), headers

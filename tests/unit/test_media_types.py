@@ -53,6 +53,10 @@ def test_types_are_those_that_are_registered(extension: str, kind: str) -> None:
         ("text/markdown", "a.txt", "text/markdown"),
         ("text/xml", "a.xml", "text/xml"),
         ("image/webp", "a.png", "image/webp"),
+        ("text/html", "a.csv", "text/csv"),
+        ("text/html", "a.md", "text/markdown"),
+        ("text/x-csv", "a.csv", "text/x-csv"),
+        ("text/css", "a.txt", "text/plain"),
         ("text/plain\r\nX: 1", "a.pdf", "application/pdf"),
         ("text/html; charset=utf-8", "a", "text/html"),
         ("application/pdf", "a", "application/pdf"),
@@ -61,6 +65,10 @@ def test_types_are_those_that_are_registered(extension: str, kind: str) -> None:
         (None, "a", "application/octet-stream"),
         (None, "report.pdf.gz", "application/gzip"),  # case 30
         ("application/pdf", "report.pdf.gz", "application/gzip"),
+        ("application/pdf", "report.pdf.bz2", "application/x-bzip2"),  # as Python's mimetypes declares it
+        ("text/csv", "report.csv.xz", "application/x-xz"),
+        ("application/pdf", "report.pdf.Z", "application/octet-stream"),
+        ("application/pdf", "report.pdf.br", "application/octet-stream"),
     ],
 )
 def test_declared_type_counts_where_it_says_more(declared: str | None, key: str, chosen: str) -> None:
@@ -113,6 +121,10 @@ def test_any_key_has_a_type_and_a_usable_extension(key: str) -> None:
         ("GZIP,aws-chunked", ("application/gzip", ".gz")),
         ("zstd", ("application/zstd", ".zst")),
         ("br", ("application/octet-stream", ".encoded")),
+        ("utf-8", None),  # no codings: uploaders write them next to plain bytes
+        ("base64", None),
+        ("binary", None),
+        ("utf-8,gzip", ("application/gzip", ".gz")),
     ],
 )
 def test_encoded_object_is_called_what_it_is(encoding: str | None, expected: tuple[str, str] | None) -> None:

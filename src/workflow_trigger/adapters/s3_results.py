@@ -127,7 +127,7 @@ def metadata(entry: Mapping[str, str], document: Document) -> dict[str, str]:
     headers = {name.replace("_", "-"): _quoted(value[:_METADATA_LIMIT_BYTES]) for name, value in entry.items()}
     labels = {**document.metadata, **{f"tag-{name}": value for name, value in document.tags.items()}}
     for name, value in labels.items():
-        more = {quote(name.lower()): value if value.isascii() else Header(value, "utf-8").encode(maxlinelen=0)}
+        more = {quote(name.lower(), safe=""): value if value.isascii() else Header(value, "utf-8").encode(maxlinelen=0)}
         with_more = {**more, **headers}
         if sum(len(part) for pair in with_more.items() for part in pair) <= _HEADERS_LIMIT_BYTES:
             headers = with_more

@@ -92,7 +92,7 @@ class Selection:
 
     def reason_against(self, key: str, size_bytes: int | None) -> str | None:
         """Why an object is skipped; None where it is a document."""
-        folded = key.casefold()
+        folded = _folded(key)
         if (key.endswith("/") or folded.endswith("_$folder$")) and not size_bytes:
             return "a folder marker"
         if self.include and not _matches(folded, self.include):
@@ -114,7 +114,12 @@ def is_result(bucket: str, key: str, results_bucket: str | None, results_prefix:
 
 
 def _matches(folded_key: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(folded_key, pattern.casefold()) for pattern in patterns)
+    return any(fnmatchcase(folded_key, _folded(pattern)) for pattern in patterns)
+
+
+def _folded(text: str) -> str:
+    """Without regard to case, and to how an accent is composed: tools of macOS may upload it as a letter of its own."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 LABELS_LIMIT_BYTES = 4_096  # of an object's metadata, of which S3 takes 2 KB, and of its tags, of which it takes ten
@@ -134,7 +139,7 @@ def bounded_labels(labels: Mapping[str, str]) -> dict[str, str]:
 def batch_name(text: str | None) -> str | None:
     """The name of a batch, as far as it can be one: at most 200 characters that can be shown."""
     name = (text or "").strip()
-    return name if name.isprintable() and 0 < len(name) <= 200 else None
+    return name if name == printable(name) and 0 < len(name) <= 200 else None
 
 
 def canonical_id(workflow_id: str) -> str:

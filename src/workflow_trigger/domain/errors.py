@@ -14,12 +14,16 @@ What each of them means for documents and workflows: `domain/retry.py`. The firs
 request is its line in docs/failures.md.
 """
 
+import unicodedata
+
 REMOTE_TEXT_LIMIT = 256  # characters
+_UNFIT = {"Cc", "Cs", "Cn", "Zl", "Zp"}  # Zs and Cf stay: spaces and joiners belong to the words of many languages
+_TURNS = {*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
 
 def printable(text: str) -> str:
-    """A remote text without control characters and without what DynamoDB and S3 refuse because it is not Unicode."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    """A remote text without what ends a line or turns its direction, and what is refused because it is not Unicode."""
+    return "".join("\ufffd" if unicodedata.category(each) in _UNFIT or each in _TURNS else each for each in text)
 
 
 def truncate(text: str) -> str:
@@ -84,7 +88,7 @@ class ObjectDenied(SourceError):
 
 
 class OutsidePrefix(SourceError):
-    """S3: access denied to an object outside of `KeyPrefix`, which has changed since."""
+    """S3: access denied to an object outside of `SourceBucketName` or `KeyPrefix`, which have changed since."""
 
 
 class ObjectUnreadable(SourceError):

@@ -49,6 +49,10 @@ application/xml xml
 SUPPORTED = {name: kind for kind, *names in map(str.split, _SUPPORTED.strip().splitlines()) for name in names}
 # What is no document, but must not be called one.
 _BY_EXTENSION = {**SUPPORTED, "tif": "image/tiff", "gz": GZIP, "zip": "application/zip", "json": "application/json"}
+_BY_EXTENSION |= {"bz2": "application/x-bzip2", "xz": "application/x-xz", "z": OCTET_STREAM, "br": OCTET_STREAM}
+# Of Content-Encoding. Uploaders write others that are none, utf-8 or base64 for one, and store the plain bytes.
+_CODINGS = {"gzip": (GZIP, ".gz"), "x-gzip": (GZIP, ".gz"), "zstd": ("application/zstd", ".zst")}
+_CODINGS |= dict.fromkeys(("br", "deflate", "compress", "x-compress", "dcb", "dcz"), (OCTET_STREAM, ".encoded"))
 
 _SAFE_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
 _VAGUE = {"", "binary/octet-stream", OCTET_STREAM, "application/unknown", "application/x-unknown"}
@@ -95,13 +99,13 @@ def media_type(declared: str | None, key: str) -> str:
     if known is None:
         return declared if is_specific else OCTET_STREAM
     says_more = is_specific and declared not in _CONTAINERS and declared != "text/plain"
-    return declared if says_more and _family(declared) == _family(known) else known
+    is_text = known == "text/plain" and declared.startswith("text/") and declared in SUPPORTED.values()
+    return declared if says_more and (is_text or _family(declared) == _family(known)) else known
 
 
 def _family(kind: str) -> str:
-    """What may stand for each other: all images, all texts; of applications, each type alone."""
-    major = kind.partition("/")[0]
-    return _FAMILIES.get(kind) or (kind if major == "application" else major)
+    """What may stand for each other: all images; of others, the names of one type."""
+    return _FAMILIES.get(kind) or ("image" if kind.startswith("image/") else kind.replace("/x-", "/"))
 
 
 def encoded_as(content_encoding: str | None) -> tuple[str, str] | None:
@@ -110,6 +114,4 @@ def encoded_as(content_encoding: str | None) -> tuple[str, str] | None:
     It is sent as it is stored, since the length of the request has to be known before the first byte.
     """
     encodings = [each.strip().lower() for each in (content_encoding or "").split(",")]
-    last = next((each for each in reversed(encodings) if each not in {"", "identity", "aws-chunked"}), None)
-    known = {"gzip": (GZIP, ".gz"), "x-gzip": (GZIP, ".gz"), "zstd": ("application/zstd", ".zst")}
-    return known.get(last, (OCTET_STREAM, ".encoded")) if last else None
+    return next((_CODINGS[each] for each in reversed(encodings) if each in _CODINGS), None)

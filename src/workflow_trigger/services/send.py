@@ -119,11 +119,10 @@ class _Sender:
 
     def _explained(self, document: Document, error: SourceError) -> SourceError:
         settings, source = self._context.settings, document.source
-        is_outside = source.bucket == settings.source_bucket and not source.key.startswith(settings.key_prefix)
-        if isinstance(error, errors.ObjectDenied) and is_outside:
-            return errors.OutsidePrefix(
-                f"{document.key.object} is not under the KeyPrefix {settings.key_prefix} any more"
-            )
+        is_inside = source.bucket == settings.source_bucket and source.key.startswith(settings.key_prefix)
+        if isinstance(error, errors.ObjectDenied) and settings.source_bucket and not is_inside:
+            now = f"s3://{settings.source_bucket}/{settings.key_prefix}"
+            return errors.OutsidePrefix(f"{document.key.object} is not under {now}, where the stack reads now")
         return error
 
     def _leave(self, failed: Mapping[DocumentKey, TriggerError]) -> None:
