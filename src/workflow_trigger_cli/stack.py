@@ -74,10 +74,13 @@ class Stack:
             expect_owner(made, {str(name) for name in foreign}, owner)
         return made
 
-    def physical_id(self, kind: str) -> str | None:
-        """The physical id of the only resource of a type, if the stack has one."""
+    def physical_id(self, kind: str, of: str = "") -> str | None:
+        """The physical id of the only resource of a type whose logical id begins with `of`, if the stack has one."""
         resources = self.client("cloudformation").describe_stack_resources(StackName=self.name)["StackResources"]
-        return next((each["PhysicalResourceId"] for each in resources if each["ResourceType"] == kind), None)
+        found = (
+            each for each in resources if each["ResourceType"] == kind and each["LogicalResourceId"].startswith(of)
+        )
+        return next((each["PhysicalResourceId"] for each in found), None)
 
     def upload_queue_arn(self) -> str:
         """The ARN of the upload queue."""

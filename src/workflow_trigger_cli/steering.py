@@ -12,7 +12,7 @@ from workflow_trigger_cli import views
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
 from workflow_trigger_cli.commands.batches import named
 from workflow_trigger_cli.commands.cancel import TOLD, cancel_job, cancel_waiting, running_jobs
-from workflow_trigger_cli.commands.forget import Forget
+from workflow_trigger_cli.commands.forget import Forget, Forgotten
 from workflow_trigger_cli.commands.pause import pause as pause_route
 from workflow_trigger_cli.commands.pause import resume as resume_route
 from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
@@ -301,20 +301,22 @@ def forget(
     work = Forget(Stack.find(stack, region=region, profile=profile), url, version, with_object=with_object)
     with working("looking for results"):
         planned = work.plan()
-    what = f"{planned.rows:,} rows, {planned.results:,} results" + (
-        f", {planned.objects:,} object versions" if with_object else ""
-    )
+
+    def shown(what: Forgotten) -> str:
+        objects = f", {what.objects:,} object versions" if with_object else ""
+        return f"{what.rows:,} rows, {what.results:,} results{objects}"
+
     done = None
     if not dry_run:
-        ask(f"Forget {what}? Nothing brings them back.", yes=yes, as_json=as_json)
+        ask(f"Forget {shown(planned)}? Nothing brings them back.", yes=yes, as_json=as_json)
         with interruptible("Some is deleted already. Run the same command again."):
             done = work.run()
     if as_json:
         print_json(done or planned)
     elif done is None:
-        stdout.print(what)
+        stdout.print(shown(planned))
     else:
-        stdout.print(f"forgotten: {what}. The platform may keep copies of its own.")
+        stdout.print(f"forgotten: {shown(done)}. The platform may keep copies of its own.")
         if done.changed:
             stderr.print(f"[yellow]{done.changed:,} rows have changed since. Run the same command again.[/]")
     raise typer.Exit(Exit.ATTENTION if done and done.changed else Exit.OK)

@@ -99,6 +99,20 @@ def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness
     assert (batch.registered, batch.finished) == ((2, 2) if is_published else (1, 1))
 
 
+def test_retry_while_the_end_is_being_published_is_refused(harness: Harness) -> None:
+    """The row that the retry has read says that its end was not counted; by now it was."""
+    harness.events.refuses = True
+    (document,) = in_batch(harness, 1)
+    harness.deliver(document)
+    harness.settle()
+    seen = harness.row(document)
+    harness.events.refuses = False
+    harness.tick()
+    assert not harness.ledger().reopen(seen)
+    assert harness.ledger().reopen(harness.row(document))
+    assert harness.ledger().batch("june") == Batch(name="june", registered=2, finished=1)
+
+
 def test_document_that_two_invocations_publish_counts_once(harness: Harness) -> None:
     harness.events.refuses = True
     documents = in_batch(harness, 2)

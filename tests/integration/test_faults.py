@@ -980,6 +980,7 @@ def test_key_of_another_workspace_proves_nothing_about_our_jobs(harness: Harness
     harness.deliver(first)
     harness.settle()
     harness.deliver(second)
+    harness.state.behaviour.is_another_workspace = True
     for job in harness.state.jobs.values():
         job.vanished = True
     for _ in range(40):
@@ -988,10 +989,35 @@ def test_key_of_another_workspace_proves_nothing_about_our_jobs(harness: Harness
     error = harness.workflow().last_error
     assert error is not None
     assert "another workspace" in error["message"]
+    harness.state.behaviour.is_another_workspace = False
     for job in harness.state.jobs.values():
         job.vanished = False
     harness.settle()
     assert_each_ran_once(harness, [first, second])
+
+
+def test_platform_that_forgets_all_jobs_holds_no_workflow(harness: Harness) -> None:
+    """The workflow itself is shown, so the key is of its workspace."""
+    first, second, third = (harness.upload(f"{name}.pdf", name.encode()) for name in "abc")
+    harness.deliver(first)
+    harness.settle()
+    harness.deliver(second)
+    for job in harness.state.jobs.values():
+        job.vanished = True
+    harness.settle()
+    assert (harness.status(second), harness.row(second)["error"]["type"]) == ("FAILED", "JobVanished")
+    harness.deliver(third)
+    harness.settle()
+    assert harness.status(third) == "COMPLETED"
+
+
+@pytest.mark.parametrize("call", ["failed-files", "file-status"])
+def test_question_that_is_not_implemented_holds_no_workflow(harness: Harness, call: str) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault(call, "status", status=501, times=10_000))
+    harness.deliver(document)
+    assert harness.settle() < 5
+    assert_each_ran_once(harness, [document])
 
 
 def test_foreign_jobs_job_is_waited_for_and_appears_in_no_row(harness: Harness) -> None:

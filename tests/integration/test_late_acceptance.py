@@ -2,6 +2,7 @@
 
 import io
 import json
+import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -346,6 +347,28 @@ def test_workflow_id_in_another_spelling_is_the_same(harness: Harness, shown: st
     harness.settle()
     assert_each_ran_once(harness, [document])
     assert {job.workflow_id for job in harness.state.jobs.values()} == {lower}
+
+
+@pytest.mark.parametrize("how", [str.upper, lambda _: str(uuid.uuid4()), lambda _: uuid.uuid4().hex])
+@pytest.mark.parametrize("has_file_status", [True, False])
+def test_ids_of_another_form_hide_no_job(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, how: Callable[[str], str], has_file_status: bool
+) -> None:
+    """The contract says that ids are texts. What they look like is up to the platform."""
+    harness.state.behaviour.has_file_status = has_file_status
+    store = harness.state.store
+
+    def stored(*arguments: Any) -> Any:
+        file = store(*arguments)
+        file.file_id = how(file.file_id)
+        return file
+
+    monkeypatch.setattr(harness.state, "store", stored)
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(document)
+    harness.settle()
+    assert_each_ran_once(harness, [document])
 
 
 @pytest.mark.parametrize("shown", SHOWN)

@@ -66,6 +66,16 @@ def test_download_that_fails_is_tried_again_without_a_new_run(results: Harness) 
     assert results.state.shown.total() == 3
 
 
+def test_answer_without_an_output_is_none(results: Harness) -> None:
+    results.state.faults.append(Fault("download", "status", status=202, times=2, body='{"detail": "not ready"}'))
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.settle()
+    for entry in results.row(document)["results"]:
+        stored = results.s3.get_object(Bucket=entry["bucket"], Key=entry["key"])
+        assert json.loads(stored["Body"].read())[0]["type"]
+
+
 def test_output_that_is_not_there_right_away_is_fetched_a_little_later(results: Harness) -> None:
     results.state.faults += [Fault("download", "status", status=404, times=2)]
     document = results.upload("a.pdf", b"a")

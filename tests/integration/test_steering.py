@@ -1,5 +1,6 @@
 """Pause and resume, cancel, forget: what an operator steers, while everything else goes on."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.integration.harness import Harness
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Transition, Workflow
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.settings import routes
+from workflow_trigger_cli.commands import forget
+from workflow_trigger_cli.stack import Stack
 
 
 def paused(harness: Harness, route: str = ALL_ROUTES) -> Pause:
@@ -244,3 +247,32 @@ def test_items_of_pauses_are_no_workflows(harness: Harness) -> None:
     )
     harness.ledger().commit(Transition(harness.workflow(), harness.workflow()))
     assert len(harness.ledger().snapshot([]).pauses) == 1
+
+
+def test_forget_takes_what_was_asked_about(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload while the question is on the screen stays. A stack without results has none to delete."""
+    harness.s3.put_bucket_versioning(Bucket=harness.bucket, VersioningConfiguration={"Status": "Enabled"})
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    monkeypatch.setattr(forget, "rows_of", lambda *_: [harness.row(document)])
+    stack: Any = SimpleNamespace(
+        name="x", outputs={}, parameters={}, routes=(), client=lambda _: harness.s3, ledger=harness.ledger
+    )
+    work = forget.Forget(stack, f"s3://{harness.bucket}/a.pdf", None, with_object=True)
+    planned = work.plan()
+    assert (planned.rows, planned.results, planned.objects) == (1, 0, 1)
+    harness.upload("a.pdf", b"newer")
+    assert work.run() == planned
+    assert harness.s3.get_object(Bucket=harness.bucket, Key="a.pdf")["Body"].read() == b"newer"
+
+
+def test_schedule_of_the_poller_is_told_from_that_of_the_comparison() -> None:
+    kind = "AWS::Scheduler::Schedule"
+    resources = [
+        {"ResourceType": kind, "LogicalResourceId": f"{name}Function{event}", "PhysicalResourceId": name}
+        for name, event in (("Compare", "Regularly"), ("OnSchedule", "EveryMinute"))
+    ]
+    client = SimpleNamespace(describe_stack_resources=lambda **_: {"StackResources": resources})
+    stack: Any = SimpleNamespace(name="x", client=lambda _: client)
+    assert Stack.physical_id(stack, kind, of="OnScheduleFunction") == "OnSchedule"

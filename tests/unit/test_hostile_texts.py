@@ -252,3 +252,11 @@ def test_name_of_a_tag_makes_a_header_that_http_allows() -> None:
     given = {"status": "COMPLETED", "updated_at": "t", "tags": {"kubernetes.io/cluster (x)": "1"}}
     headers = metadata({}, document_from_item({**row, **given}))
     assert all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in headers), headers
+
+
+def test_empty_lists_undo_nothing() -> None:
+    """GET may leave both lists out, or give them empty; POST gave them."""
+    job = job_from({"id": "j", "input_file_ids": [], "output_node_files": []})
+    update = DocumentUpdate(key=DocumentKey("s3://b/a", "v"), to=Status.IN_PROGRESS, job=job)
+    changes = update_attributes(update, attempt_id="a", workflow_id="w", now="2026")
+    assert not {"input_file_ids", "output_node_files"} & set(changes)

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from workflow_trigger.adapters.unstructured.responses import error_for_status, job_from, retry_after_seconds
+from workflow_trigger.adapters.unstructured.responses import (
+    details_from,
+    error_for_status,
+    job_from,
+    retry_after_seconds,
+)
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.job import JobState
 
@@ -103,3 +108,25 @@ def test_a_job_is_read_field_by_field() -> None:
     assert job.input_file_ids == ("a", "b")
     assert job.output_node_files == ({"node_id": "n", "file_id": "a"},)
     assert job.workflow_name is None
+
+
+def test_summary_of_zeros_is_no_summary() -> None:
+    """Each number has the default 0 in the contract, and no job is without a file."""
+    zeros = {"total_docs": 0, "total_docs_succeeded": 0, "total_docs_failed": 0}
+    details = details_from({"processing_status": "FAILED", "summary": zeros})
+    assert details is not None
+    assert (details.succeeded, details.failed) == (None, None)
+
+
+def test_output_has_the_fields_of_the_contract_and_no_others() -> None:
+    node = {"node_id": "n", "file_id": "f", "node_type": "partition", "missing": "x", "since": "y", "bucket": "b"}
+    job = job_from({"id": "j", "output_node_files": [node]})
+    assert job is not None
+    assert job.output_node_files == ({"node_id": "n", "node_type": "partition", "file_id": "f"},)
+
+
+@pytest.mark.parametrize("status", ["completed", "Completed", "COMPLETED"])
+def test_status_is_read_in_any_case(status: str) -> None:
+    job = job_from({"id": "j", "status": status})
+    assert job is not None
+    assert job.state is JobState.COMPLETED

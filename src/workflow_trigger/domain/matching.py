@@ -18,6 +18,7 @@ from workflow_trigger.domain.model import Attempt, SentDocument
 _CLOCK_SKEW = timedelta(minutes=1)  # between the platform's servers
 _ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
 _TOKEN = re.compile(r"-([0-9a-f]{16})(?:\.[A-Za-z0-9]{1,10}){0,2}$")
+_DRAWN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,64}", re.IGNORECASE)
 
 
 class Evidence(Enum):
@@ -38,13 +39,18 @@ class Match:
 def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
     """Whether any of the platform's names is that of a file sent under one of ours."""
     tokens = {found[1] for each in upload_names if (found := _TOKEN.search(each or ""))}
-    return any(token in name for name in names for token in tokens)
+    return any(token in name.lower() for name in names for token in tokens)
+
+
+def tell_whose(names: Iterable[str]) -> bool:
+    """Whether names say whose files they are. Ids that the platform has drawn do not."""
+    return any(not _DRAWN.fullmatch(name) for name in names)
 
 
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
     """The jobs that the attempt may have started: not known before, and not older than its first look.
 
-    A name proves more than a list of known jobs, so a known job that names a file of the attempt is one of them.
+    A name proves more than a list of known jobs or a clock: a job that names a file of the attempt is one of them.
     Takes in a list of any length; keeps only these.
     """
     first_look = parse_time(attempt.first_look_at)
@@ -53,10 +59,10 @@ def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[st
         created = parse_time(job.created_at)
         return first_look is not None and created is not None and created < first_look - _CLOCK_SKEW
 
-    def is_known(job: Job) -> bool:
-        return job.id in known_job_ids and not mentions(job.file_names(), attempt.upload_names)
+    def is_ours(job: Job) -> bool:
+        return mentions(job.file_names(), attempt.upload_names)
 
-    return [job for job in jobs if not is_known(job) and not is_old(job)]
+    return [job for job in jobs if is_ours(job) or not (job.id in known_job_ids or is_old(job))]
 
 
 def match(
@@ -71,13 +77,13 @@ def match(
     for job in by_age:
         if mentions(job.file_names(), attempt.upload_names):
             return Match(job=job, evidence=Evidence.NAMED)
-    hidden = [job for job in by_age if not job.file_names()]
+    hidden = [job for job in by_age if not tell_whose(job.file_names())]
     nameless = hidden[_ASKED_JOBS:]
     for job in hidden[:_ASKED_JOBS]:
         told = ask_names(job.id)
         if mentions(told.documents, attempt.upload_names):
             return Match(job=job, evidence=Evidence.NAMED)
-        if not (told.documents and told.is_complete):
+        if not (tell_whose(told.documents) and told.is_complete):
             nameless.append(job)
     if may_infer and len(nameless) == 1 and len(hidden) <= _ASKED_JOBS:
         return Match(job=nameless[0], evidence=Evidence.ONLY_CANDIDATE)

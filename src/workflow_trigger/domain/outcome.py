@@ -45,24 +45,27 @@ def outcomes(
     if JobState.STOPPED in said:
         return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
     reasons, unattributed = attribute_failures(failed, documents)
-    if len(documents) == 1 and unattributed:
+    is_alone, has_failed = len(documents) == 1, JobState.FAILED in said
+    if is_alone and unattributed:
         reasons = {keys[0]: unattributed[0].error}
-    ends = dict.fromkeys(keys, _of_the_others(details, reasons, unattributed, has_failed=JobState.FAILED in said))
-    kind = "JobFailed" if JobState.FAILED in said and not any(reasons.values()) else "FileFailed"
-    return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
+    others = _of_the_others(details, len(reasons), unattributed, has_failed=has_failed, is_alone=is_alone)
+    kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
+    return dict.fromkeys(keys, others) | {
+        key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()
+    }
 
 
 def _of_the_others(
-    details: Details, reasons: Mapping[DocumentKey, str], unattributed: Sequence[FailedFile], *, has_failed: bool
+    details: Details, named: int, unattributed: Sequence[FailedFile], *, has_failed: bool, is_alone: bool
 ) -> Outcome:
     """The end of every document that no failure names."""
     if unattributed:
         return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
-        some = details.state is JobState.PARTLY or bool(reasons)
-        some = some if details.succeeded is None else details.succeeded > 0
+        some = details.succeeded > 0 if details.succeeded is not None else not is_alone
+        some = some or (details.succeeded is None and details.state is JobState.PARTLY)
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
-    if names_are_missing(details, len(reasons)):
+    if names_are_missing(details, named):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 

@@ -15,7 +15,7 @@ from workflow_trigger.domain import errors
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
 from workflow_trigger.domain.job import Job, JobState
-from workflow_trigger.domain.matching import mentions, own_part
+from workflow_trigger.domain.matching import mentions, own_part, tell_whose
 from workflow_trigger.domain.model import (
     UNCHANGED,
     Attempt,
@@ -237,7 +237,8 @@ class _Sender:
         client, names = self._context.client, self._workflow.attempt.upload_names
         try:
             for job in client.look(self._workflow.workflow_id).active:
-                if mentions(job.file_names() or client.names(job.id).documents, names):
+                shown = job.file_names()
+                if mentions(shown if tell_whose(shown) else client.names(job.id).documents, names):
                     return self._accepted(job)
         except PlatformError as failed:
             return self._unsettled(failed)

@@ -123,8 +123,15 @@ class _Tracked:
             if self._job.id in shown:
                 raise Unavailable(f"Job {self._job.id} is in the list, but cannot be asked about")
             if self._workflow.known_job_ids and not shown.intersection(self._workflow.known_job_ids):
-                raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
+                self._ask_for_workflow()
         return self._doubt("JobVanished", "the platform does not know the job any more")
+
+    def _ask_for_workflow(self) -> None:
+        """A workflow that is shown is of the key's workspace: then the jobs are gone."""
+        try:
+            self._context.client.workflow(self._workflow.workflow_id)
+        except Misconfigured as error:
+            raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?") from error
 
     def _doubt(self, kind: str, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""

@@ -211,7 +211,7 @@ class Doctor:
     # -- what runs every minute ----------------------------------------------------------------------------------------
 
     def _schedule_runs(self) -> Iterator[Finding]:
-        name = (self._stack.physical_id("AWS::Scheduler::Schedule") or "").rpartition("|")[2]
+        name = (self._stack.physical_id("AWS::Scheduler::Schedule", of="OnScheduleFunction") or "").rpartition("|")[2]
         scheduler = self._stack.client("scheduler")
         try:
             schedule = scheduler.get_schedule(Name=name)

@@ -99,7 +99,7 @@ def _event_source(stack: Stack) -> Iterator[str]:
 
 
 def _schedule(stack: Stack) -> Iterator[str]:
-    name = (stack.physical_id("AWS::Scheduler::Schedule") or "").rpartition("|")[2]
+    name = (stack.physical_id("AWS::Scheduler::Schedule", of="OnScheduleFunction") or "").rpartition("|")[2]
     scheduler = stack.client("scheduler")
     schedule = scheduler.get_schedule(Name=name)
     if schedule["State"] != "ENABLED":

@@ -41,6 +41,7 @@ class Forget:
         self._stack, self._url, self._version = stack, url, version
         self._with_object = with_object
         self._s3 = stack.client("s3")
+        self._objects = list(self._object_versions())  # those that are asked about: one that comes later stays
         self._rows = [row for row in rows_of(stack, url) if version in {None, row["version"]}]
         if not self._rows:
             raise CommandError(f"The ledger does not know {url}{f' version {version}' if version else ''}.")
@@ -54,12 +55,13 @@ class Forget:
     def plan(self) -> Forgotten:
         """What would be taken away."""
         results = sum(len(list(self._results(row))) for row in self._rows)
-        return Forgotten(rows=len(self._rows), results=results, objects=len(list(self._object_versions())))
+        return Forgotten(rows=len(self._rows), results=results, objects=len(self._objects))
 
     def run(self) -> Forgotten:
         """Take it away: results, then the object's versions if they are to go, then what the rows hold."""
-        results = sum(self._delete(self._stack.outputs["ResultsBucket"], self._results(row)) for row in self._rows)
-        objects = self._delete(split_url(self._url)[0], self._object_versions())
+        bucket = self._stack.outputs.get("ResultsBucket", "")  # without one there are no results
+        results = sum(self._delete(bucket, self._results(row)) for row in self._rows)
+        objects = self._delete(split_url(self._url)[0], iter(self._objects))
         ledger = self._stack.ledger()
         done = sum(ledger.forget(row) for row in self._rows)
         return Forgotten(rows=done, results=results, objects=objects, changed=len(self._rows) - done)

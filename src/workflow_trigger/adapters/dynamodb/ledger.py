@@ -362,14 +362,15 @@ class Ledger:
     def _update_row(self, row: Item, changes: Item) -> bool:
         """Change one row outside of any attempt, provided that it still is as it was read.
 
-        Back in the queue it counts in its batch again, unless its end was not counted yet.
+        Back in the queue it counts in its batch again, unless its end was not counted yet; the mark tells, and goes.
         """
-        counts = changes.get("status") == Status.PENDING and row.get(MARK[0]) != UNPUBLISHED
-        return self._counted(self._update(row, changes), changes.get("batch") if counts else None) is None
-
-    def _update(self, row: Item, changes: Item) -> Item:
-        as_read = Attr("updated_at").eq(row["updated_at"])
-        return tables.update(self._ledger_table, _key(row)._asdict(), changes, as_read)
+        batch: str | None = None
+        as_read: ConditionBase = Attr("updated_at").eq(row["updated_at"])
+        if changes.get("status") == Status.PENDING:
+            mark = Attr(MARK[0])
+            as_read &= mark.eq(row[MARK[0]]) if MARK[0] in row else mark.not_exists()
+            batch = changes.get("batch") if row.get(MARK[0]) != UNPUBLISHED else None
+        return self._counted(tables.update(self._ledger_table, _key(row)._asdict(), changes, as_read), batch) is None
 
 
 def _key(row: Item) -> DocumentKey:

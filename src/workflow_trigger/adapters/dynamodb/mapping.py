@@ -181,11 +181,11 @@ def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflo
 
 
 def _job_attributes(job: Job) -> Item:
-    """JobInformation as attributes. What the answer left out is left out: it never undoes a value."""
+    """JobInformation as attributes. What the answer left out, or empty, is left out: it never undoes a value."""
     attributes = _to(job, {"id": "job_id", "status": "job_status"})
     del attributes["workflow_id"], attributes["state"]
-    attributes["input_file_ids"] = _fitting(job.input_file_ids)
-    attributes["output_node_files"] = _fitting(job.output_node_files, {"missing": LEFT_OUT})
+    attributes["input_file_ids"] = _fitting(job.input_file_ids) or None
+    attributes["output_node_files"] = _fitting(job.output_node_files, {"missing": LEFT_OUT}) or None
     return present(attributes)
 
 

@@ -144,6 +144,8 @@ class PlatformClient:
         """
         query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
         with self._question(f"{_path('jobs', job_id, 'download')}?{query}") as response:
+            if response.status != HTTPStatus.OK:
+                raise errors.Unavailable(f"HTTP {response.status}: the output is not ready")
             yield self._chunks(response, _CHUNK_BYTES)
 
     def _answer[T](self, path: str, read: Callable[[Any], T | None]) -> T:
@@ -200,6 +202,8 @@ class PlatformClient:
             self.throttle.until = self._deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
             return errors.Misconfigured(str(error))
+        if response.status == HTTPStatus.NOT_IMPLEMENTED:
+            return errors.Misconfigured(f"HTTP 501: {error_message(content)}")
         return error or errors.Unavailable(f"HTTP {response.status}: {error_message(content)}")
 
     # -- the run -------------------------------------------------------------------------------------------------------

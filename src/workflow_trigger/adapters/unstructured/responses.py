@@ -41,6 +41,7 @@ ACTIVE = tuple(status for status, state in _JOB_STATES.items() if state.is_activ
 _PAGE_NUMBER = b'"page_number"'
 _NUMBER = re.compile(rb"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)")
 _PAGE_NUMBER_BYTES = 32  # of the name and its number, at most
+_NODE_FIELDS = ("node_id", "node_type", "node_subtype", "file_id")
 _NAMES_LIMIT = 10_000  # of all files of a job together
 
 
@@ -230,7 +231,7 @@ def job_from(answer: Any) -> Job | None:
 def _status_and_state(answer: Mapping[str, Any], name: str, states: Mapping[str, JobState]) -> Any:
     """The platform's word for how a job stands, and what it means."""
     status = _text(answer, name) or "UNKNOWN"
-    return {"status": status, "state": states.get(status, JobState.UNKNOWN)}
+    return {"status": status, "state": states.get(status.upper(), JobState.UNKNOWN)}
 
 
 def workflow_id_from(answer: Any) -> str | None:
@@ -246,6 +247,8 @@ def details_from(answer: Any) -> Details | None:
     summary = answer.get("summary")
     counts = summary if isinstance(summary, Mapping) else {}
     succeeded, failed = (_count(counts.get(f"total_docs_{how}")) for how in ("succeeded", "failed"))
+    if not succeeded and not failed:
+        succeeded = failed = None  # the contract's default is 0, and a job has a file
     said = _status_and_state(answer, "processing_status", _DETAILS_STATES)
     return Details(**said, message=_text(answer, "message"), succeeded=succeeded, failed=failed)
 
@@ -303,5 +306,4 @@ def _node_files(value: object) -> tuple[Mapping[str, str], ...] | None:
 
 
 def _node_file(node: Mapping[str, Any]) -> dict[str, str]:
-    texts = {name: text for name, text in node.items() if name and isinstance(text, str)}
-    return {printable(name[:256]): printable(text[:1_024]) for name, text in texts.items()}
+    return {name: printable(text[:1_024]) for name in _NODE_FIELDS if isinstance(text := node.get(name), str)}
