@@ -113,6 +113,17 @@ def test_retry_while_the_end_is_being_published_is_refused(harness: Harness) -> 
     assert harness.ledger().batch("june") == Batch(name="june", registered=2, finished=1)
 
 
+def test_events_that_wait_are_published_in_one_run(harness: Harness) -> None:
+    harness.events.refuses = True
+    ledger = harness.ledger()
+    for each in in_batch(harness, 120):
+        ledger.register(each)
+        assert ledger.cancel(harness.row(each), "a test")
+    harness.events.refuses = False
+    harness.tick()
+    assert ledger.batch("june") == Batch(name="june", registered=120, finished=120)
+
+
 def test_document_that_two_invocations_publish_counts_once(harness: Harness) -> None:
     harness.events.refuses = True
     documents = in_batch(harness, 2)

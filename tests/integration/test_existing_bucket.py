@@ -286,8 +286,13 @@ def test_every_alarm_rings_for_its_reason(existing: Deployed, deployed: Deployed
     alarms.put("ResultsAlarm", 1.0)
     assert alarms.rings("ResultsAlarm")
     assert alarms.alarm("ResultsAlarm")["MetricName"] == "ResultsMissing"
+    assert not alarms.rings("EventsAlarm")
+    alarms.put("EventsAlarm", 1.0)
+    assert alarms.rings("EventsAlarm")
+    assert alarms.alarm("EventsAlarm")["MetricName"] == "PublishErrors"
     assert set(alarms.names) == {
         "ResultsAlarm",
+        "EventsAlarm",
         *logged,
         *queue_alarms,
         "RunningAlarm",

@@ -33,6 +33,7 @@ WORDS = (
     "eleven",
     "twelve",
     "thirteen",
+    "fourteen",
 )
 SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 ALARMS = [name for name, each in RESOURCES.items() if each["Type"] == "AWS::CloudWatch::Alarm"]

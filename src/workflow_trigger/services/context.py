@@ -190,8 +190,8 @@ class Context:
             self.publish(final)
         return written
 
-    def publish(self, keys: Sequence[DocumentKey]) -> None:
-        """Publish final documents that still carry their mark. A failure holds nothing: the mark stays."""
+    def publish(self, keys: Sequence[DocumentKey]) -> bool:
+        """Publish final documents that still carry their mark. A failure (False) holds nothing: the mark stays."""
         try:
             rows = self.ledger.unpublished(keys)
             self.events.put(rows)
@@ -199,6 +199,8 @@ class Context:
         except (EventsRefused, LedgerUnavailable, ClientError, BotoCoreError):
             logger.exception("events could not be published; the next run does")
             self.counts.add("PublishErrors")
+            return False
+        return True
 
     def note(self, workflow: Workflow, error: TriggerError, **changes: object) -> Workflow:
         """Write an error down on a workflow, once, for whoever asks why nothing moves."""

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 
 from aws_lambda_powertools import Logger
 
@@ -26,6 +27,7 @@ from workflow_trigger.services.submit import Queue
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
+_EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
 logger = Logger(child=True)
@@ -33,9 +35,9 @@ logger = Logger(child=True)
 
 def publish_late_events(context: Context) -> None:
     """Publish final documents that still carry their mark."""
-    keys = context.ledger.unpublished_keys()
-    if keys:
-        context.publish(keys)
+    for keys in islice(context.ledger.unpublished_keys(), _EVENT_PAGES):
+        if not keys or not context.publish(keys):
+            return
 
 
 def finish_batches(context: Context) -> None:

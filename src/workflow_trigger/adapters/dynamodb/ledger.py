@@ -200,10 +200,10 @@ class Ledger:
 
     # -- events --------------------------------------------------------------------------------------------------------
 
-    def unpublished_keys(self) -> list[DocumentKey]:
-        """Final documents whose event is not published yet, by the index."""
+    def unpublished_keys(self) -> Iterator[list[DocumentKey]]:
+        """Final documents whose event is not published yet, by the index, in pages of 50."""
         pages = self._tables.pages(self._ledger_table, QUEUES_INDEX, Key(MARK[0]).eq(UNPUBLISHED), Limit=50)
-        return [_key(item) for item in next(pages)]
+        return ([_key(item) for item in page] for page in pages)
 
     def unpublished(self, keys: Sequence[DocumentKey]) -> list[Item]:
         """Those of the rows that still are final and carry the mark, without it."""
