@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -209,18 +210,25 @@ def fetch(
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Store the results of a batch as files. What is there already is left alone."""
+    """Store the results of a batch as files. What is there already is left alone.
+
+    Ends with 1 if a result is gone from the results bucket.
+    """
     found = Stack.find(stack, region=region, profile=profile)
-    there = new = 0
+    counts = Counter(stored=0, there=0, gone=0)
     with (
         interruptible("What is stored stays. Run the same command again."),
         Progress(*columns(None), console=stderr, transient=True) as progress,
     ):
         task = progress.add_task("fetching", total=None)
         for each in fetch_results(found, batch, to):
-            there, new = there + (not each.is_new), new + each.is_new
+            counts[each.state] += 1
             progress.advance(task)
+            if each.state == "gone":
+                progress.console.print(f"[yellow]gone from the results bucket[/]: {views.visible(each.path)}")
     if as_json:
-        print_json({"folder": str(to), "stored": new, "already_there": there})
+        print_json({"folder": str(to), "already_there": counts.pop("there"), **counts})
     else:
-        stdout.print(f"{new:,} stored in {views.visible(to)}, {there:,} were there")
+        gone = f", {counts['gone']:,} are gone from the results bucket" if counts["gone"] else ""
+        stdout.print(f"{counts['stored']:,} stored in {views.visible(to)}, {counts['there']:,} were there{gone}")
+    raise typer.Exit(Exit.ATTENTION if counts["gone"] else Exit.OK)

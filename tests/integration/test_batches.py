@@ -204,9 +204,16 @@ def test_backfill_wait_and_fetch_a_batch_as_commands(deployed: DeployedHarness, 
     assert {name.name.partition(".pdf.")[0] for name in names} == {"a b", "c", "d"}
     assert {name.parts[0] for name in names} == {"batch"}
     again = command(stack, "fetch", "--batch", "june", "--to", str(tmp_path / "out"), "--json")
-    assert (again.json["stored"], again.json["already_there"]) == (0, 6)
+    assert (again.json["stored"], again.json["already_there"], again.json["gone"], again.code) == (0, 6, 0, 0)
+    entry = rows_under(stack, "batch/")["batch/d.pdf"]["results"][0]
+    stack.aws.client("s3").delete_object(Bucket=entry["bucket"], Key=entry["key"])
+    partly = command(stack, "fetch", "--batch", "june", "--to", str(tmp_path / "partly"), "--json")
+    assert (partly.json["stored"], partly.json["gone"], partly.code) == (5, 1, 1)
+    assert "batch/d.pdf" in partly.err
     unknown = command(stack, "status", "--batch", "never")
     assert (unknown.code, "metadata" in unknown.err) == (3, True)
+    waited = command(stack, "wait", "--batch", "never")  # and no document waits that may be of it
+    assert (waited.code, "metadata" in waited.err) == (3, True)
     assert (
         command(stack, "retry", "--batch", "june", "--status", "COMPLETED", "--dry-run", "--json").json["selected"] == 3
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workflow_trigger.adapters.dynamodb.mapping import Item
 from workflow_trigger.adapters.s3_results import local_name
@@ -88,7 +88,7 @@ def follow(stack: Stack, name: str, documents: int | None, seconds: float | None
     document was counted for a while.
 
     Raises:
-        CommandError: the time is over.
+        CommandError: the time is over; or no document of the batch is known, and none waits that may be of it.
     """
     ledger, name = stack.ledger(), named(name)
     limit = time.monotonic() + seconds if seconds is not None else None
@@ -99,11 +99,12 @@ def follow(stack: Stack, name: str, documents: int | None, seconds: float | None
         if (batch.registered, batch.finished) != (before.registered, before.finished):
             before, changed_at = batch, now
         yield batch
-        if batch.is_at_rest and (
-            batch.registered >= documents
-            if documents
-            else now - changed_at >= _QUIET_SECONDS and not messages_in(stack, "UploadQueueUrl")
-        ):
+        if documents is None and now - changed_at >= _QUIET_SECONDS and not messages_in(stack, "UploadQueueUrl"):
+            if batch.is_at_rest:
+                return
+            if not batch.registered and not ledger.longest_wait_seconds():
+                raise _unknown(name)
+        elif documents is not None and batch.is_at_rest and batch.registered >= documents:
             return
         if limit is not None and now >= limit:
             raise CommandError(f"Not all is final yet: {batch.finished:,} of {batch.registered:,}")
@@ -112,10 +113,10 @@ def follow(stack: Stack, name: str, documents: int | None, seconds: float | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """One output as a file. `is_new`: it was not there yet."""
+    """One output as a file: stored now, there already, or gone from the results bucket."""
 
     path: Path
-    is_new: bool
+    state: Literal["stored", "there", "gone"]
 
 
 def fetch(stack: Stack, name: str, folder: Path) -> Iterator[Fetched]:
@@ -136,22 +137,25 @@ def fetch(stack: Stack, name: str, folder: Path) -> Iterator[Fetched]:
             if written.setdefault(path, row["version"]) != row["version"]:
                 path = path.with_name(f"{path.stem}.{row['version'][:16]}.json")  # another version of the object
             try:
-                yield Fetched(path=path, is_new=_stored(s3, entry, path))
+                yield Fetched(path=path, state=_stored(s3, entry, path))
             except OSError as error:
                 raise CommandError(f"{path} cannot be written: {error.strerror or error}") from error
     if row is None:
         raise _unknown(name)
 
 
-def _stored(s3: Any, entry: Item, path: Path) -> bool:
-    answer = s3.get_object(Bucket=entry["bucket"], Key=entry["key"])
+def _stored(s3: Any, entry: Item, path: Path) -> Literal["stored", "there", "gone"]:
+    try:
+        answer = s3.get_object(Bucket=entry["bucket"], Key=entry["key"])
+    except s3.exceptions.NoSuchKey:
+        return "gone"
     with closing(answer["Body"]) as body:
         if path.is_file() and path.stat().st_size == answer["ContentLength"]:
-            return False
+            return "there"
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.part")
         with unfinished.open("wb") as target:
             for chunk in body.iter_chunks(1024 * 1024):
                 target.write(chunk)
         unfinished.replace(path)
-    return True
+    return "stored"

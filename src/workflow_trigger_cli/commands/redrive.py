@@ -5,6 +5,7 @@ that comes twice changes nothing.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,9 @@ def redrive(stack: Stack, *, include_unreadable: bool, progress: Callable[[], No
             _move(sqs, stack, message)
             moved += 1
         progress()
-    for handle in kept:  # they can be seen again at once
-        sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=handle, VisibilityTimeout=0)
+    for handle in kept:  # they can be seen again at once; after ten minutes they can anyway
+        with suppress(sqs.exceptions.MessageNotInflight, sqs.exceptions.ReceiptHandleIsInvalid):
+            sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=handle, VisibilityTimeout=0)
     return Moved(moved=moved, kept=list(kept.values()))
 
 
