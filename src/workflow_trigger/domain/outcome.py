@@ -62,9 +62,9 @@ def _of_the_others(
     if unattributed:
         return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
-        some = details.succeeded > 0 if details.succeeded is not None else not is_alone
-        some = some or (details.succeeded is None and details.state is JobState.PARTLY)
-        return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=some)
+        may_have_succeeded = not is_alone or details.state is JobState.PARTLY
+        decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
+        return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
     if names_are_missing(details, named):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)

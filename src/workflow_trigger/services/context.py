@@ -113,9 +113,8 @@ class Context:
             each.settings = replace(each.settings, workflow_ids=self._own(each))
             each.is_pool_complete = all(other.is_pool_complete for other in contexts)
         snapshot = self.ledger.snapshot([each for context in contexts for each in context.settings.workflow_ids])
-        spelled = {canonical_id(own.workflow_id): own.workflow_id for own in reversed(snapshot.workflows)}
         for each in contexts:
-            ids = tuple(spelled[canonical_id(own)] for own in each.settings.workflow_ids)
+            ids = tuple(snapshot.names[own] for own in each.settings.workflow_ids)
             each.settings = replace(each.settings, workflow_ids=ids)
             pool = [own for own in snapshot.workflows if self.of_workflow(own.workflow_id) is each]
             each.accepted = sum(workflow.accepted_count for workflow in pool)

@@ -72,11 +72,12 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     Raises:
         NotFound: no workflow of the pool is to be seen, so the key may be of another workspace.
     """
-    if context.client.has_workflow(workflow.workflow_id):
+    if context.client.has_workflow(workflow.workflow_id) is not False:
         return False
     pool = context.settings.workflow_ids
     others = [each for each in pool if canonical_id(each) != canonical_id(workflow.workflow_id)]
-    if context.is_in_pool(workflow.workflow_id) and not any(map(context.client.has_workflow, others)):
+    is_none_seen = all(context.client.has_workflow(each) is False for each in others)
+    if context.is_in_pool(workflow.workflow_id) and is_none_seen:
         raise NotFound(f"workflow {workflow.workflow_id} was deleted, or the key is of another workspace")
     return True
 

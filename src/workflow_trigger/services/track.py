@@ -122,16 +122,11 @@ class _Tracked:
             shown = {job.id for job in self._context.client.jobs(self._workflow.workflow_id)}
             if self._job.id in shown:
                 raise Unavailable(f"Job {self._job.id} is in the list, but cannot be asked about")
-            if self._workflow.known_job_ids and not shown.intersection(self._workflow.known_job_ids):
-                self._ask_for_workflow()
+            are_all_gone = self._workflow.known_job_ids and not shown.intersection(self._workflow.known_job_ids)
+            # A workflow that is shown is of the key's workspace: then the jobs are gone.
+            if are_all_gone and not self._context.client.has_workflow(self._workflow.workflow_id):
+                raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
         return self._doubt("JobVanished", "the platform does not know the job any more")
-
-    def _ask_for_workflow(self) -> None:
-        """A workflow that is shown is of the key's workspace: then the jobs are gone."""
-        try:
-            self._context.client.workflow(self._workflow.workflow_id)
-        except Misconfigured as error:
-            raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?") from error
 
     def _doubt(self, kind: str, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""

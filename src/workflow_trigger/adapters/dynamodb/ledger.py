@@ -268,9 +268,11 @@ class Ledger:
         records = [mapping.record_from_item(item) for item in self._tables.scan(self._workflows_table)]
         known = {each.workflow_id: each for each in records if isinstance(each, Workflow)}
         spelled = {canonical_id(each): each for each in known}
-        names = dict.fromkeys(each if each in known else spelled.get(canonical_id(each), each) for each in pool)
+        names = {each: each if each in known else spelled.get(canonical_id(each), each) for each in pool}
+        in_order = dict.fromkeys([*names.values(), *known])
         return model.Snapshot(
-            workflows=tuple(known.get(each) or Workflow(workflow_id=each) for each in {**names, **known}),
+            names=names,
+            workflows=tuple(known.get(each) or Workflow(workflow_id=each) for each in in_order),
             ended_jobs=tuple(each for each in records if isinstance(each, EndedJob)),
             poller=next((each for each in records if isinstance(each, Poller)), Poller()),
             pauses=tuple(each for each in records if isinstance(each, model.Pause)),

@@ -118,13 +118,12 @@ class PlatformClient:
         """The UUID of a workflow that is named by its key: jobs tell, and are listed by, the UUID alone."""
         return self._answer(_path("workflows", key), responses.workflow_id_from)
 
-    def has_workflow(self, workflow_id: str) -> bool:
-        """Whether the key's workspace has a workflow; True where the platform does not say."""
+    def has_workflow(self, workflow_id: str) -> bool | None:
+        """Whether the key's workspace has a workflow; None where the platform does not say."""
         try:
-            self._or_none(lambda: self.workflow(workflow_id), but=errors.NotFound)
+            return self._or_none(lambda: self.workflow(workflow_id) is not None, but=errors.NotFound)
         except errors.NotFound:
             return False
-        return True
 
     def _or_none[T](self, ask: Callable[[], T], *, but: type[errors.Misconfigured] = errors.KeyRejected) -> T | None:
         """Ask what not every deployment answers: None if it does not. A wrong key is still an error."""
