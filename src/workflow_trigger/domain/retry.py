@@ -7,6 +7,7 @@ module says what happens as soon as it is certain that nothing runs. `docs/failu
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
 
 from workflow_trigger.domain import errors
@@ -22,18 +23,30 @@ SICK_AFTER = 3  # requests in a row without an answer: a person should look
 BACKOFF_LIMIT_SECONDS = 900.0
 _DENIED_SECONDS = 300.0
 
-# What documents do.
-UNCHANGED = "back in the queue, unchanged"
-COUNTED = "back in the queue; each failure counts, makes batches smaller, and a solo document wait longer"
-PUT_OFF = "tried again every 5 minutes; the rest goes on"
-ENDS_AS = {
-    "`REJECTED`; the rest goes on": Status.REJECTED,
-    "`SUPERSEDED`; the rest goes on": Status.SUPERSEDED,
-}
-_REJECTED, _SUPERSEDED = ENDS_AS
-# What the workflow does.
-GOES_ON = "goes on"
-BACKS_OFF = "backs off, for longer each time; after three requests in a row a person is called"
+
+class Documents(StrEnum):
+    """What the documents of a batch do."""
+
+    UNCHANGED = "back in the queue, unchanged"
+    COUNTED = "back in the queue; each failure counts, makes batches smaller, and a solo document wait longer"
+    PUT_OFF = "tried again every 5 minutes; the rest goes on"
+    REJECTED = "`REJECTED`; the rest goes on"
+    SUPERSEDED = "`SUPERSEDED`; the rest goes on"
+
+
+class OnWorkflow(StrEnum):
+    """What the workflow does."""
+
+    GOES_ON = "goes on"
+    SUSPECTED = "goes on; suspected after three solo refusals in a row"
+    WAITS = "waits for the active job"
+    PAUSED = "paused for `Retry-After`, at most 15 minutes"
+    BLOCKED = "blocked: tried again every 5 minutes"
+    HAS_NO_KEY = "blocked: tried again every 30 seconds"
+    BACKS_OFF = "backs off, for longer each time; after three requests in a row a person is called"
+
+
+ENDS_AS = {Documents.REJECTED: Status.REJECTED, Documents.SUPERSEDED: Status.SUPERSEDED}
 # When it ends.
 _BY_ITSELF, _AT_ONCE, _BY_A_PERSON = "automatically", "at once", "when a person has fixed it"
 _FIVE = "five counted failures, the last one alone: `REJECTED`"
@@ -46,29 +59,29 @@ _REFUSED = (
 class Policy(NamedTuple):
     """What one class of failure means; what comes back in such a case is the first line of the class."""
 
-    documents: str
-    workflow: str
+    documents: Documents
+    workflow: OnWorkflow
     ends: str
     metric: str | None = None
 
 
 POLICIES: Mapping[type[TriggerError], Policy] = {
-    errors.Busy: Policy(UNCHANGED, "waits for the active job", "with that job", "Busy"),
-    errors.Throttled: Policy(UNCHANGED, "paused for `Retry-After`, at most 15 minutes", _BY_ITSELF, "Throttled"),
-    errors.Misconfigured: Policy(UNCHANGED, "blocked: tried again every 5 minutes", _BY_A_PERSON, "Held"),
-    errors.KeyNotSet: Policy(UNCHANGED, "blocked: tried again every 30 seconds", _BY_A_PERSON, "Held"),
-    errors.Refused: Policy(COUNTED, "goes on; suspected after three solo refusals in a row", _REFUSED),
-    errors.NotSent: Policy(COUNTED, BACKS_OFF, _FIVE, "SetBack"),
-    errors.Unreachable: Policy(UNCHANGED, BACKS_OFF, _BY_ITSELF, "SetBack"),
-    errors.TooSlow: Policy(COUNTED, GOES_ON, _FIVE),
+    errors.Busy: Policy(Documents.UNCHANGED, OnWorkflow.WAITS, "with that job", "Busy"),
+    errors.Throttled: Policy(Documents.UNCHANGED, OnWorkflow.PAUSED, _BY_ITSELF, "Throttled"),
+    errors.Misconfigured: Policy(Documents.UNCHANGED, OnWorkflow.BLOCKED, _BY_A_PERSON, "Held"),
+    errors.KeyNotSet: Policy(Documents.UNCHANGED, OnWorkflow.HAS_NO_KEY, _BY_A_PERSON, "Held"),
+    errors.Refused: Policy(Documents.COUNTED, OnWorkflow.SUSPECTED, _REFUSED),
+    errors.NotSent: Policy(Documents.COUNTED, OnWorkflow.BACKS_OFF, _FIVE, "SetBack"),
+    errors.Unreachable: Policy(Documents.UNCHANGED, OnWorkflow.BACKS_OFF, _BY_ITSELF, "SetBack"),
+    errors.TooSlow: Policy(Documents.COUNTED, OnWorkflow.GOES_ON, _FIVE),
     # When three lists of jobs, each two minutes after a try, have shown nothing. Until then the batch stays.
-    errors.OutcomeUnknown: Policy(COUNTED, BACKS_OFF, _FIVE, "SetBack"),
-    errors.Unavailable: Policy(UNCHANGED, BACKS_OFF, _BY_ITSELF, "Unanswered"),
-    errors.ObjectGone: Policy(_REJECTED, GOES_ON, _AT_ONCE, "ObjectGone"),
-    errors.ObjectOverwritten: Policy(_SUPERSEDED, GOES_ON, _AT_ONCE, "ObjectOverwritten"),
-    errors.OutsidePrefix: Policy(_REJECTED, GOES_ON, _AT_ONCE, "OutsidePrefix"),
-    errors.ObjectDenied: Policy(PUT_OFF, GOES_ON, _BY_A_PERSON, "ObjectDenied"),
-    errors.ObjectUnreadable: Policy(COUNTED, GOES_ON, _FIVE, "ObjectUnreadable"),
+    errors.OutcomeUnknown: Policy(Documents.COUNTED, OnWorkflow.BACKS_OFF, _FIVE, "SetBack"),
+    errors.Unavailable: Policy(Documents.UNCHANGED, OnWorkflow.BACKS_OFF, _BY_ITSELF, "Unanswered"),
+    errors.ObjectGone: Policy(Documents.REJECTED, OnWorkflow.GOES_ON, _AT_ONCE, "ObjectGone"),
+    errors.ObjectOverwritten: Policy(Documents.SUPERSEDED, OnWorkflow.GOES_ON, _AT_ONCE, "ObjectOverwritten"),
+    errors.OutsidePrefix: Policy(Documents.REJECTED, OnWorkflow.GOES_ON, _AT_ONCE, "OutsidePrefix"),
+    errors.ObjectDenied: Policy(Documents.PUT_OFF, OnWorkflow.GOES_ON, _BY_A_PERSON, "ObjectDenied"),
+    errors.ObjectUnreadable: Policy(Documents.COUNTED, OnWorkflow.GOES_ON, _FIVE, "ObjectUnreadable"),
 }
 
 
@@ -143,9 +156,9 @@ def _after(
     update = DocumentUpdate(key=document.key, to=ENDS_AS.get(does, Status.PENDING), error=as_stored(error))
     if does in ENDS_AS:
         return replace(update, last_sequencer=document.source.sequencer or "")  # a later event brings it back
-    if does == PUT_OFF:
+    if does is Documents.PUT_OFF:
         return replace(update, eligible_at=iso(given.now + timedelta(seconds=_DENIED_SECONDS)))
-    if does == UNCHANGED:
+    if does is Documents.UNCHANGED:
         return update
     failures, counted = document.failures + 1, document.counted_failures + _has_accepted_since(document, given)
     update = replace(update, failures=failures, counted_failures=counted, accepted_then=given.accepted)
@@ -184,7 +197,7 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
     if isinstance(error, Refused):
         return replace(workflow, consecutive_refusals=workflow.consecutive_refusals + solo)
     is_the_documents = solo and documents[0].failures > 0 and not isinstance(error, errors.Unreachable)
-    if policy_for(error).workflow != BACKS_OFF or is_the_documents:
+    if policy_for(error).workflow is not OnWorkflow.BACKS_OFF or is_the_documents:
         return workflow
     lost_requests = ROUNDS if isinstance(error, OutcomeUnknown) else 1
     return replace(workflow, consecutive_failures=workflow.consecutive_failures + lost_requests)
@@ -193,7 +206,7 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
 def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances) -> datetime | None:
     if isinstance(error, errors.Throttled | errors.Misconfigured):
         return given.now + timedelta(seconds=error.retry_after_seconds)
-    if policy_for(error).workflow == BACKS_OFF:
+    if policy_for(error).workflow is OnWorkflow.BACKS_OFF:
         return given.now + timedelta(seconds=backoff_seconds(max(workflow.consecutive_failures, 1), given.jitter))
     return None
 
@@ -202,7 +215,7 @@ def _metrics(error: TriggerError, workflow: Workflow, updates: Sequence[Document
     """What is counted: the failure itself, what a person has to look at, and documents that it ended."""
     policy = policy_for(error)
     suspected = isinstance(error, Refused) and workflow.consecutive_refusals > REFUSALS_IN_A_ROW
-    is_sick = policy.workflow == BACKS_OFF and workflow.consecutive_failures >= SICK_AFTER
+    is_sick = policy.workflow is OnWorkflow.BACKS_OFF and workflow.consecutive_failures >= SICK_AFTER
     return (*filter(None, [policy.metric]), *(["Held"] if suspected or is_sick else []), *_ended(updates))
 
 

@@ -90,7 +90,7 @@ class Reconciler:
 
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
-        self._questions = ThreadPoolExecutor(_QUESTION_THREADS)
+        self._questions = dict.fromkeys(context.by_route(), ThreadPoolExecutor(_QUESTION_THREADS))
         self._streams = _worker_pools(worker_threads, context.by_route())
         self._copies = _worker_pools(worker_threads, context.by_route())  # no free workflow waits for large outputs
         self._owner = uuid.uuid4().hex
@@ -118,7 +118,7 @@ class Reconciler:
             self._guarded(recover.recover_orphans, self._context, snapshot)
         self._is_ours = self._takes_over(snapshot)
         with ExitStack() as threads:
-            for each in {self._questions, *self._streams.values(), *self._copies.values()}:
+            for each in {*self._questions.values(), *self._streams.values(), *self._copies.values()}:
                 threads.enter_context(each)
             while self._goes_on(until):
                 pass
@@ -170,13 +170,11 @@ class Reconciler:
         """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
         self._write_poller(lease_ends_at=None)
         snapshot = self._context.snapshot()
-        if not any(each.is_at_work and not self._follows(each.workflow_id) for each in snapshot.workflows):
+        followed = {key for key, each in self._workflows.items() if each.is_at_work}
+        if followed.issuperset(each.workflow_id for each in snapshot.workflows if each.is_at_work):
             return True
         self._read_at = None
         return not self._takes_over(snapshot)
-
-    def _follows(self, workflow_id: str) -> bool:
-        return workflow_id in self._workflows and self._workflows[workflow_id].is_at_work
 
     # -- the round -----------------------------------------------------------------------------------------------------
 
@@ -201,18 +199,15 @@ class Reconciler:
         for key, workflow in self._idle_ones(self._workflows).items():
             if workflow.is_at_work and self._is_due(key, now) and self._context.knows_owner(key):
                 may_stream = workflow.phase is Phase.COMMITTED  # the same batch again
-                self._begin(key, step, workflow, self._streams if may_stream else None)
+                self._begin(key, step, workflow, self._streams if may_stream else self._questions)
         for key, ended in self._idle_ones(self._ended).items():
             if ended.is_due(now) and self._is_due(key, now) and self._context.knows_owner(ended.workflow_id):
                 self._begin(key, collect, ended, self._copies)
         for context in self._context.by_route().values() if self._context.has_time() else ():
             for workflow in free_workflows(self._snapshot(), context):
                 key = workflow.workflow_id
-                if (
-                    key not in self._in_flight.values()
-                    and self._is_due(key, now)
-                    and self._queue_of(key).may_have_some()
-                ):
+                is_ready = key not in self._in_flight.values() and self._is_due(key, now)
+                if is_ready and self._queue_of(key).may_have_some():
                     self._begin(key, self._submit, workflow, self._streams)
 
     def _claim_bound(self) -> None:
@@ -226,12 +221,11 @@ class Reconciler:
         return self._queues[self._context.of_workflow(workflow_id).settings.route]
 
     def _begin[R: (Workflow, EndedJob)](
-        self, key: str, work: Callable[[Context, R], Any], record: R, workers: _Workers | None
+        self, key: str, work: Callable[[Context, R], Any], record: R, workers: _Workers
     ) -> None:
         self._due[key] = self._context.later(self._context.settings.poll_seconds)
         context = self._context.of_workflow(record.workflow_id)
-        threads = workers[context.settings.route] if workers else self._questions
-        self._in_flight[threads.submit(work, context, record)] = key
+        self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _take_in(self, key: str, future: Future[Any]) -> None:
         """What a worker has done. A workflow that became free is given its next batch at once."""
@@ -273,22 +267,19 @@ class Reconciler:
 
     def _next_due(self, until: datetime) -> datetime | None:
         """When something that is not in flight is due next; None when nothing is, until then."""
-        now, can_submit = self._context.clock.now(), set[str]()
+        workflows, knows_owner = self._idle_ones(self._workflows), self._context.knows_owner
+        due = [self._due_at(key) for key, each in workflows.items() if each.is_at_work and knows_owner(key)]
+        for key, ended in self._idle_ones(self._ended).items():
+            due += [self._due_at(key, ended.retry_at, ended.lease_ends_at)] if knows_owner(ended.workflow_id) else []
         for name, context in self._context.by_route().items() if self._context.has_time() else ():
             if self._queues[name].may_have_some() and may_begin(self._snapshot(), context):
-                can_submit |= set(context.settings.workflow_ids)
-        waits: list[tuple[str, str | None, str | None]] = [
-            (key, each.retry_at, each.lease_ends_at)
-            for key, each in self._idle_ones(self._ended).items()
-            if self._context.knows_owner(each.workflow_id)
-        ]
-        waits += [
-            (key, None if each.is_at_work else each.paused_until, None)
-            for key, each in self._idle_ones(self._workflows).items()
-            if (each.is_at_work and self._context.knows_owner(key)) or key in can_submit
-        ]
-        due = [max(self._due.get(key, now), now, *(parse_time(each) or now for each in more)) for key, *more in waits]
+                pool = [workflows[key] for key in context.settings.workflow_ids if key in workflows]
+                due += [self._due_at(each.workflow_id, each.paused_until) for each in pool if not each.is_at_work]
         return min((each for each in due if each <= until), default=None)
+
+    def _due_at(self, key: str, *not_before: str | None) -> datetime:
+        now = self._context.clock.now()
+        return max(now, self._due.get(key, now), *(parse_time(each) or now for each in not_before))
 
 
 def _worker_pools(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:

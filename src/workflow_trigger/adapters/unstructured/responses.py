@@ -80,9 +80,7 @@ class PageCounter:
                 for after in {each[:_PAGE_NUMBER_BYTES] for each in text.split(_PAGE_NUMBER)[1:]}:
                     if found := _NUMBER.match(after):
                         self.count = max(self.count, int(found[1]))
-            rest = (
-                (rest + chunk)[-_PAGE_NUMBER_BYTES:] if len(chunk) < _PAGE_NUMBER_BYTES else chunk[-_PAGE_NUMBER_BYTES:]
-            )
+            rest = (rest + chunk[-_PAGE_NUMBER_BYTES:])[-_PAGE_NUMBER_BYTES:]
 
 
 def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -> Iterator[Mapping[str, Any]]:
