@@ -1,10 +1,13 @@
 """How results look in a terminal."""
 
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -226,10 +229,23 @@ def _run(run: Mapping[str, Any]) -> str:
 # -- doctor, backfill --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A text after a mark. A terminal breaks it between its words; piped, it is one line."""
+
+    mark: str
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width - 2 if options.is_terminal else sys.maxsize
+        lines = textwrap.wrap(visible(self.text), width, break_long_words=False, break_on_hyphens=False)
+        yield f"{self.mark} {'\n  '.join(lines)}"
+
+
 def finding_line(finding: Finding) -> RenderableType:
-    """A check on one line, and its fix on the next."""
-    line = f"{_MARKS[finding.health]} {visible(finding.check)}: {visible(finding.says)}"
-    return f"{line}\n    [bold]{visible(finding.fix)}[/]" if finding.fix else line
+    """A check on one line, and on the next its fix, which can be copied in one piece."""
+    line = _Sentence(_MARKS[finding.health], f"{finding.check}: {finding.says}")
+    return Group(line, f"    [bold]{visible(finding.fix)}[/]") if finding.fix else line
 
 
 def tally_line(tally: Tally) -> str:

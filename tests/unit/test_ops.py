@@ -230,6 +230,17 @@ def test_finding_shows_what_mends_it() -> None:
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
 
 
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 3), (False, 1)])
+def test_finding_breaks_between_words_in_a_terminal_alone(is_terminal: bool, lines: int) -> None:
+    says, fix = "twelve words " * 5 + "and-one-word-that-is-longer-than-the-terminal-is-wide", "a command " * 9
+    finding = Finding(check="c", health=Health.OK, says=says, fix=fix)
+    console = Console(width=40, force_terminal=is_terminal, color_system=None)
+    with console.capture() as capture:
+        console.print(views.finding_line(finding), soft_wrap=True)
+    *shown, last = capture.get().splitlines()
+    assert (len(shown), " ".join(shown).split()[2:], last) == (lines, says.split(), f"    {fix}")
+
+
 def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = MagicMock(
         workflow_ids=["id-1", "id-2"], parameters={"UnstructuredApiUrl": "https://platform.unstructuredapp.io"}
