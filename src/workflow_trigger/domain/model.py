@@ -325,9 +325,7 @@ class Snapshot:
     ended_jobs: tuple[EndedJob, ...] = ()
     poller: Poller = field(default_factory=Poller)
     pauses: tuple[Pause, ...] = ()
-    names: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of the pool: an id as it was asked for, and as it is stored
+    names: Mapping[str, str] = field(default_factory=dict)  # how the pool's ids are stored, by how they were given
 
     def pause_of(self, route: str) -> Pause | None:
         """The pause that a route is in."""
