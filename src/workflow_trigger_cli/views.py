@@ -37,6 +37,19 @@ FINAL_IN_ORDER = [each.value for each in Status if each in FINAL]
 _MARKS = {Health.OK: "[green]✓[/]", Health.UNKNOWN: "[yellow]?[/]", Health.FAILED: "[bold red]✗[/]"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A text after a mark of one character. A terminal breaks it between its words; piped, it is one line."""
+
+    mark: str
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width - 2 if options.is_terminal else sys.maxsize
+        lines = textwrap.wrap(visible(self.text), width, break_long_words=False, break_on_hyphens=False)
+        yield f"{self.mark} {'\n  '.join(lines)}"
+
+
 def duration(seconds: float) -> str:
     """A duration in at most two units: `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
     whole = int(seconds)
@@ -169,12 +182,12 @@ def _report_cells(line: Mapping[str, Any], outcomes: Sequence[str]) -> dict[str,
     }
 
 
-def _report_lines(cells: Mapping[str, str]) -> str:
+def _report_lines(cells: Mapping[str, str]) -> RenderableType:
     counted = [f"{cells['documents']} documents", cells["size"], f"{cells['pages']} pages", f"{cells['jobs']} jobs"]
     others = [f"{name} {value}" for name, value in list(cells.items())[5:]]
     ended = [each for each in others if not each.startswith(("wait", "cost"))]
     lines = [counted, ended, others[len(ended) :]]
-    return "\n".join([f"[bold]{cells['group']}[/]", *(f"  {', '.join(each)}" for each in lines if each)])
+    return Group(f"[bold]{cells['group']}[/]", *(_Sentence(" ", ", ".join(each)) for each in lines if each))
 
 
 # -- find --------------------------------------------------------------------------------------------------------------
@@ -227,19 +240,6 @@ def _run(run: Mapping[str, Any]) -> str:
 
 
 # -- doctor, backfill --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    """A text after a mark. A terminal breaks it between its words; piped, it is one line."""
-
-    mark: str
-    text: str
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width - 2 if options.is_terminal else sys.maxsize
-        lines = textwrap.wrap(visible(self.text), width, break_long_words=False, break_on_hyphens=False)
-        yield f"{self.mark} {'\n  '.join(lines)}"
 
 
 def finding_line(finding: Finding) -> RenderableType:

@@ -230,6 +230,18 @@ def test_finding_shows_what_mends_it() -> None:
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
 
 
+def test_report_of_large_numbers_fits_a_narrow_terminal() -> None:
+    line: dict[str, Any] = {each.lower(): 1_000_000 for each in views.FINAL_IN_ORDER}
+    line |= {"group": "total", "documents": 7_000_000, "bytes": 10**13, "pages": 10**8, "jobs": 10**6}
+    line |= {"wait_p50_seconds": 356_400.0, "wait_p95_seconds": None, "cost": 1_000_000.0}
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(views.report_screen([line], "day", console.width), soft_wrap=True)
+    title, *shown = capture.get().splitlines()
+    assert (title, max(map(len, shown)) <= 80, {each[:2] for each in shown}) == ("total", True, {"  "})
+    assert all(f"{each.lower()} 1,000,000" in " ".join(capture.get().split()) for each in views.FINAL_IN_ORDER)
+
+
 @pytest.mark.parametrize(("is_terminal", "lines"), [(True, 3), (False, 1)])
 def test_finding_breaks_between_words_in_a_terminal_alone(is_terminal: bool, lines: int) -> None:
     says, fix = "twelve words " * 5 + "and-one-word-that-is-longer-than-the-terminal-is-wide", "a command " * 9
