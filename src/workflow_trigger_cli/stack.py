@@ -1,8 +1,10 @@
 """A deployed stack, found by its name: outputs, parameters, and what the commands reach through them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 import boto3
@@ -17,6 +19,7 @@ from workflow_trigger.settings import patterns, routes
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
+_SEGMENTS = 4
 _PATIENCE_SECONDS = 86_400.0  # nobody ends a command after 15 minutes
 
 
@@ -81,6 +84,25 @@ class Stack:
             each for each in resources if each["ResourceType"] == kind and each["LogicalResourceId"].startswith(of)
         )
         return next((each["PhysicalResourceId"] for each in found), None)
+
+    def scanned(self, **query: Any) -> Iterator[dict[str, Any]]:
+        """The items of the ledger as DynamoDB writes them, page by page; several threads read, each a part of it.
+
+        Who stops reading waits for the pages that are on their way, and for no more.
+        """
+        scan = partial(self.client("dynamodb").scan, TableName=self["LedgerTable"], TotalSegments=_SEGMENTS, **query)
+        with ThreadPoolExecutor(_SEGMENTS) as threads:
+            running = {threads.submit(scan, Segment=number): number for number in range(_SEGMENTS)}
+            try:
+                while running:
+                    future = next(iter(running))
+                    number, answer = running.pop(future), future.result()
+                    if "LastEvaluatedKey" in answer:
+                        following = threads.submit(scan, Segment=number, ExclusiveStartKey=answer["LastEvaluatedKey"])
+                        running[following] = number
+                    yield from answer["Items"]
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
 
     def upload_queue_arn(self) -> str:
         """The ARN of the upload queue."""

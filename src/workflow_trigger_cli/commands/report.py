@@ -5,7 +5,6 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,7 +14,6 @@ from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger_cli.stack import Stack, split_url
 
-_SEGMENTS = 4
 _READ = ("object", "status", "size", "pages", "job_id", "route", "batch", "queued_at", "created_at", "updated_at")
 _STEP = math.log(1.05)  # waits are kept in classes of 5 %
 
@@ -93,27 +91,13 @@ def collect(rows: Iterable[Item], by: By) -> list[Group]:
 
 def rows(stack: Stack, since: str) -> Iterator[Item]:
     """What a report needs of the rows that were written since then: the whole ledger is read, a page at a time."""
-    client = stack.client("dynamodb")
-    query: dict[str, Any] = {
-        "TableName": stack["LedgerTable"],
-        "FilterExpression": "attribute_exists(#status) AND #updated_at >= :since",
-        "ProjectionExpression": ", ".join(f"#{name}" for name in _READ),
-        "ExpressionAttributeNames": {f"#{name}": name for name in _READ},
-        "ExpressionAttributeValues": {":since": {"S": since}},
-        "TotalSegments": _SEGMENTS,
-    }
-    with ThreadPoolExecutor(_SEGMENTS) as threads:
-        running = {threads.submit(client.scan, **query, Segment=number): number for number in range(_SEGMENTS)}
-        try:
-            while running:
-                future = next(iter(running))
-                number, answer = running.pop(future), future.result()
-                if "LastEvaluatedKey" in answer:
-                    following = {"ExclusiveStartKey": answer["LastEvaluatedKey"], "Segment": number}
-                    running[threads.submit(client.scan, **query, **following)] = number
-                yield from map(deserialize, answer["Items"])
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+    read = stack.scanned(
+        FilterExpression="attribute_exists(#status) AND #updated_at >= :since",
+        ProjectionExpression=", ".join(f"#{name}" for name in _READ),
+        ExpressionAttributeNames={f"#{name}": name for name in _READ},
+        ExpressionAttributeValues={":since": {"S": since}},
+    )
+    return map(deserialize, read)
 
 
 def as_csv(lines: Sequence[Mapping[str, Any]]) -> str:

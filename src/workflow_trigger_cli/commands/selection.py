@@ -102,14 +102,7 @@ def _scanned(stack: Stack, choice: Choice) -> Iterator[Item]:
     if choice.batch:
         condition += " AND #batch = :batch"
         values[":batch"], attributes["#batch"] = {"S": choice.batch}, "batch"
-    pages = (
-        stack.client("dynamodb")
-        .get_paginator("scan")
-        .paginate(
-            TableName=stack["LedgerTable"],
-            FilterExpression=condition,
-            ExpressionAttributeNames=attributes,
-            ExpressionAttributeValues=values,
-        )
+    read = stack.scanned(
+        FilterExpression=condition, ExpressionAttributeNames=attributes, ExpressionAttributeValues=values
     )
-    yield from (deserialize(item) for page in pages for item in page["Items"])
+    return map(deserialize, read)

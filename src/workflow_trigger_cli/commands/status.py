@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +15,6 @@ from workflow_trigger_cli.advice import Advice
 from workflow_trigger_cli.stack import Stack
 
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without --all, because a scan costs by size
-_SEGMENTS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +150,12 @@ def _rows(stack: Stack, *, count_all: bool) -> dict[str, int | None]:
     client = stack.client("dynamodb")
     size_bytes = client.describe_table(TableName=stack["LedgerTable"])["Table"].get("TableSizeBytes", 0)
     if count_all or size_bytes <= _COUNTED_BYTES:
-        count = _scanned(client, stack["LedgerTable"])
+        read = stack.scanned(
+            ProjectionExpression="#status",
+            FilterExpression="attribute_exists(#status)",  # batches have none
+            ExpressionAttributeNames={"#status": "status"},
+        )
+        count = Counter(item["status"]["S"] for item in read)
         return {status.value: count[status] for status in Status}
     return {
         status.value: None if status in FINAL else _queried(client, stack["LedgerTable"], status) for status in Status
@@ -170,21 +173,3 @@ def _queried(client: Any, table: str, status: Status) -> int:
         ExpressionAttributeValues={":status": {"S": status.value}},
     )
     return sum(page["Count"] for page in pages)
-
-
-def _scanned(client: Any, table: str) -> Counter[str]:
-    """All rows; in parallel segments, page by page."""
-
-    def segment(number: int) -> Counter[str]:
-        pages = client.get_paginator("scan").paginate(
-            TableName=table,
-            Segment=number,
-            TotalSegments=_SEGMENTS,
-            ProjectionExpression="#status",
-            FilterExpression="attribute_exists(#status)",  # batches have none
-            ExpressionAttributeNames={"#status": "status"},
-        )
-        return Counter(item["status"]["S"] for page in pages for item in page["Items"])
-
-    with ThreadPoolExecutor(_SEGMENTS) as threads:
-        return sum(threads.map(segment, range(_SEGMENTS)), Counter())
