@@ -1,6 +1,6 @@
 """A deployed stack, found by its name: outputs, parameters, and what the commands reach through them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -85,7 +85,7 @@ class Stack:
         )
         return next((each["PhysicalResourceId"] for each in found), None)
 
-    def scanned(self, **query: Any) -> Iterator[dict[str, Any]]:
+    def scanned(self, **query: Any) -> Generator[dict[str, Any]]:
         """The items of the ledger as DynamoDB writes them, page by page; several threads read, each a part of it.
 
         Who stops reading waits for the pages that are on their way, and for no more.

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -20,7 +21,7 @@ from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
 from workflow_trigger_cli.commands.selection import Choice, moment_before_now
 from workflow_trigger_cli.commands.status import StackState, WorkflowState
 from workflow_trigger_cli.errors import CommandError, UsageError
-from workflow_trigger_cli.stack import split_url
+from workflow_trigger_cli.stack import Stack, split_url
 
 NOW = "2026-05-05T12:00:00.000000Z"
 
@@ -251,6 +252,23 @@ def test_finding_breaks_between_words_in_a_terminal_alone(is_terminal: bool, lin
         console.print(views.finding_line(finding), soft_wrap=True)
     *shown, last = capture.get().splitlines()
     assert (len(shown), " ".join(shown).split()[2:], last) == (lines, says.split(), f"    {fix}")
+
+
+def test_ledger_is_read_no_further_than_somebody_wants_it() -> None:
+    def endless(**query: Any) -> dict[str, Any]:
+        return {"Items": [query], "LastEvaluatedKey": {"n": {"N": "1"}}}
+
+    session = MagicMock()
+    scan = session.client.return_value.scan
+    scan.side_effect = endless
+    outputs = {"LedgerTable": "ledger"}
+    stack = Stack("s", "eu-central-1", "CREATE_COMPLETE", datetime.now(UTC), outputs, {}, session)
+    items = stack.scanned(ProjectionExpression="#status")
+    first = next(items)
+    items.close()  # as an interruption does; that of `status` waited for the end of the ledger
+    assert (first["TableName"], first["TotalSegments"], first["ProjectionExpression"]) == ("ledger", 4, "#status")
+    assert {call.kwargs["Segment"] for call in scan.call_args_list[:4]} == {0, 1, 2, 3}
+    assert scan.call_count <= 5
 
 
 def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
