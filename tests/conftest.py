@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ os.environ |= {
     "AWS_SECRET_ACCESS_KEY": "test",
     "POWERTOOLS_SERVICE_NAME": "tests",
 }
+
+# A shell that starts the tests in the background has interruptions ignored, and every command would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example that is slow on a busy machine is no failure.
 settings.register_profile("untimed", deadline=None)

@@ -1,6 +1,7 @@
 """The operators' commands, without AWS: words, numbers, choices."""
 
 import inspect
+import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -254,21 +255,31 @@ def test_finding_breaks_between_words_in_a_terminal_alone(is_terminal: bool, lin
     assert (len(shown), " ".join(shown).split()[2:], last) == (lines, says.split(), f"    {fix}")
 
 
-def test_ledger_is_read_no_further_than_somebody_wants_it() -> None:
-    def endless(**query: Any) -> dict[str, Any]:
-        return {"Items": [query], "LastEvaluatedKey": {"n": {"N": "1"}}}
+def ledger_with(pages: float) -> tuple[Stack, MagicMock]:
+    """A stack whose ledger has so many pages in each segment, with one item each: the number of its segment."""
+
+    def scan(*, TableName: str, Segment: int, ExclusiveStartKey: int = 1, **_: Any) -> dict[str, Any]:  # noqa: N803
+        assert TableName == "ledger"
+        more = {"LastEvaluatedKey": ExclusiveStartKey + 1} if ExclusiveStartKey < pages else {}
+        return {"Items": [{"segment": Segment}], **more}
 
     session = MagicMock()
-    scan = session.client.return_value.scan
-    scan.side_effect = endless
-    outputs = {"LedgerTable": "ledger"}
-    stack = Stack("s", "eu-central-1", "CREATE_COMPLETE", datetime.now(UTC), outputs, {}, session)
-    items = stack.scanned(ProjectionExpression="#status")
-    first = next(items)
+    session.client.return_value.scan.side_effect = scan
+    stack = Stack("s", "eu-central-1", "CREATE_COMPLETE", datetime.now(UTC), {"LedgerTable": "ledger"}, {}, session)
+    return stack, session.client.return_value.scan
+
+
+def test_all_pages_of_all_segments_are_read_once() -> None:
+    stack, _ = ledger_with(pages=3)
+    assert sorted(item["segment"] for item in stack.scanned()) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_ledger_is_read_no_further_than_somebody_wants_it() -> None:
+    stack, scan = ledger_with(pages=math.inf)
+    items = stack.scanned()
+    next(items)
     items.close()  # as an interruption does; that of `status` waited for the end of the ledger
-    assert (first["TableName"], first["TotalSegments"], first["ProjectionExpression"]) == ("ledger", 4, "#status")
-    assert {call.kwargs["Segment"] for call in scan.call_args_list[:4]} == {0, 1, 2, 3}
-    assert scan.call_count <= 5
+    assert scan.call_count <= 5  # a page of each segment, and the one that follows the first
 
 
 def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
