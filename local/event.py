@@ -15,7 +15,7 @@ from rich.console import Console
 from local.environment import load
 from local.stack import ROOT, TOOLS, Deployed
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
 def s3_event(bucket: str, key: str, head: dict[str, Any], sequencer: str | None = None) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _short(path: Path) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]make event:[/] {message}")
+    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make event:[/] {message}")
     raise typer.Exit(1)
 
 

@@ -28,7 +28,7 @@ DOCUMENTS = ROOT / "events/documents"
 _START_SECONDS = 30
 _INVOKE_SECONDS = 900
 
-console = Console(highlight=False, soft_wrap=True, stderr=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True, stderr=True)
 
 
 class Runtime:

@@ -27,7 +27,7 @@ _SAYS = {
 _WAIT_SECONDS = {True: 60, False: 3600}  # simulated or real
 _LEADING = ("object", "version", "status", "error", "job_id", "workflow_id", "workflow_name", "created_at")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
 def main(file: Annotated[Path, typer.Argument(help="The document to upload.")]) -> None:
@@ -48,7 +48,7 @@ def main(file: Annotated[Path, typer.Argument(help="The document to upload.")]) 
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]make run:[/] {message}")
+    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make run:[/] {message}")
     raise typer.Exit(1)
 
 

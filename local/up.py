@@ -9,7 +9,7 @@ from rich.console import Console
 from local.environment import STATE_FILE, Running, running, save
 from local.stack import CREDENTIALS, LocalStackError, chosen_port
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 _DEFAULT_PORT = 4566
 
@@ -24,7 +24,7 @@ def main() -> None:
             while True:
                 time.sleep(3600)
     except LocalStackError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]make up:[/] {error}")
+        Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make up:[/] {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("\nEnded.")

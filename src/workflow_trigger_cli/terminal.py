@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from workflow_trigger_cli import views
 from workflow_trigger_cli.errors import CommandError, Exit, UsageError
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(emoji=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def show(result: Any, shown: RenderableType, *, as_json: bool) -> None:

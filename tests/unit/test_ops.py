@@ -14,7 +14,7 @@ from rich.console import Console
 import workflow_trigger
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.model import FINAL, Pause, Status
-from workflow_trigger_cli import advice, views
+from workflow_trigger_cli import advice, terminal, views
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
@@ -230,6 +230,17 @@ def test_find_screen_shows_history_and_results_in_one_piece() -> None:
 def test_finding_shows_what_mends_it() -> None:
     shown = rendered(views.finding_line(Finding(check="events", health=Health.FAILED, says="off", fix="do [this]")))
     assert shown.splitlines()[:2] == ["✗ events: off", "    do [this]"]
+
+
+@pytest.mark.parametrize("console", [terminal.stdout, terminal.stderr], ids=["stdout", "stderr"])
+@pytest.mark.parametrize(
+    "text", ["arn:aws:secretsmanager:us-east-1:000000000000:secret:stack-ApiKey", "s3://b/:smile:/a :fire:.pdf"]
+)
+def test_words_between_colons_become_no_pictures(console: Console, text: str) -> None:
+    with console.capture() as capture:
+        console.print(views.finding_line(Finding(check="c", health=Health.OK, says="s", fix=text)))
+        console.print(views.visible(text))
+    assert capture.get().count(text) == 2
 
 
 def test_report_of_large_numbers_fits_a_narrow_terminal() -> None:
