@@ -10,12 +10,10 @@ from urllib.parse import quote_plus
 import typer
 import yaml
 from botocore.exceptions import ClientError
-from rich.console import Console
 
 from local.environment import load
 from local.stack import ROOT, TOOLS, Deployed
-
-console = Console(emoji=False, highlight=False, soft_wrap=True)
+from workflow_trigger_cli.terminal import stderr, stdout
 
 
 def s3_event(bucket: str, key: str, head: dict[str, Any], sequencer: str | None = None) -> dict[str, Any]:
@@ -61,8 +59,8 @@ def main(key: Annotated[str, typer.Argument(help="The object's key.")]) -> None:
     variables = TOOLS / "env-vars.json"
     variables.write_text(json.dumps({"OnUploadFunction": function_variables(stack, "OnUploadFunction")}, indent=2))
     template = _template_for_docker()
-    console.print(f"Wrote {_short(event)}. Without Docker:\n  make invoke EVENT={_short(event)}", markup=False)
-    console.print(
+    stdout.print(f"Wrote {_short(event)}. Without Docker:\n  make invoke EVENT={_short(event)}", markup=False)
+    stdout.print(
         f"With Docker:\n  sam local invoke OnUploadFunction --template {_short(template)} --event {_short(event)} "
         f"--env-vars {_short(variables)} --docker-network host",
         markup=False,
@@ -94,7 +92,7 @@ def _short(path: Path) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make event:[/] {message}")
+    stderr.print(f"[bold red]make event:[/] {message}")
     raise typer.Exit(1)
 
 

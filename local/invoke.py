@@ -16,19 +16,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 import urllib3
 from botocore.exceptions import ClientError
-from rich.console import Console
 
 from local import child_process
 from local.environment import load, running
 from local.event import function_variables
 from local.stack import REGION, ROOT, TOOLS, Aws, Deployed, LocalStackError, chosen_port, free_port
 from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger_cli.terminal import stderr
 
 DOCUMENTS = ROOT / "events/documents"
 _START_SECONDS = 30
 _INVOKE_SECONDS = 900
-
-console = Console(emoji=False, highlight=False, soft_wrap=True, stderr=True)
 
 
 class Runtime:
@@ -143,7 +141,7 @@ def main(event: Annotated[Path, typer.Argument(help="A file with an event.")]) -
         with contextlib.ExitStack() as ends:
             stack = load()
             if stack is None:
-                stack = ends.enter_context(running(console, port=chosen_port())).stack
+                stack = ends.enter_context(running(stderr, port=chosen_port())).stack
             answer = _invoke(stack, content)
     except LocalStackError as error:
         _fail(str(error))
@@ -161,12 +159,12 @@ def _invoke(stack: Deployed, event: Any) -> Any:
         time.sleep(0.2)  # its last lines
         for line in function.log().splitlines():
             if re.match(r"(START|END|REPORT|INIT_REPORT|\{)", line):
-                console.print(line, markup=False, style="dim")
+                stderr.print(line, markup=False, style="dim")
     return answer
 
 
 def _fail(message: str) -> NoReturn:
-    console.print(f"[bold red]make invoke:[/] {message}")
+    stderr.print(f"[bold red]make invoke:[/] {message}")
     raise typer.Exit(1)
 
 

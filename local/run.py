@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from local.environment import Running, running
 from local.stack import LocalStackError, chosen_port
 from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger_cli.terminal import stderr, stdout
 
 _SAYS = {
     Status.PENDING: "registered in the ledger",
@@ -27,15 +27,13 @@ _SAYS = {
 _WAIT_SECONDS = {True: 60, False: 3600}  # simulated or real
 _LEADING = ("object", "version", "status", "error", "job_id", "workflow_id", "workflow_name", "created_at")
 
-console = Console(emoji=False, highlight=False, soft_wrap=True)
-
 
 def main(file: Annotated[Path, typer.Argument(help="The document to upload.")]) -> None:
     """Upload one document and show what happens."""
     if not file.is_file():
         _fail(f"There is no file {file}; name one with FILE=")
     try:
-        with running(console, port=chosen_port()) as run:
+        with running(stdout, port=chosen_port()) as run:
             row = _process(run, file)
             _show(row)
             _compare(run, file)
@@ -48,7 +46,7 @@ def main(file: Annotated[Path, typer.Argument(help="The document to upload.")]) 
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make run:[/] {message}")
+    stderr.print(f"[bold red]make run:[/] {message}")
     raise typer.Exit(1)
 
 
@@ -57,7 +55,7 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
     bucket = run.stack["SourceBucket"]
     began = time.monotonic()
     run.stack.aws.client("s3").upload_file(str(file), bucket, file.name)
-    console.print(f"[bold]5[/] upload of {file} ({file.stat().st_size:,} bytes) to s3://{bucket}/{file.name}")
+    stdout.print(f"[bold]5[/] upload of {file} ({file.stat().st_size:,} bytes) to s3://{bucket}/{file.name}")
     seen: str | None = None
     while time.monotonic() - began < _WAIT_SECONDS[run.platform.state is not None]:
         row = next(iter(run.stack.rows()), None)
@@ -73,7 +71,7 @@ def _process(run: Running, file: Path) -> dict[str, Any]:
 
 
 def _tell(began: float, status: Status) -> None:
-    console.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  [bold]{status:<12}[/] {_SAYS[status]}")
+    stdout.print(f"  [dim]{time.monotonic() - began:5.1f} s[/]  [bold]{status:<12}[/] {_SAYS[status]}")
 
 
 def _show(row: dict[str, Any]) -> None:
@@ -82,7 +80,7 @@ def _show(row: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name in sorted(row, key=lambda name: (_LEADING.index(name) if name in _LEADING else 99, name)):
         table.add_row(name, _text(row[name]))
-    console.print(table)
+    stdout.print(table)
 
 
 def _text(value: Any) -> str:
@@ -100,7 +98,7 @@ def _compare(run: Running, file: Path) -> None:
         return
     received = [stored for job in state.jobs.values() for stored in job.files]
     same = len(received) == 1 and received[0].path.read_bytes() == file.read_bytes()
-    console.print(f"The platform received the document {'once, byte for byte' if same else 'WRONGLY'}.")
+    stdout.print(f"The platform received the document {'once, byte for byte' if same else 'WRONGLY'}.")
     if not same:
         raise typer.Exit(1)
 

@@ -4,12 +4,10 @@ import signal
 import time
 
 import typer
-from rich.console import Console
 
 from local.environment import STATE_FILE, Running, running, save
 from local.stack import CREDENTIALS, LocalStackError, chosen_port
-
-console = Console(emoji=False, highlight=False, soft_wrap=True)
+from workflow_trigger_cli.terminal import stderr, stdout
 
 _DEFAULT_PORT = 4566
 
@@ -18,16 +16,16 @@ def main() -> None:
     """Keep the local stack until it is interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves nothing behind, as Ctrl-C
     try:
-        with running(console, port=chosen_port() or _DEFAULT_PORT) as run:
+        with running(stdout, port=chosen_port() or _DEFAULT_PORT) as run:
             save(run)
             _explain(run)
             while True:
                 time.sleep(3600)
     except LocalStackError as error:
-        Console(stderr=True, emoji=False, highlight=False, soft_wrap=True).print(f"[bold red]make up:[/] {error}")
+        stderr.print(f"[bold red]make up:[/] {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("\nEnded.")
+        stdout.print("\nEnded.")
     finally:
         STATE_FILE.unlink(missing_ok=True)
 
@@ -35,18 +33,18 @@ def main() -> None:
 def _explain(run: Running) -> None:
     stack = run.stack
     exports = " ".join(f"{name}={value}" for name, value in {**CREDENTIALS, **stack.aws.environment}.items())
-    console.print("\nIn another terminal:")
-    console.print(f"  export {exports}", markup=False)
-    console.print(f"  {stack['UploadCommand'].replace('FILE', 'events/documents/sample.pdf')}", markup=False)
-    console.print(
+    stdout.print("\nIn another terminal:")
+    stdout.print(f"  export {exports}", markup=False)
+    stdout.print(f"  {stack['UploadCommand'].replace('FILE', 'events/documents/sample.pdf')}", markup=False)
+    stdout.print(
         f"  PYTHONPATH=src:. .venv/bin/python -m workflow_trigger_cli status --stack {stack.name}", markup=False
     )
-    console.print(f"  aws dynamodb scan --table-name {stack['LedgerTable']}", markup=False)
-    console.print("  make invoke EVENT=events/s3-put.json", markup=False)
-    console.print("  make event KEY=sample.pdf", markup=False)
+    stdout.print(f"  aws dynamodb scan --table-name {stack['LedgerTable']}", markup=False)
+    stdout.print("  make invoke EVENT=events/s3-put.json", markup=False)
+    stdout.print("  make event KEY=sample.pdf", markup=False)
     if run.platform.state is not None:
-        console.print(f"  curl {run.platform.url}/_simulation/jobs", markup=False)
-    console.print("\nThe schedule runs every minute. Ctrl-C ends everything.")
+        stdout.print(f"  curl {run.platform.url}/_simulation/jobs", markup=False)
+    stdout.print("\nThe schedule runs every minute. Ctrl-C ends everything.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Status
@@ -83,9 +82,8 @@ def visible(text: object) -> str:
 def status_screen(state: StackState) -> RenderableType:
     """The stack at a glance."""
     at = parse_time(state.at)
-    title = Text.from_markup(
-        f"[bold]{visible(state.stack)}[/] · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else state.stack
-    )
+    moment = f" · {state.region} · {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    title = f"[bold]{visible(state.stack)}[/]{moment}"
     wait = duration(state.oldest_waiting_seconds) if state.oldest_waiting_seconds else "none"
     dead = f"[bold red]{state.dead_letters}[/]" if state.dead_letters else "0"
     queues = Table.grid(padding=(0, 2))
@@ -109,7 +107,7 @@ def batch_screen(state: BatchState) -> RenderableType:
     """A batch at a glance."""
     title = f"[bold]batch {visible(state.batch)}[/] · {state.finished:,} of {state.registered:,} final"
     done = f" · finished {state.finished_at}" if state.finished_at else ""
-    return Group(Text.from_markup(title + done), "", _rows_table(state.rows))
+    return Group(title + done, "", _rows_table(state.rows))
 
 
 def _rows_table(rows: Mapping[str, int | None]) -> RenderableType:

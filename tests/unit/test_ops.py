@@ -15,6 +15,7 @@ import workflow_trigger
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.model import FINAL, Pause, Status
 from workflow_trigger_cli import advice, terminal, views
+from workflow_trigger_cli.commands.batches import BatchState
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
@@ -239,7 +240,7 @@ def test_finding_shows_what_mends_it() -> None:
 def test_words_between_colons_become_no_pictures(console: Console, text: str) -> None:
     with console.capture() as capture:
         console.print(views.finding_line(Finding(check="c", health=Health.OK, says="s", fix=text)))
-        console.print(views.visible(text))
+        console.print(views.batch_screen(BatchState(batch=text, registered=0, finished=0, finished_at=None, rows={})))
     assert capture.get().count(text) == 2
 
 

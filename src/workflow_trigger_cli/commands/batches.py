@@ -99,13 +99,15 @@ def follow(stack: Stack, name: str, documents: int | None, seconds: float | None
         if (batch.registered, batch.finished) != (before.registered, before.finished):
             before, changed_at = batch, now
         yield batch
-        if documents is None and now - changed_at >= _QUIET_SECONDS and not messages_in(stack, "UploadQueueUrl"):
+        may_end = batch.is_at_rest or not batch.registered
+        if documents is not None:
+            if batch.is_at_rest and batch.registered >= documents:
+                return
+        elif may_end and now - changed_at >= _QUIET_SECONDS and not messages_in(stack, "UploadQueueUrl"):
             if batch.is_at_rest:
                 return
-            if not batch.registered and not ledger.longest_wait_seconds():
+            if not ledger.longest_wait_seconds():
                 raise _unknown(name)
-        elif documents is not None and batch.is_at_rest and batch.registered >= documents:
-            return
         if limit is not None and now >= limit:
             raise CommandError(f"Not all is final yet: {batch.finished:,} of {batch.registered:,}")
         time.sleep(POLL_SECONDS)
