@@ -51,7 +51,9 @@ def document(name: str, size: int = 1, **more: Any) -> Document:
         ("folder/", None, {}, "a folder marker"),
         ("x_$folder$", 0, {}, "a folder marker"),
         ("x_$FOLDER$", None, {}, "a folder marker"),
-        ("folder/", 7, {}, None),
+        ("folder/", 8, {}, "a folder marker"),  # some tools write a byte or more into them
+        ("x_$folder$", 1, {}, "a folder marker"),
+        ("folder/a_$folder$.pdf", 1, {}, None),
         ("empty.pdf", 0, {}, "empty"),
         ("empty.pdf", 0, {"min_bytes": 0}, None),
         ("a.pdf", 9, {"min_bytes": 10}, "smaller than MinBytes (10)"),

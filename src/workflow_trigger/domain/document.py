@@ -93,7 +93,7 @@ class Selection:
     def reason_against(self, key: str, size_bytes: int | None) -> str | None:
         """Why an object is skipped; None where it is a document."""
         folded = _folded(key)
-        if (key.endswith("/") or folded.endswith("_$folder$")) and not size_bytes:
+        if key.endswith("/") or folded.endswith("_$folder$"):
             return "a folder marker"
         if self.include and not _matches(folded, self.include):
             return "matches none of IncludePatterns"

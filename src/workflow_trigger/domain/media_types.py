@@ -58,14 +58,16 @@ _SAFE_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127
 _VAGUE = {"", "binary/octet-stream", OCTET_STREAM, "application/unknown", "application/x-unknown"}
 _VAGUE |= {"application/x-download", "application/force-download", "application/download"}
 _VAGUE |= {"multipart/form-data", "application/x-www-form-urlencoded"}
-_CONTAINERS = {"application/zip", "application/x-zip-compressed", "application/x-zip", GZIP, "application/x-gzip"}
 _FAMILIES = {"text/xml": "xml", "application/xml": "xml", "text/rtf": "rtf", "application/rtf": "rtf"}
+_KNOWN = {*SUPPORTED.values(), *_FAMILIES}
 
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,10})$")
-# A query string, a version, a copy's number or an editor's mark behind the extension.
+# A query string, a version, a date, a copy's number or an editor's mark behind the extension.
 _DECORATED = re.compile(
-    r"\.([A-Za-z0-9]{1,10})(?:[?#;&].*|~|[ _-]*\(\d+\)|[._-]v?\d{1,6}|\.(?:bak|old|orig))$", re.DOTALL
+    r"\.([a-z0-9]{1,10})(?:[?#;&].*|~|[ _-]*\(\d+\)|(?:[._-]v?\d+)+|\.(?:bak|old|orig))$",
+    re.ASCII | re.DOTALL | re.IGNORECASE,
 )
+_SPACES = re.compile(r"(?:\s|%20)+$")
 
 
 def is_media_type(text: str) -> bool:
@@ -78,34 +80,39 @@ def extension_of(key: str) -> str:
 
     A known extension counts under decoration, too: spaces at the end, a query string, a version suffix.
     """
-    for name in (key, key.partition("?")[0]):
-        base = name.rstrip().rpartition("/")[2][1:]
-        for found in (_SUFFIX.search(base), _DECORATED.search(base)):
+    whole = _base_name(key)
+    for name in (whole.partition("?")[0], whole, _base_name(key.partition("?")[0])):
+        for found in (_SUFFIX.search(name), _DECORATED.search(name)):
             if found and found[1].lower() in _BY_EXTENSION:
                 return found[1].lower()
-    plain = _SUFFIX.search(key.rstrip().rpartition("/")[2][1:])
+    plain = _SUFFIX.search(whole)
     return plain[1].lower() if plain else ""
 
 
-def media_type(declared: str | None, key: str) -> str:
-    """The type of a known extension, unless the declared one is of the same family and says more.
+def _base_name(key: str) -> str:
+    """The last part of a key, without its first character: a dot there begins no extension."""
+    return _SPACES.sub("", key).rpartition("/")[2][1:]
 
-    The vendor trusts a declared type that it knows, so that a wrong one costs the document. Where the extension says
-    nothing, a declared type counts if it is specific.
+
+def media_type(declared: str | None, key: str) -> str:
+    """The type of a known extension, unless the declared one is of the same family, is known as well and says more.
+
+    The vendor trusts a declared type that it knows, so that a wrong one costs the document; one that it may not know,
+    like `image/jpg`, tells it nothing. Where the extension says nothing, a declared type counts if it is specific.
     """
     declared = (declared or "").partition(";")[0].strip().lower()
     is_specific = is_media_type(declared) and declared not in _VAGUE
     known = _BY_EXTENSION.get(extension_of(key))
     if known is None:
         return declared if is_specific else OCTET_STREAM
-    says_more = is_specific and declared not in _CONTAINERS and declared != "text/plain"
-    is_text = known == "text/plain" and declared.startswith("text/") and declared in SUPPORTED.values()
+    says_more = declared in _KNOWN and declared not in {*_VAGUE, "text/plain"}
+    is_text = known == "text/plain" and declared.startswith("text/")
     return declared if says_more and (is_text or _family(declared) == _family(known)) else known
 
 
 def _family(kind: str) -> str:
     """What may stand for each other: all images; of others, the names of one type."""
-    return _FAMILIES.get(kind) or ("image" if kind.startswith("image/") else kind.replace("/x-", "/"))
+    return _FAMILIES.get(kind) or ("image" if kind.startswith("image/") else kind)
 
 
 def encoded_as(content_encoding: str | None) -> tuple[str, str] | None:
