@@ -53,6 +53,7 @@ STATUS = StackState(
             **_WORKFLOW | {"workflow_id": "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c", "phase": "idle", "accepted_count": 21}
         ),
     ],
+    unresolved=None,
     unregistered_events=0,
     dead_letters=0,
     attention=[],

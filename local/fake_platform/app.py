@@ -117,9 +117,11 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
         return made
 
     @app.get("/api/v1/workflows/")
-    async def list_workflows(unstructured_api_key: Key = None) -> list[dict[str, Any]]:
+    async def list_workflows(
+        page: int = 1, page_size: int = 20, unstructured_api_key: Key = None
+    ) -> list[dict[str, Any]]:
         check(unstructured_api_key)
-        return list(state.workflows.values())
+        return list(state.workflows.values())[(page - 1) * page_size : page * page_size]
 
     @app.get("/api/v1/workflows/{workflow_id}")
     async def get_workflow(workflow_id: str, unstructured_api_key: Key = None) -> dict[str, Any]:

@@ -4,14 +4,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of
+from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, is_workflow_key, queue_of
 from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_OTHER_PRODUCTS = {"api.unstructuredapp.io", "api.unstructured.io"}
+_INTERFACE = "platform.unstructured.io"
+# As the vendor's contract has it; what begins like a UUID and is none has lost or gained a digit.
+_WORKFLOW_KEY = re.compile(r"(?![0-9a-f]{8}-[0-9a-f]{4}-)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +31,7 @@ class Settings:
     max_files_per_run: int = 10
     max_bytes_per_run: int = 100_000_000
     poll_seconds: float = 10
-    retention_days: int = 365
+    retention_days: float = 365
     stack_name: str = ""
     event_bus_name: str = "default"
     results_bucket: str | None = None
@@ -59,10 +64,10 @@ class Settings:
             "api_key_secret_arn": variables.read("API_KEY_SECRET_ARN", str),
             "ledger_table": variables.read("LEDGER_TABLE", str),
             "workflows_table": variables.read("WORKFLOWS_TABLE", str),
-            "max_files_per_run": variables.read("MAX_FILES_PER_RUN", _between(1, 25), "10"),
-            "max_bytes_per_run": variables.read("MAX_MEGABYTES_PER_RUN", _megabytes(1), "100"),
-            "poll_seconds": variables.read("POLL_SECONDS", _between(1, 50), "10"),
-            "retention_days": variables.read("LEDGER_RETENTION_DAYS", _between(0, 36_500), "365"),
+            "max_files_per_run": variables.read("MAX_FILES_PER_RUN", _files, "10"),
+            "max_bytes_per_run": variables.read("MAX_MEGABYTES_PER_RUN", megabytes(1), "100"),
+            "poll_seconds": variables.read("POLL_SECONDS", number_between(1, 50), "10"),
+            "retention_days": variables.read("LEDGER_RETENTION_DAYS", number_between(0, 36_500), "365"),
             "results_bucket": environment.get("RESULTS_BUCKET") or None,
             "results_prefix": (results_prefix := environment.get("RESULTS_PREFIX", "results/")),
             "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
@@ -123,8 +128,8 @@ class _Variables:
         return Selection(
             include=patterns(self._environment.get("INCLUDE_PATTERNS", "")),
             exclude=patterns(self._environment.get("EXCLUDE_PATTERNS", "")),
-            min_bytes=self.read("MIN_BYTES", _between(0, 10**12), "1") or 0,
-            max_bytes=self.read("MAX_MEGABYTES_PER_FILE", _megabytes(0), "0") or None,
+            min_bytes=self.read("MIN_BYTES", number_between(0, 10**12), "1") or 0,
+            max_bytes=self.read("MAX_MEGABYTES_PER_FILE", megabytes(0), "0") or None,
             only_supported=self._environment.get("ONLY_SUPPORTED_TYPES", "off") == "on",
         )
 
@@ -162,8 +167,11 @@ def _faults_of(found: Sequence[Route], others: Sequence[str], key_prefix: str) -
 def api_root(url: str) -> str:
     """The platform's root, from any of the three forms in which the address is passed around.
 
+    A path before `/api/v1`, as a gateway may have, is kept.
+
     Raises:
-        ValueError: not an https address (http is for this machine only, since every request carries the key).
+        ValueError: not an https address (http is for this machine only, since every request carries the key), or the
+            address of something else.
     """
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -173,20 +181,22 @@ def api_root(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must hold neither credentials nor a query")
     path = parts.path.rstrip("/")
-    path = re.sub(r"/workflows/[^/]+/run$", "", path)
-    path = re.sub(r"/api/v1$", "", path)
-    if re.search(r"/general/v\d|/partition|/transform", path):
+    if parts.hostname in _OTHER_PRODUCTS or re.search(r"/general/v\d|/partition|/transform", path):
         raise ValueError("is the address of the Partition or Transform API; the Workflow API has https://platform.…")
-    if re.search(r"/(api|workflows|jobs)(/|$)", path):
-        raise ValueError("must be the host alone, with /api/v1, or a whole run address")
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    if parts.hostname == _INTERFACE:
+        raise ValueError("is the address of the web interface; the API has https://platform.unstructuredapp.io")
+    found = re.fullmatch(r"(.*)/api/v1(/workflows/[^/]+/run)?", path)
+    if path and not found:
+        raise ValueError("must be the host alone, or end in /api/v1, or be a whole run address")
+    return f"{parts.scheme}://{parts.netloc}{found[1] if found else ''}"
 
 
 def _workflow_ids(text: str) -> tuple[str, ...]:
     ids = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = [part for part in ids if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", part)]
+    wrong = [part for part in ids if is_workflow_key(part) and not _WORKFLOW_KEY.fullmatch(part)]
     if not ids or wrong:
-        raise ValueError("must be one or more workflow ids, separated by commas")
+        named = f"; these are neither UUIDs nor keys (a-z, 0-9, single hyphens): {', '.join(wrong)}" if wrong else ""
+        raise ValueError(f"must be one or more workflow ids, separated by commas{named}")
     # As they are spelled, for that is the key of their items; each once, or it would get two attempts at a time.
     spelled: dict[str, str] = {}
     for part in ids:
@@ -194,17 +204,26 @@ def _workflow_ids(text: str) -> tuple[str, ...]:
     return tuple(spelled.values())
 
 
-def _between(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
+def number_between(least: int, most: int) -> Callable[[str], float]:
+    """A number, which may have a fraction: CloudFormation lets it pass."""
+
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if least <= (value := float(text)) <= most:
+                return int(value) if value.is_integer() else value
+        raise ValueError(f"must be a number from {least:,} to {most:,}")
 
     return parse
 
 
-def _megabytes(least: int) -> Callable[[str], int]:
-    return lambda text: _between(least, 100_000)(text) * 1_000_000
+def _files(text: str) -> int:
+    """At most 2.5 files are two."""
+    return int(number_between(1, 25)(text))
+
+
+def megabytes(least: int) -> Callable[[str], int]:
+    """A number of megabytes (of 1,000,000 bytes), in bytes."""
+    return lambda text: round(number_between(least, 100_000)(text) * 1_000_000)
 
 
 def patterns(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import Route, Selection, canonical_id, is_workflow_key
-from workflow_trigger.settings import patterns, routes
+from workflow_trigger.settings import megabytes, number_between, patterns, routes
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
@@ -111,9 +111,10 @@ class Stack:
 
     @property
     def workflow_ids(self) -> list[str]:
-        """The pools of all routes, as they were deployed: ids, or keys."""
-        rest = [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
-        return rest + [each for route in self.routes for each in route.workflow_ids]
+        """The pools of all routes, as they were deployed: ids, or keys; each once."""
+        names = [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+        names += [each for route in self.routes for each in route.workflow_ids]
+        return list({canonical_id(each): each for each in reversed(names)}.values())[::-1]
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -142,8 +143,8 @@ class Stack:
         return Selection(
             include=patterns(given.get("IncludePatterns", "")),
             exclude=patterns(given.get("ExcludePatterns", "")),
-            min_bytes=int(given.get("MinBytes", "1")),
-            max_bytes=int(given.get("MaxMegabytesPerFile", "0")) * 1_000_000 or None,
+            min_bytes=number_between(0, 10**12)(given.get("MinBytes", "1")),
+            max_bytes=megabytes(0)(given.get("MaxMegabytesPerFile", "0")) or None,
             only_supported=given.get("OnlySupportedTypes") == "on",
         )
 
@@ -155,7 +156,7 @@ class Stack:
     @property
     def retention(self) -> timedelta:
         """How long the ledger keeps a row after its end; zero: for ever."""
-        return timedelta(days=int(self.parameters.get("LedgerRetentionDays", "365")))
+        return timedelta(days=float(self.parameters.get("LedgerRetentionDays", "365")))
 
     def ledger(self) -> Ledger:
         """The stack's ledger."""
@@ -164,7 +165,7 @@ class Stack:
             self.client("dynamodb"),
             ledger_table=self["LedgerTable"],
             workflows_table=self["WorkflowsTable"],
-            retention_days=self.retention.days,
+            retention_days=self.retention / timedelta(days=1),
             clock=clock,
             deadline=Deadline.in_seconds(clock, _PATIENCE_SECONDS),
         )

@@ -22,15 +22,16 @@ Url = Annotated[str, typer.Option("--api-url", envvar="UNSTRUCTURED_API_URL", he
 KeyStack = Annotated[
     str | None, typer.Option("--stack", help="Read the API key from this stack's secret. Default: ask for it.")
 ]
-DEFAULT_URL = "https://platform.unstructuredapp.io"
 
 
-def _workspace(
-    url: str, ca_bundle: Path | None, stack: str | None, region: str | None, profile: str | None
-) -> Workflows:
+def _stack(name: str | None, region: str | None, profile: str | None) -> Stack | None:
+    return Stack.find(name, region=region, profile=profile) if name is not None else None
+
+
+def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> Workflows:
     """The workspace of a key, which never comes from an argument."""
     if stack is not None:
-        return workflows.workspace_of(Stack.find(stack, region=region, profile=profile))
+        return workflows.workspace_of(stack)
     try:
         trusted = ca_bundle.read_text() if ca_bundle else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -44,7 +45,7 @@ def workflows_create(
     name: Annotated[str, typer.Option(help="Name of the workflow; with --count, followed by a number.")],
     count: Annotated[int, typer.Option(min=1, max=200, help="How many to create.")] = 1,
     template: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON with the nodes of the workflow.")] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = workflows.DEFAULT_URL,
     ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
@@ -53,22 +54,24 @@ def workflows_create(
 ) -> None:
     """Create workflows that take files, and print the command that deploys a stack with them."""
     created = []
+    found = _stack(stack, region, profile)
     try:
-        for each in workflows.create(_workspace(url, ca_bundle, stack, region, profile), name, count, template):
+        for each in workflows.create(_workspace(url, ca_bundle, found), name, count, template):
             created.append(each)
             stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
     finally:
         if as_json:
             print_json([dataclasses.asdict(each) for each in created])
         elif created:
-            ids = ",".join(each.id for each in created)
-            stdout.print(f"sam build && sam deploy --parameter-overrides WorkflowIds={ids}")
+            stdout.print(workflows.deploy_line(created, url, found), markup=False)
+            if ca_bundle and found is None:
+                stderr.print(f"Put {views.visible(str(ca_bundle))} into a secret, and add CaBundleSecretArn=ARN to it.")
 
 
 @workflows_app.command("list")
 def workflows_list(
     *,
-    url: Url = DEFAULT_URL,
+    url: Url = workflows.DEFAULT_URL,
     ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
@@ -77,7 +80,7 @@ def workflows_list(
 ) -> None:
     """List the workflows of the workspace, and whether a pool can use them."""
     try:
-        found = _workspace(url, ca_bundle, stack, region, profile).listed()
+        found = list(_workspace(url, ca_bundle, _stack(stack, region, profile)).listed())
     except PlatformError as error:
         raise CommandError(str(error)) from error
     if as_json:
@@ -91,15 +94,15 @@ def workflows_list(
 def workflows_check(
     names: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or keys of workflows.")],
     *,
-    url: Url = DEFAULT_URL,
+    url: Url = workflows.DEFAULT_URL,
     ca_bundle: CaBundle = None,
     stack: KeyStack = None,
     region: Region = None,
     profile: Profile = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether workflows can be in a pool: no source, no schedule, active."""
-    findings = list(workflows.check(_workspace(url, ca_bundle, stack, region, profile), names))
+    """Check whether workflows can be in a pool: no source, no schedule, active, used by nothing else."""
+    findings = list(workflows.check(_workspace(url, ca_bundle, _stack(stack, region, profile)), names))
     if as_json:
         print_json(findings)
     else:

@@ -84,11 +84,10 @@ def newcomer(aws: Aws, package: Path, tmp_path_factory: pytest.TempPathFactory) 
     state = PlatformState(tmp_path_factory.mktemp("platform"), behaviour)
     with serving(state) as url:
         printed = typed("workflows", "create", "--name", "uploads", "--count", "2", "--api-url", url)
-        found = re.fullmatch(r"sam build && sam deploy --parameter-overrides WorkflowIds=(\S+)\n", printed)
+        found = re.fullmatch(r"sam build && sam deploy --parameter-overrides (\S+) (\S+)\n", printed)
         assert found, printed
         parameters = {
-            "WorkflowIds": found[1],
-            "UnstructuredApiUrl": url,
+            **dict(each.split("=") for each in found.groups()),  # as they are printed, and these
             "PollSeconds": "1",
             "OnlySupportedTypes": "on",
             "LogLevel": "WARNING",

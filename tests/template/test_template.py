@@ -15,11 +15,59 @@ from local.template import template
 from tests.releases import RELEASES
 from workflow_trigger.adapters.dynamodb.mapping import DOCUMENT_NAMES
 from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.errors import SettingsError
 from workflow_trigger.domain.model import Document
+from workflow_trigger.settings import Settings
 
 TEMPLATE = template()
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
 KMS = "arn:aws:kms:eu-central-1:111122223333:"
+ADDRESSES = [
+    "https://platform.unstructuredapp.io",
+    "https://platform.unstructuredapp.io/api/v1/",
+    "https://vpc.example.com:8443/unstructured/api/v1",
+    "https://platform.unstructuredapp.io/api/v1/workflows/f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c/run",
+    "http://127.0.0.1:1",
+    "http://localhost/",
+]
+OTHER_ADDRESSES = [
+    "http://a.b",
+    "a.b",
+    "https://",
+    "https://u:p@a.b",
+    "https://a.b?x=1",
+    "https://api.unstructuredapp.io/general/v0/general",  # case 37
+    "https://api.unstructuredapp.io",
+    "https://api.unstructured.io/api/v1",
+    "https://platform.unstructured.io",
+    "https://platform.unstructured.io/workflows",
+    "https://a.b/transform/x",
+    "https://a.b/api/v1/partition",
+    "https://a.b/docs",
+    "https://a.b/foo/bar",
+    "https://a.b/api",
+    "https://a.b/api/v1/jobs/",
+]
+WORKFLOWS = [
+    "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c",
+    "F0A1B2C3-4D5E-6F7A-8B9C-0D1E2F3A4B5C",
+    "f0a1b2c34d5e6f7a8b9c0d1e2f3a4b5c",
+    "invoice-processing-v2",
+    "a",
+    "x" * 63,
+]
+NO_WORKFLOWS = [
+    "Invoice Processing",
+    "a/b",
+    "a_b",
+    "-",
+    "a--b",
+    "-a",
+    "a-",
+    "x" * 64,
+    "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5",  # a UUID that lost a digit
+    "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5cc",
+]
 PARAMETERS = [
     "UnstructuredApiUrl",
     "WorkflowIds",
@@ -129,12 +177,12 @@ def test_every_parameter_is_explained_and_grouped() -> None:
 @pytest.mark.parametrize(
     ("parameter", "good", "bad"),
     [
-        ("UnstructuredApiUrl", ["https://a.b", "http://127.0.0.1:1/x", "http://localhost"], ["http://a.b", "a.b", ""]),
+        ("UnstructuredApiUrl", ADDRESSES, OTHER_ADDRESSES),
         ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["my-secret"]),
         (
             "Routes",
             ["", "a/:one-key", "a/:id1, id2 ; b/x=1/: id3 : law/", "a/:id1;", "a/:id1:results/a/"],
-            ["a/", "a/:", ":id1", "a/:id1:law", "a/:id1 id2", "a*/:id1", "a/:id1::"],
+            ["a/", "a/:", ":id1", "a/:id1:law", "a/:id1 id2", "a*/:id1", "a/:id1::", "a/:id--1", "a/:-"],
         ),
         ("CaBundleSecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["-----BEGIN CERTIFICATE-----"]),
         ("RolePath", ["/", "/service/", "/a/b/"], ["", "service", "/service", "service/"]),
@@ -147,8 +195,8 @@ def test_every_parameter_is_explained_and_grouped() -> None:
         ("CompareSchedule", ["", "rate(7 days)", "cron(0 6 ? * MON *)"], ["7 days", "rate()", "every week"]),
         (
             "WorkflowIds",
-            ["f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c", "F0A1B2C3-4D5E-6F7A-8B9C-0D1E2F3A4B5C", "invoice-processing-v2"],
-            ["Invoice Processing", "a/b", "a_b", "x" * 64],
+            WORKFLOWS,
+            NO_WORKFLOWS,
         ),
         ("ExpectedBucketOwner", ["", "111122223333"], ["1111", "arn:aws:iam::111122223333:root"]),
         ("SourceKmsKeyArn", ["", f"{KMS}key/1"], [f"{KMS}alias/docs"]),  # case 38: an alias grants nothing
@@ -160,6 +208,27 @@ def test_patterns_take_what_is_right_and_nothing_else(parameter: str, good: list
     pattern = TEMPLATE["Parameters"][parameter]["AllowedPattern"]
     assert [text for text in good if not re.search(pattern, text)] == []
     assert [text for text in bad if re.search(pattern, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "variable", "good", "bad"),
+    [
+        ("UnstructuredApiUrl", "UNSTRUCTURED_API_URL", ADDRESSES, OTHER_ADDRESSES),
+        ("WorkflowIds", "WORKFLOW_IDS", WORKFLOWS, NO_WORKFLOWS),
+    ],
+)
+def test_what_is_refused_at_deployment_is_what_functions_refuse(
+    parameter: str, variable: str, good: list[str], bad: list[str]
+) -> None:
+    """Or a stack would be deployed whose functions do not start."""
+    environment = {"API_KEY_SECRET_ARN": "arn", "LEDGER_TABLE": "ledger", "WORKFLOWS_TABLE": "workflows"}
+    environment |= {"UNSTRUCTURED_API_URL": ADDRESSES[0], "WORKFLOW_IDS": WORKFLOWS[0]}
+    for text in good:
+        assert re.search(TEMPLATE["Parameters"][parameter]["AllowedPattern"], text)
+        Settings.from_environment(environment | {variable: text})
+    for text in bad:
+        with pytest.raises(SettingsError, match=variable):
+            Settings.from_environment(environment | {variable: text})
 
 
 def evaluated(expression: Any, given: dict[str, Any]) -> Any:

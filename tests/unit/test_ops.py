@@ -181,6 +181,7 @@ def test_status_screen_shows_states_workflows_and_what_needs_somebody() -> None:
         routes={},
         pauses=(Pause(route="*", reason="migration", since="2026-05-05T11:00:00.000000Z"),),
         workflows=[workflow],
+        unresolved=None,
         unregistered_events=4,
         dead_letters=2,
         attention=["2 dead letters"],

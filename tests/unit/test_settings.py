@@ -37,6 +37,23 @@ def test_all_faults_are_reported_together() -> None:
         assert name in str(raised.value)
 
 
+def test_numbers_may_have_fractions_for_cloudformation_takes_them() -> None:
+    numbers = {"MAX_MEGABYTES_PER_FILE": "1.5", "MIN_BYTES": "10.5", "POLL_SECONDS": "2.5", "MAX_FILES_PER_RUN": "2.5"}
+    numbers |= {"LEDGER_RETENTION_DAYS": "30.5", "MAX_MEGABYTES_PER_RUN": "1e1"}
+    found = Settings.from_environment(GOOD | numbers)
+    assert (found.poll_seconds, found.max_files_per_run, found.retention_days) == (2.5, 2, 30.5)
+    assert found.max_bytes_per_run == 10_000_000
+    assert found.selection.reason_against("a.pdf", 1_500_000) is None
+    assert found.selection.reason_against("a.pdf", 1_500_001) == "larger than MaxMegabytesPerFile (1.5)"
+    assert found.selection.reason_against("a.pdf", 10) == "smaller than MinBytes (10.5)"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0.5", "51", "ten", "1,5"])
+def test_what_is_no_number_of_the_range_is_refused(number: str) -> None:
+    with pytest.raises(SettingsError, match=r"POLL_SECONDS=.*must be a number from 1 to 50"):
+        Settings.from_environment(GOOD | {"POLL_SECONDS": number})
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -70,6 +87,8 @@ def test_plain_http_is_for_this_machine(url: str) -> None:
         "https://u:p@example.com",
         "https://e.com?a=1",
         "https://platform.unstructuredapp.io/api/v1/jobs/",
+        "https://platform.unstructuredapp.io/docs",
+        "https://platform.unstructuredapp.io/foo/bar",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
@@ -83,11 +102,17 @@ def test_other_addresses_are_refused(url: str) -> None:
         "https://api.unstructuredapp.io/general/v0/general",  # case 37
         "https://api.unstructured.io/api/v1/partition",
         "https://api.unstructured.io/api/v1/transform/jobs",
+        "https://api.unstructuredapp.io",
     ],
 )
 def test_addresses_of_the_vendors_other_products_are_named_as_such(url: str) -> None:
     with pytest.raises(ValueError, match="Partition or Transform API"):
         api_root(url)
+
+
+def test_address_of_the_web_interface_is_named_as_such() -> None:
+    with pytest.raises(ValueError, match="is the address of the web interface"):
+        api_root("https://platform.unstructured.io/workflows")
 
 
 ID1, ID2, ID3 = (f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2, 3))

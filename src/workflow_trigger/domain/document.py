@@ -86,7 +86,7 @@ class Selection:
 
     include: tuple[str, ...] = ()  # none: all
     exclude: tuple[str, ...] = ()
-    min_bytes: int = 1
+    min_bytes: float = 1
     max_bytes: int | None = None
     only_supported: bool = False  # the extensions that the vendor names
 
@@ -104,7 +104,7 @@ class Selection:
         if size_bytes is not None and size_bytes < self.min_bytes:
             return "empty" if not size_bytes else f"smaller than MinBytes ({self.min_bytes:,})"
         if self.max_bytes is not None and (size_bytes or 0) > self.max_bytes:
-            return f"larger than MaxMegabytesPerFile ({self.max_bytes // 1_000_000:,})"
+            return f"larger than MaxMegabytesPerFile ({self.max_bytes / 1_000_000:,g})"
         return None
 
 

@@ -42,6 +42,11 @@ def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
     return any(token in name.lower() for name in names for token in tokens)
 
 
+def hold_a_token(names: Iterable[str]) -> bool:
+    """Whether any of the platform's names is that of a file that a stack sent, whichever that was."""
+    return any(re.search(r"-[0-9a-f]{16}(?![0-9a-f])", name) for name in names)
+
+
 def tell_whose(names: Iterable[str]) -> bool:
     """Whether names say whose files they are. Ids that the platform has drawn do not."""
     return any(not _DRAWN.fullmatch(name) for name in names)

@@ -58,8 +58,7 @@ _SAFE_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127
 _VAGUE = {"", "binary/octet-stream", OCTET_STREAM, "application/unknown", "application/x-unknown"}
 _VAGUE |= {"application/x-download", "application/force-download", "application/download"}
 _VAGUE |= {"multipart/form-data", "application/x-www-form-urlencoded"}
-_FAMILIES = {"text/xml": "xml", "application/xml": "xml", "text/rtf": "rtf", "application/rtf": "rtf"}
-_KNOWN = {*SUPPORTED.values(), *_FAMILIES}
+_KNOWN = {*SUPPORTED.values(), "text/xml", "text/rtf"}
 
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,10})$")
 # A query string, a version, a date, a copy's number or an editor's mark behind the extension.
@@ -111,8 +110,8 @@ def media_type(declared: str | None, key: str) -> str:
 
 
 def _family(kind: str) -> str:
-    """What may stand for each other: all images; of others, the names of one type."""
-    return _FAMILIES.get(kind) or ("image" if kind.startswith("image/") else kind)
+    """What may stand for each other: all images; `text/xml` and `application/xml`."""
+    return "image" if kind.startswith("image/") else kind.partition("/")[2]
 
 
 def encoded_as(content_encoding: str | None) -> tuple[str, str] | None:

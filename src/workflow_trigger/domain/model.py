@@ -274,6 +274,7 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
+    unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:
         """Whether somebody polls."""

@@ -71,6 +71,7 @@ class Context:
     wake_poller: Callable[[], None]
     counts: Counts = field(default_factory=Counts)
     is_pool_complete: bool = True  # False: a key of a workflow could not be resolved
+    unresolved: dict[str, str] = field(default_factory=dict)  # those keys, of all routes, and why
     is_paused: bool = False  # the route, by an operator: no batch is begun
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
     _by_route: dict[str, "Context"] = field(default_factory=dict)
@@ -148,6 +149,7 @@ class Context:
             except PlatformError as error:
                 logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
                 self.counts.add("Held")
+                self.unresolved[name] = as_stored(error)["message"]
                 self.is_pool_complete = self.is_pool_complete and isinstance(error, NotFound)
                 continue
             found = _ids_by_key.get(name, name)

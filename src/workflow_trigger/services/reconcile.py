@@ -159,7 +159,9 @@ class Reconciler:
 
     def _write_poller(self, **changes: str | None) -> bool:
         until = self._context.client.throttle.until
-        after = replace(self._poller, paused_until=iso(until) if until else None, **changes)
+        unresolved = "; ".join(f"{name}: {why}" for name, why in self._context.unresolved.items()) or None
+        paused_until = iso(until) if until else None
+        after = replace(self._poller, paused_until=paused_until, unresolved=unresolved, **changes)
         try:
             self._poller = self._context.commit(Transition(self._poller, after))
         except ConflictError:

@@ -12,9 +12,16 @@ from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
 from workflow_trigger.adapters.unstructured.workflows import information_from
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, NotFound, PlatformError, SecretUnusable
+from workflow_trigger.domain.errors import (
+    KeyNotSet,
+    KeyRejected,
+    NotFound,
+    PlatformError,
+    SecretUnusable,
+    SettingsError,
+)
 from workflow_trigger.domain.model import ALL_ROUTES
-from workflow_trigger.settings import api_root
+from workflow_trigger.settings import Settings, api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
 from workflow_trigger_cli.stack import Stack
@@ -36,8 +43,8 @@ class Doctor:
             ("bucket", self._bucket_is_here),
             ("events", self._events_arrive),
             ("upload function", self._queue_is_read),
+            ("settings", self._settings_are_right),
             ("API key", self._key_and_workflows),
-            ("limits", self._limits),
             ("schedule", self._schedule_runs),
             ("results", self._results_bucket_is_there),
             ("workflows", self._nothing_is_blocked),
@@ -148,10 +155,21 @@ class Doctor:
 
     # -- from the function to the platform -----------------------------------------------------------------------------
 
+    def _settings_are_right(self) -> Iterator[Finding]:
+        """The environment, read as the functions read it: with a fault in it none of them starts."""
+        found = self._stack.client("lambda").get_function_configuration(FunctionName=self._stack["OnScheduleFunction"])
+        try:
+            settings = Settings.from_environment(found.get("Environment", {}).get("Variables", {}))
+        except SettingsError as error:
+            yield Finding(check="settings", health=Health.FAILED, says=str(error), fix=f"{self._deploy}…")
+            return
+        yield Finding(check="settings", health=Health.OK, says="the functions can read them")
+        yield from limits(settings, len(self._stack.workflow_ids))
+
     def _key_and_workflows(self) -> Iterator[Finding]:
         set_key = self._stack["SetApiKeyCommand"]
         try:
-            api_root(self._stack.parameters["UnstructuredApiUrl"])
+            url = api_root(self._stack.parameters["UnstructuredApiUrl"])
         except ValueError as error:
             fix = f"{self._deploy}UnstructuredApiUrl=…"
             yield Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
@@ -168,7 +186,6 @@ class Doctor:
         except PlatformError as error:
             yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
             return
-        url = api_root(self._stack.parameters["UnstructuredApiUrl"])
         deadline = Deadline.in_seconds(Clock(), _ANSWER_SECONDS)
         trusted = ca_certificates(
             self._stack.client("secretsmanager"), self._stack.parameters.get("CaBundleSecretArn", "")
@@ -204,9 +221,6 @@ class Doctor:
             return checked(information_from(answer))
         except PlatformError as error:
             return Finding(check=name, health=Health.UNKNOWN, says=str(error))
-
-    def _limits(self) -> Iterator[Finding]:
-        yield from limits(self._stack.parameters, len(self._stack.workflow_ids))
 
     # -- what runs every minute ----------------------------------------------------------------------------------------
 

@@ -1,10 +1,11 @@
 """What checks find, and the checks that need nothing but what is known already."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation
+from workflow_trigger.settings import Settings
 
 # Of local-file jobs; the vendor does not say whether they hold for a run.
 _RUNNING_JOBS, _FILES_OF_A_JOB, _MEGABYTES_OF_A_FILE = 5, 10, 50
@@ -47,16 +48,16 @@ def checked(found: WorkflowInformation) -> Finding:
     return Finding(check=name, health=health, says=f"{found.name}, without a source{where and f'; {where}'}")
 
 
-def limits(parameters: Mapping[str, str], pool_size: int) -> Iterator[Finding]:
+def limits(settings: Settings, pool_size: int) -> Iterator[Finding]:
     """Limits that the vendor publishes for jobs with local files; whether they hold for runs is not published."""
-    files, largest = int(parameters.get("MaxFilesPerRun", "10")), int(parameters.get("MaxMegabytesPerFile", "0"))
+    files, largest = settings.max_files_per_run, (settings.selection.max_bytes or 0) / 1_000_000
     says = []
     if pool_size > _RUNNING_JOBS:
         says.append(f"{pool_size} workflows: more than {_RUNNING_JOBS} jobs of an account may wait as SCHEDULED")
     if files > _FILES_OF_A_JOB:
         says.append(f"MaxFilesPerRun is {files}: a job may take only {_FILES_OF_A_JOB} files")
     if not 0 < largest <= _MEGABYTES_OF_A_FILE:
-        known = largest or "not set"
+        known = f"{largest:,g}" if largest else "not set"
         says.append(f"MaxMegabytesPerFile is {known}: a file over {_MEGABYTES_OF_A_FILE} MB may be refused")
     for text in says:
         yield Finding(check="limits", health=Health.UNKNOWN, says=f"{text} ({_LIMITS_SOURCE})")

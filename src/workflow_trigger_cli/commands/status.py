@@ -19,7 +19,10 @@ _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted withou
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkflowState:
-    """One workflow. `files` are in its present attempt; `error` is what its last attempt ended in, if in one."""
+    """One workflow. `files` are in its present attempt; `error` is what its last attempt ended in, if in one.
+
+    An error that somebody has to correct is shown while something waits: until then nobody can tell whether it is.
+    """
 
     workflow_id: str
     route: str  # its key prefix; '': that of all others
@@ -48,6 +51,7 @@ class StackState:
     routes: Mapping[str, float]  # the longest wait of each; empty without `Routes`
     pauses: tuple[Pause, ...]
     workflows: list[WorkflowState]
+    unresolved: str | None  # workflows that are named by a key which the platform does not know, and what it says
     unregistered_events: int
     dead_letters: int
     attention: list[str]
@@ -74,9 +78,10 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
         routes=by_route,
         pauses=snapshot.pauses,
         workflows=workflows,
+        unresolved=snapshot.poller.unresolved,
         unregistered_events=messages_in(stack, "UploadQueueUrl"),
         dead_letters=dead_letters,
-        attention=_attention(stack, workflows, dead_letters),
+        attention=_attention(stack, workflows, snapshot.poller.unresolved, dead_letters),
     )
 
 
@@ -87,8 +92,10 @@ def messages_in(stack: Stack, output: str) -> int:
     return sum(int(answer["Attributes"][name]) for name in names)
 
 
-def _attention(stack: Stack, workflows: list[WorkflowState], dead_letters: int) -> list[str]:
+def _attention(stack: Stack, workflows: list[WorkflowState], unresolved: str | None, dead_letters: int) -> list[str]:
     texts = [f"{each.workflow_id}: {each.meaning}. {each.todo}" for each in workflows if each.todo]
+    if unresolved:
+        texts.append(f"Workflows that get no documents: {unresolved}. workflow-trigger doctor --stack {stack.name}")
     if dead_letters:
         texts.append(f"{dead_letters} dead letters. workflow-trigger redrive --stack {stack.name}")
     return texts
@@ -106,6 +113,7 @@ def blocking_reason(stack: Stack, workflow: Workflow, waiting_seconds: float) ->
 
 def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) -> WorkflowState:
     found = blocking_reason(stack, workflow, waiting_seconds)
+    is_stale = found is None and advice.for_workflow(workflow.last_error, workflow.consecutive_failures) is not None
     not_before = parse_time(workflow.paused_until)
     return WorkflowState(
         workflow_id=workflow.workflow_id,
@@ -118,7 +126,7 @@ def _workflow_state(stack: Stack, workflow: Workflow, waiting_seconds: float) ->
         since=workflow.attempt.started_at or None,
         not_before=workflow.paused_until if not_before and not_before > datetime.now(UTC) else None,
         accepted_count=workflow.accepted_count,
-        error=workflow.last_error,
+        error=None if is_stale else workflow.last_error,
         meaning=found.meaning if found else None,
         todo=found.todo if found else None,
     )

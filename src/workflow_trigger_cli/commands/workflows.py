@@ -1,18 +1,24 @@
 """`workflows`: create workflows that take files, list them, and check whether a pool can use them."""
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
-from workflow_trigger.domain.errors import PlatformError, SecretUnusable
+from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
+from workflow_trigger.domain.job import Job
+from workflow_trigger.domain.matching import hold_a_token, tell_whose
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack
+
+DEFAULT_URL = "https://platform.unstructuredapp.io"
 
 
 def workspace_of(stack: Stack) -> Workflows:
@@ -46,19 +52,34 @@ def workspace(url: str, key: str, trusted: str = "") -> Workflows:
         raise UsageError("The bundle of certificates cannot be read") from error
 
 
+def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack | None) -> str:
+    """What to type to deploy a stack with new workflows; a stack that is there keeps those that it has."""
+    ids = [each.id for each in created]
+    if stack is not None:
+        pool = [each.strip() for each in stack.parameters["WorkflowIds"].split(",")]
+        where = f" --stack-name {stack.name} --region {stack.region}"
+        return f"sam build && sam deploy{where} --parameter-overrides WorkflowIds={','.join([*pool, *ids])}"
+    more = f" UnstructuredApiUrl={shlex.quote(url)}" if api_root(url) != DEFAULT_URL else ""
+    return f"sam build && sam deploy --parameter-overrides WorkflowIds={','.join(ids)}{more}"
+
+
 def create(workflows: Workflows, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:
     """Create `count` workflows, called `name`, or `name-1` and so on.
 
     Raises:
-        CommandError: the platform did not create one; those that were yielded exist.
+        CommandError: the platform did not create one, or did not say whether it has; those that were yielded exist.
         UsageError: the template is not a list of nodes, or an object with `workflow_nodes`.
     """
     nodes = _nodes(template) if template else list(DEFAULT_NODES)
     for number in range(1, count + 1):
+        called = name if count == 1 else f"{name}-{number}"
         try:
-            yield workflows.create(name if count == 1 else f"{name}-{number}", nodes)
+            yield workflows.create(called, nodes)
+        except (OutcomeUnknown, Unavailable) as error:
+            fix = "Look for it with: workflow-trigger workflows list"
+            raise CommandError(f"Whether the workflow {called} was created is not known: {error}. {fix}") from error
         except PlatformError as error:
-            raise CommandError(f"Workflow {number} of {count} was not created: {error}") from error
+            raise CommandError(f"The workflow {called} was not created: {error}") from error
 
 
 def _nodes(template: Path) -> list[Any]:
@@ -73,7 +94,7 @@ def _nodes(template: Path) -> list[Any]:
 
 
 def check(workflows: Workflows, names: list[str]) -> Iterator[Finding]:
-    """Whether each workflow can be in a pool.
+    """Whether each workflow can be in a pool, and whether it is used by something else as far as its jobs tell.
 
     Raises:
         CommandError: the platform does not answer.
@@ -81,10 +102,32 @@ def check(workflows: Workflows, names: list[str]) -> Iterator[Finding]:
     for name in names:
         try:
             found = workflows.get(name)
+            if found is None:
+                says = "unknown to the platform, or not visible with this key"
+                yield Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
+                continue
+            finding = checked(found)
+            if finding.health is not Health.FAILED:
+                finding = _with_use(finding, workflows.jobs(found.id))
+            yield finding
         except PlatformError as error:
             raise CommandError(str(error)) from error
-        if found is None:
-            says = "unknown to the platform, or not visible with this key"
-            yield Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
-        else:
-            yield checked(found)
+
+
+def _with_use(finding: Finding, jobs: Iterator[Job]) -> Finding:
+    """The same finding, with what the jobs of a workflow tell of who uses it."""
+    total = hidden = 0
+    foreign: list[str] = []
+    for job in jobs:
+        total += 1
+        if not tell_whose(job.file_names()):
+            hidden += 1
+        elif not hold_a_token(job.file_names()):
+            foreign.append(job.created_at or "")
+    if foreign:
+        latest = max(foreign)
+        says = f"{len(foreign):,} of {total:,} jobs ran files of somebody else{latest and f', the latest on {latest}'}"
+        return replace(finding, health=Health.UNKNOWN, says=f"{finding.says}; {says}")
+    unclear = f", {hidden:,} without the names of files" if hidden else ""
+    says = f"{total:,} job{'s' if total > 1 else ''}, none of somebody else{unclear}" if total else "no job yet"
+    return replace(finding, says=f"{finding.says}; {says}")

@@ -56,7 +56,7 @@ class Ledger:
         *,
         ledger_table: str,
         workflows_table: str,
-        retention_days: int,
+        retention_days: float,
         clock: Clock,
         deadline: Deadline,
     ) -> None:

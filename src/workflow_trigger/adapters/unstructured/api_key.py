@@ -21,7 +21,7 @@ class ApiKey:
         self._client = client
         self._secret_arn = secret_arn
         self._value: str | None = None
-        self._used: frozenset[bytes] = frozenset()
+        self._used: frozenset[str] = frozenset()
 
     def value(self) -> str:
         """The key.
@@ -35,18 +35,15 @@ class ApiKey:
         return value
 
     def redact(self, content: bytes) -> bytes:
-        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now.
-
-        What is shorter than a word is no secret, and would be found in any answer.
-        """
+        """An answer without any key that was ever used. Asks nobody: a request may have been sent by now."""
         for key in self._used:
-            content = content.replace(key, b"***")
+            content = redacted(content, key)
         return content
 
     def redact_text(self, text: str) -> str:
         """The same of a text."""
         for key in self._used:
-            text = text.replace(key.decode(), "***")
+            text = text.replace(key, "***")
         return text
 
     def invalidate(self) -> None:
@@ -62,8 +59,13 @@ class ApiKey:
                 f"{_region(self._secret_arn)} --secret-id {self._secret_arn} --secret-string YOUR_KEY"
             )
         if len(key) >= _SHORTEST_SECRET:
-            self._used |= {key.encode()}
+            self._used |= {key}
         return key
+
+
+def redacted(content: bytes, key: str) -> bytes:
+    """An answer without a key. What is shorter than a word is no secret, and would be found in any answer."""
+    return content.replace(key.encode(), b"***") if len(key) >= _SHORTEST_SECRET else content
 
 
 def read_secret(client: "SecretsManagerClient", secret_arn: str, what: str) -> str:
