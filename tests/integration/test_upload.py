@@ -323,6 +323,22 @@ def test_workflow_may_be_named_by_its_key(harness: Harness) -> None:
     assert (harness.status(document), harness.row(document)["workflow_id"]) == ("COMPLETED", workflow_id)
 
 
+def test_key_that_nobody_knows_is_written_down_until_it_is_corrected(harness: Harness) -> None:
+    """Nothing else would tell: the documents wait, and there is no workflow that could show an error."""
+    workflow_id = harness.settings.workflow_ids[0]
+    harness.state.behaviour.known_workflows = [workflow_id]
+    harness.configure(workflow_ids=("uplods-1",))
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.tick(after_seconds=60)
+    assert harness.status(document) == "PENDING"
+    assert harness.ledger().snapshot([]).poller.unresolved == "uplods-1: HTTP 404: Not Found"
+    harness.state.behaviour.workflow_keys["uplods-1"] = workflow_id
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
+    assert harness.ledger().snapshot([]).poller.unresolved is None
+
+
 def test_key_that_cannot_be_resolved_takes_no_workflow_out_of_the_pool(harness: Harness) -> None:
     workflow_id = harness.settings.workflow_ids[0]
     harness.state.behaviour.workflow_keys["key-behind-an-outage"] = workflow_id

@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 import workflow_trigger
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.model import FINAL, Pause, Status
+from workflow_trigger.domain.model import FINAL, Pause, Status, Workflow
 from workflow_trigger_cli import advice, terminal, views
 from workflow_trigger_cli.commands.batches import BatchState
 from workflow_trigger_cli.commands.doctor import Doctor
@@ -21,7 +22,7 @@ from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
 from workflow_trigger_cli.commands.selection import Choice, moment_before_now
-from workflow_trigger_cli.commands.status import StackState, WorkflowState
+from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _workflow_state
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack, split_url
 
@@ -306,3 +307,59 @@ def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Doctor, "_workflow", lambda *_: found)
     says = [each.says for each in Doctor(stack)._key_and_workflows()]
     assert says == ["set and accepted by the platform", "fine", "fine (route legal/)"]
+
+
+def settings_stack(**variables: str) -> MagicMock:
+    stack = MagicMock(workflow_ids=["a"], region="eu-central-1")
+    stack.name = "stack"
+    given = {"UNSTRUCTURED_API_URL": "https://platform.unstructuredapp.io", "WORKFLOW_IDS": "a", **variables}
+    given |= dict.fromkeys(("API_KEY_SECRET_ARN", "LEDGER_TABLE", "WORKFLOWS_TABLE"), "any")
+    stack.client.return_value.get_function_configuration.return_value = {"Environment": {"Variables": given}}
+    return stack
+
+
+def test_doctor_reads_the_settings_as_the_functions_do() -> None:
+    """What the template cannot refuse: with it no function starts."""
+    stack = settings_stack(ROUTES="a/: id-1; a/: id-2")
+    (found,) = Doctor(stack)._settings_are_right()
+    assert found.health is Health.FAILED
+    assert "ROUTES: 'a/' is there twice" in found.says
+    assert found.fix.startswith("sam deploy --stack-name stack --region eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "warnings"),
+    [
+        ({}, ["MaxMegabytesPerFile is not set"]),
+        ({"MAX_MEGABYTES_PER_FILE": "50"}, []),
+        ({"MAX_MEGABYTES_PER_FILE": "50.5", "MAX_FILES_PER_RUN": "11"}, ["MaxFilesPerRun is 11", "is 50.5"]),
+    ],
+)
+def test_doctor_warns_of_the_vendors_limits(variables: dict[str, str], warnings: list[str]) -> None:
+    first, *others = Doctor(settings_stack(**variables))._settings_are_right()
+    assert first.health is Health.OK
+    assert len(others) == len(warnings)
+    for each, text in zip(others, warnings, strict=True):
+        assert each.health is Health.UNKNOWN
+        assert text in each.says
+        assert "the vendor's limits" in each.says
+
+
+def test_status_says_which_workflows_get_no_documents() -> None:
+    stack = MagicMock()
+    stack.name = "stack"
+    (text,) = _attention(stack, [], "uplods-1: HTTP 404: Not Found", 0)
+    assert "uplods-1: HTTP 404" in text
+    assert "workflow-trigger doctor --stack stack" in text
+
+
+@pytest.mark.parametrize(("waiting_seconds", "is_shown"), [(5.0, True), (0.0, False)])
+def test_error_that_somebody_corrects_is_shown_while_something_waits(waiting_seconds: float, is_shown: bool) -> None:
+    """The key may have been set since; that nothing has tried it does not make it wrong."""
+    stack = MagicMock()
+    stack.route_of.return_value = ""
+    workflow = Workflow(workflow_id="w", last_error={"type": "KeyNotSet", "message": "No usable API key is set"})
+    state = _workflow_state(stack, workflow, waiting_seconds)
+    assert ((state.error is not None), (state.todo is not None)) == (is_shown, is_shown)
+    busy = replace(workflow, last_error={"type": "Busy", "message": "a running job"})
+    assert _workflow_state(stack, busy, waiting_seconds).error is not None
