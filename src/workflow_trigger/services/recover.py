@@ -10,16 +10,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.model import (
-    Attempt,
-    Document,
-    DocumentUpdate,
-    Phase,
-    Snapshot,
-    Status,
-    Transition,
-    Workflow,
-)
+from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.submit import Queue
@@ -89,7 +80,7 @@ def _take_up(
     first, batch, now = documents[0], documents[:_BATCH], context.iso_later()
     is_running = first.status in model.RUNNING
     to, phase = (first.status, Phase.RUNNING) if is_running else (Status.SUBMITTING, Phase.COMMITTED)
-    attempt = Attempt(
+    attempt = model.Attempt(
         id=f"{uuid.uuid4().hex}-again",
         documents=tuple(model.SentDocument(each.key, each.upload_name) for each in batch),
         started_at=now,

@@ -15,16 +15,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
-from workflow_trigger.domain.model import (
-    Attempt,
-    Document,
-    DocumentUpdate,
-    Phase,
-    Snapshot,
-    Status,
-    Transition,
-    Workflow,
-)
+from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Transition, Workflow
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, send
 
@@ -227,7 +218,7 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
     """Workflow and documents in one transaction; documents that have changed since are left out."""
     attempt_id = uuid.uuid4().hex
     names = {document.key: upload_name(document.key, attempt_id) for document in batch}
-    attempt = Attempt(
+    attempt = model.Attempt(
         id=attempt_id,
         documents=tuple(model.SentDocument(key, name) for key, name in names.items()),
         started_at=context.iso_later(),
@@ -235,7 +226,7 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
         lease_ends_at=context.iso_later(LEASE_SECONDS),
     )
     updates = tuple(
-        DocumentUpdate(key=each.key, to=model.Status.SUBMITTING, read_at=each.read_at, upload_name=names[each.key])
+        DocumentUpdate(key=each.key, to=Status.SUBMITTING, read_at=each.read_at, upload_name=names[each.key])
         for each in batch
     )
     claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
