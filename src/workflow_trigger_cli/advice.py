@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from workflow_trigger.domain.model import Status
+from workflow_trigger.domain.model import FINAL, Status
 from workflow_trigger.domain.retry import SICK_AFTER
 
 
@@ -34,7 +34,7 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.COMPLETED: Advice("this file succeeded; its results are listed"),
     Status.FAILED: Advice("the platform could not process it", "fix the document or the workflow, then", _RETRY),
     Status.STOPPED: Advice("its job was stopped, or an operator cancelled it", "if it should run after all", _RETRY),
-    Status.REJECTED: Advice("it never ran", "fix what the error names, then", _RETRY),
+    Status.REJECTED: Advice("it never ran, however often it was tried", "fix what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("replaced by a newer version before it ran; that one has its own row"),
     Status.SKIPPED: Advice("not wanted, by the parameters of the stack; the error names which one"),
 }
@@ -144,9 +144,10 @@ def for_row(item: Mapping[str, Any]) -> Advice:
         return FORGOTTEN
     if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):
         return RESULT_MISSING
-    if status in _TOLD_BY_ERROR and kind in OF_ERROR:
-        return OF_ERROR[kind]
-    return OF_STATUS[status]
+    told = OF_ERROR.get(kind) if status in _TOLD_BY_ERROR else None
+    # What is final is not "retried automatically" any more; what waits is, and needs nobody's `retry`.
+    fits = told is not None and (bool(told.todo) if status in FINAL else _RETRY not in told.type)
+    return told if told and fits else OF_STATUS[status]
 
 
 def filled(advice: Advice, *, stack: str, set_key: str = "", object_url: str = "", version: str = "") -> Advice:

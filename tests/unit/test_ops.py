@@ -63,6 +63,16 @@ def test_every_status_has_an_advice_and_a_command_where_one_helps(status: Status
     assert bool(found.todo) == (status in {Status.FAILED, Status.STOPPED, Status.REJECTED})
 
 
+@pytest.mark.parametrize("kind", sorted(advice.OF_ERROR))
+def test_advice_fits_the_status_whatever_the_error(kind: str) -> None:
+    for status in (Status.FAILED, Status.STOPPED, Status.REJECTED):
+        found = advice.for_row({"status": status, "error": {"type": kind, "message": "any"}})
+        assert "automatically" not in found.meaning
+        assert found.todo
+    waits = advice.for_row({"status": "PENDING", "error": {"type": kind, "message": "any"}})
+    assert "workflow-trigger retry" not in waits.type, "only what is final can be retried"
+
+
 def test_advice_can_be_pasted_into_a_shell() -> None:
     found = advice.filled(
         advice.OF_STATUS[Status.FAILED], stack="s", object_url="s3://b/it's $(rm) {x}.pdf", version="v"
