@@ -122,6 +122,37 @@ def test_unsettled_batch_of_a_workflow_that_leaves_the_pool_ends_once(harness: H
     assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)
 
 
+@pytest.mark.parametrize("leaves_pool", [True, False])
+def test_job_of_somebody_else_that_never_ends_holds_no_unsettled_batch(harness: Harness, leaves_pool: bool) -> None:
+    """It names its files, so it is not the one whose answer was lost."""
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop"))
+    harness.deliver(document)
+    harness.foreign_job(seconds=86_400)
+    if leaves_pool:
+        harness.configure(workflow_ids=("00000000-0000-4000-8000-000000000000",))
+    else:
+        harness.grow_pool(2)
+    assert harness.settle() <= 20
+    assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)
+
+
+def test_batch_of_a_workflow_out_of_the_pool_stays_while_it_may_run(harness: Harness) -> None:
+    """The list shows an active job and hides whose it is: to let go would run the batch twice."""
+    harness.state.behaviour.list_shows_files = harness.state.behaviour.has_file_status = False
+    harness.state.behaviour.default_job_seconds = 600
+    harness.foreign_job(seconds=5)  # a second nameless one, just before: nothing can be inferred
+    harness.clock.sleep(10)
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(document)
+    harness.configure(workflow_ids=("00000000-0000-4000-8000-000000000000",))
+    for _ in range(8):
+        harness.tick(after_seconds=60)
+    assert harness.status(document) == "SUBMITTING"
+    assert harness.accepted(document) == 1
+
+
 def test_retry_after_holds_for_every_query_of_the_key(harness: Harness) -> None:
     """Case 15: every question 429 with Retry-After 600."""
     ids = harness.grow_pool(3)

@@ -168,7 +168,7 @@ def test_any_list_of_jobs_can_be_searched(answers: list[Any], created_at: str, f
     attempt = Attempt(id="a", documents=(sent,), started_at="", first_look_at=first_look_at)
     found = candidates(jobs, attempt, ())
     assert len(found) <= len(jobs)
-    assert match(found, attempt, lambda _: FileStatus(), may_infer=False) is None
+    assert match(found, attempt, lambda _: FileStatus(), may_infer=False)[0] is None
     times = [moment for job in jobs if (moment := parse_time(job.created_at))]
     assert all(re.fullmatch(r"\d{4}-.{21}Z", iso(moment)) for moment in times)
 

@@ -51,7 +51,8 @@ def queue(name: str) -> Any:
 
 
 NUMBERS = [
-    ("README.md", r"run next, up to (\d+) in one job", TEMPLATE["Parameters"]["MaxFilesPerRun"]["MaxValue"]),
+    ("README.md", r"sends them next, (\d+) in one job", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
+    ("README.md", r"in one job by default, up to (\d+)", TEMPLATE["Parameters"]["MaxFilesPerRun"]["MaxValue"]),
     ("README.md", r"one Lambda invocation of (\d+ minutes)", TEMPLATE["Globals"]["Function"]["Timeout"]),
     ("README.md", r"`MaxFilesPerRun` \| (\d+)", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
     ("README.md", r"With `MemorySize` (\d+)", TEMPLATE["Parameters"]["MemorySize"]["Default"]),

@@ -72,27 +72,27 @@ def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[st
 
 def match(
     jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], FileStatus], *, may_infer: bool
-) -> Match | None:
-    """The candidate that the attempt started, if one of them shows it.
+) -> tuple[Match | None, list[Job]]:
+    """The candidate that the attempt started, if one of them shows it; and those that may be it and do not show it.
 
-    `ask_names(job_id)` is asked about the newest ten jobs whose list entries hide their names. A job that is not asked
-    about may be ours; so may one whose names are not complete: then it is as good as nameless.
+    `ask_names(job_id)` is asked about the newest ten jobs whose list entries hide their names. What is not asked about
+    may be ours, and so may a job whose names are not told to the last one.
     """
     by_age = sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
     for job in by_age:
         if mentions(job.file_names(), attempt.upload_names):
-            return Match(job=job, evidence=Evidence.NAMED)
+            return Match(job=job, evidence=Evidence.NAMED), []
     hidden = [job for job in by_age if not tell_whose(job.file_names())]
-    nameless = hidden[_ASKED_JOBS:]
+    nameless, not_asked = [], hidden[_ASKED_JOBS:]
     for job in hidden[:_ASKED_JOBS]:
         told = ask_names(job.id)
         if mentions(told.documents, attempt.upload_names):
-            return Match(job=job, evidence=Evidence.NAMED)
+            return Match(job=job, evidence=Evidence.NAMED), []
         if not (tell_whose(told.documents) and told.is_complete):
             nameless.append(job)
-    if may_infer and len(nameless) == 1 and len(hidden) <= _ASKED_JOBS:
-        return Match(job=nameless[0], evidence=Evidence.ONLY_CANDIDATE)
-    return None
+    if may_infer and len(nameless) == 1 and not not_asked:
+        return Match(job=nameless[0], evidence=Evidence.ONLY_CANDIDATE), []
+    return None, nameless + not_asked
 
 
 def own_part(job: Job, sent: SentDocument, attempt: Attempt) -> tuple[Job, str | None]:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import OutcomeUnknown, Refused, TriggerError, as_stored
+from workflow_trigger.domain.errors import Refused, TriggerError, as_stored
 from workflow_trigger.domain.model import Document, DocumentUpdate, Status, Workflow
 
 COUNTED_FAILURES_LIMIT = 5
 REFUSALS_IN_A_ROW = 3  # of solo documents: after so many the workflow is suspected, not the next document
-ROUNDS = 3  # tries of an unsettled attempt, each with a complete list of jobs that shows nothing of it
+ROUNDS = 3  # complete lists of jobs, each two minutes after a request, that show nothing of an attempt: it is let go
 SICK_AFTER = 3  # requests in a row without an answer: a person should look
 BACKOFF_LIMIT_SECONDS = 900.0
 _DENIED_SECONDS = 300.0
@@ -184,8 +184,8 @@ def _ends(error: TriggerError, document: Document, given: Circumstances, workflo
         return _has_accepted_since(document, given) and document.counted_failures + 1 >= COUNTED_FAILURES_LIMIT
     if workflow.consecutive_refusals < REFUSALS_IN_A_ROW:
         return True
-    was_refused = document.accepted_then is not None and given.accepted != document.accepted_then
-    return was_refused and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
+    failed_before = document.accepted_then is not None and _has_accepted_since(document, given)
+    return failed_before and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
 
 
 # -- the workflow ------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
     is_the_documents = solo and documents[0].failures > 0 and not isinstance(error, errors.Unreachable)
     if policy_for(error).workflow is not OnWorkflow.BACKS_OFF or is_the_documents:
         return workflow
-    lost_requests = ROUNDS if isinstance(error, OutcomeUnknown) else 1
+    lost_requests = max(workflow.attempt.rounds, 1)
     return replace(workflow, consecutive_failures=workflow.consecutive_failures + lost_requests)
 
 

@@ -1,9 +1,14 @@
 """Use case: find out what became of an attempt whose answer was lost. Until then its batch stays with its workflow.
 
 committed ── a list of jobs shows it ──► running
-    └─ two minutes later a complete list shows nothing: a round
+    └─ two minutes after the commit a complete list shows nothing: a round
            first and second round ──► the same batch again, under the same names ──► committed
-           third round, or the workflow is gone or left the pool ──► let go: the documents go back
+           third round, or the workflow left the pool ──► let go: the documents go back
+                (not while a job is active that may be the attempt's)
+           the workflow was deleted ──► let go
+
+So: request at 0:00, its answer given up at 2:00; second request at 2:00, third at 4:00, let go at 6:00. While a request
+is on its way nobody looks. A busy answer to a second request proves nothing: the active job may be the first one's.
 """
 
 from dataclasses import replace
@@ -49,11 +54,11 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     if not workflow.lease_has_ended(context.clock.now()):
         return workflow
     attempt = named(context, workflow.attempt)
-    is_time = has_passed(attempt.settle_after, context.clock.now())  # a list proves nothing that was begun before
-    found, is_busy = _look(context, workflow, attempt, is_time=is_time)
+    is_time = has_passed(attempt.settle_after, context.clock.now())  # a list from before that time proves nothing
+    found, may_run = _look(context, workflow, attempt, is_time=is_time)
     if found is not None:
         return _found(context, workflow, attempt, found)
-    return _after_round(context, workflow, attempt, is_busy=is_busy) if is_time else workflow
+    return _after_round(context, workflow, attempt, may_run=may_run) if is_time else workflow
 
 
 def named(context: Context, attempt: Attempt) -> Attempt:
@@ -83,7 +88,7 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
 
 
 def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> tuple[Match | None, bool]:
-    """The job of an attempt, if the list shows it; and whether another new job is active."""
+    """The job of an attempt, if the list shows it; and whether a job is active that may be the attempt's."""
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except NotFound:
@@ -101,8 +106,8 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
                 raise
             return FileStatus()
 
-    found = match(new, attempt, ask_names, may_infer=is_time and may_infer)
-    return found, any(job.state.is_active for job in new)
+    found, unexplained = match(new, attempt, ask_names, may_infer=is_time and may_infer)
+    return found, any(job.state.is_active for job in unexplained)
 
 
 def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match) -> Workflow:
@@ -114,19 +119,20 @@ def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match)
     return context.commit(Transition(workflow, after, updates))
 
 
-def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, is_busy: bool) -> Workflow:
+def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, may_run: bool) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
     attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
     told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": attempt.rounds}
     logger.warning("not accepted so far", **told, **attempt.log_fields)
     documents = _documents(context, workflow)
-    has_given_up = attempt.rounds >= ROUNDS and not is_busy  # a new job that is active may be its
-    if has_given_up or not context.is_in_pool(workflow.workflow_id) or is_gone(context, workflow):
+    is_last = attempt.rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
+    if (is_last and not may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
-        let_go = replace(workflow, unanswered=attempt.upload_names, let_go_at=context.iso_later())
+        let_go = replace(workflow, attempt=attempt, unanswered=attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(workflow, OutcomeUnknown(reason), documents, let_go)
-    if is_busy or not context.has_time() or len(documents) < len(attempt.documents):
+    is_whole = len(documents) == len(attempt.documents)  # only the very same batch may be sent again
+    if is_last or may_run or not context.has_time() or not is_whole:
         return context.commit(Transition(workflow, replace(workflow, attempt=attempt)))
     attempt = replace(attempt, lease_ends_at=context.iso_later(LEASE_SECONDS))
     again = Transition(workflow, replace(workflow, phase=Phase.SUBMITTING, attempt=attempt))
