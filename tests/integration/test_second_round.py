@@ -64,11 +64,16 @@ def test_object_that_is_gone_by_then_does_not_free_the_others(
 
 
 def test_job_of_somebody_else_puts_the_second_request_off(harness: Harness, lost: list[ObjectVersion]) -> None:
+    """It names its files: nothing is sent while it runs, and after three rounds the documents are free."""
     harness.foreign_job(seconds=600.0)
-    for _ in range(4):
+    requests = harness.state.requests["run"]
+    for rounds in (1, 2):
         harness.step_all()
         harness.clock.sleep(130)
-        assert harness.workflow().phase is Phase.COMMITTED
+        assert (harness.workflow().phase, harness.workflow().attempt.rounds) == (Phase.COMMITTED, rounds)
+    harness.step_all()
+    assert {harness.status(each) for each in lost} == {"PENDING"}
+    assert harness.state.requests["run"] == requests
     assert [job.ours for job in harness.state.jobs.values()] == [False]
     harness.settle()
     assert_each_ran_once(harness, lost)

@@ -12,7 +12,7 @@ is on its way nobody looks. A busy answer to a second request proves nothing: th
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Logger
 
@@ -55,10 +55,10 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
         return workflow
     attempt = named(context, workflow.attempt)
     is_time = has_passed(attempt.settle_after, context.clock.now())  # a list from before that time proves nothing
-    found, may_run = _look(context, workflow, attempt, is_time=is_time)
-    if found is not None:
-        return _found(context, workflow, attempt, found)
-    return _after_round(context, workflow, attempt, may_run=may_run) if is_time else workflow
+    seen = _look(context, workflow, attempt, is_time=is_time)
+    if seen.found is not None:
+        return _found(context, workflow, attempt, seen.found)
+    return _after_round(context, workflow, attempt, seen) if is_time else workflow
 
 
 def named(context: Context, attempt: Attempt) -> Attempt:
@@ -87,8 +87,15 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     return True
 
 
-def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> tuple[Match | None, bool]:
-    """The job of an attempt, if the list shows it; and whether a job is active that may be the attempt's."""
+class _Seen(NamedTuple):
+    """What a complete list of jobs shows of an attempt."""
+
+    found: Match | None
+    is_busy: bool  # a new job is active, whoever's it is: a request would be in vain
+    may_run: bool  # one is active that may be the attempt's
+
+
+def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> _Seen:
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except NotFound:
@@ -107,7 +114,8 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
             return FileStatus()
 
     found, unexplained = match(new, attempt, ask_names, may_infer=is_time and may_infer)
-    return found, any(job.state.is_active for job in unexplained)
+    is_busy, may_run = (any(job.state.is_active for job in jobs) for jobs in (new, unexplained))
+    return _Seen(found, is_busy, may_run)
 
 
 def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match) -> Workflow:
@@ -119,20 +127,20 @@ def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match)
     return context.commit(Transition(workflow, after, updates))
 
 
-def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, may_run: bool) -> Workflow:
+def _after_round(context: Context, workflow: Workflow, attempt: Attempt, seen: _Seen) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
     attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
     told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": attempt.rounds}
     logger.warning("not accepted so far", **told, **attempt.log_fields)
     documents = _documents(context, workflow)
     is_last = attempt.rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    if (is_last and not may_run) or is_gone(context, workflow):
+    if (is_last and not seen.may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         let_go = replace(workflow, attempt=attempt, unanswered=attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(workflow, OutcomeUnknown(reason), documents, let_go)
     is_whole = len(documents) == len(attempt.documents)  # only the very same batch may be sent again
-    if is_last or may_run or not context.has_time() or not is_whole:
+    if is_last or seen.is_busy or not context.has_time() or not is_whole:
         return context.commit(Transition(workflow, replace(workflow, attempt=attempt)))
     attempt = replace(attempt, lease_ends_at=context.iso_later(LEASE_SECONDS))
     again = Transition(workflow, replace(workflow, phase=Phase.SUBMITTING, attempt=attempt))
