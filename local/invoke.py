@@ -127,7 +127,7 @@ def seed(aws: Aws, event: Any) -> None:
 def _versions(event: Any) -> list[Any]:
     records = event.get("Records", []) if isinstance(event, dict) else []
     if any(isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records):
-        return [version for record in records for version in ParsedEvent.of_message(record.get("body")).versions]
+        return [version for record in records for version in ParsedEvent.of(record.get("body")).versions]
     return ParsedEvent.of(event).versions
 
 

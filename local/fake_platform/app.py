@@ -6,6 +6,7 @@ Alone: `python -m local.fake_platform.app --port 8000`. What is under `/_simulat
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -105,15 +106,15 @@ def _add_runs(app: FastAPI, state: PlatformState) -> None:
     @app.post("/api/v1/workflows/")
     async def create_workflow(wanted: CreateWorkflow, unstructured_api_key: Key = None) -> dict[str, Any]:
         check(unstructured_api_key)
-        made: dict[str, Any] = {"id": str(uuid.uuid4()), "name": wanted.name, "key": wanted.key, "status": "active"}
+        key = wanted.key or re.sub(r"[^a-z0-9]+", "-", wanted.name.lower()).strip("-")[:63]  # derived from the name
+        made: dict[str, Any] = {"id": str(uuid.uuid4()), "name": wanted.name, "key": key, "status": "active"}
         made |= {"sources": [wanted.source_id] if wanted.source_id else [], "destinations": [], "schedule": None}
         made |= {"workflow_type": wanted.workflow_type, "workflow_nodes": wanted.workflow_nodes or []}
         made |= {"created_at": datetime.fromtimestamp(state.clock(), UTC).isoformat()}
         if wanted.schedule:
             made["schedule"] = {"crontab_entries": [{"cron_expression": wanted.schedule}]}
         state.workflows[made["id"]] = made
-        if wanted.key:
-            state.behaviour.workflow_keys[wanted.key] = made["id"]
+        state.behaviour.workflow_keys[key] = made["id"]
         return made
 
     @app.get("/api/v1/workflows/")

@@ -86,7 +86,7 @@ def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, A
 
     def register_message(record: SQSRecord) -> None:
         try:
-            documents.extend(register(ParsedEvent.of_message(record.raw_event.get("body")), context))
+            documents.extend(register(ParsedEvent.of(record.raw_event.get("body")), context))
         except Exception:
             logger.exception("message could not be registered; the queue delivers it again")
             raise

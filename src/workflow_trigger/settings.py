@@ -15,8 +15,9 @@ from workflow_trigger.domain.errors import SettingsError
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _OTHER_PRODUCTS = {"api.unstructuredapp.io", "api.unstructured.io"}
 _INTERFACE = "platform.unstructured.io"
-# As the vendor's contract has it; what begins like a UUID and is none has lost or gained a digit.
-_WORKFLOW_KEY = re.compile(r"(?![0-9a-f]{8}-[0-9a-f]{4}-)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
+_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]*")
+# As the vendor's contract has it; what nearly is a UUID has lost or gained a digit.
+_WORKFLOW_KEY = re.compile(r"(?![0-9a-f]{7,9}(-[0-9a-f]{3,5}){3}-)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,16 +175,17 @@ def api_root(url: str) -> str:
             address of something else.
     """
     parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    host = (parts.hostname or "").removesuffix(".")
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or parts.port == 0:  # the port may raise
         raise ValueError("must be an address like https://platform.unstructuredapp.io")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and host not in _LOOPBACK:
         raise ValueError("must begin with https://, because every request carries the API key")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must hold neither credentials nor a query")
     path = parts.path.rstrip("/")
-    if parts.hostname in _OTHER_PRODUCTS or re.search(r"/general/v\d|/partition|/transform", path):
+    if host in _OTHER_PRODUCTS or re.search(r"/general/v\d|/partition|/transform", path):
         raise ValueError("is the address of the Partition or Transform API; the Workflow API has https://platform.…")
-    if parts.hostname == _INTERFACE:
+    if host == _INTERFACE:
         raise ValueError("is the address of the web interface; the API has https://platform.unstructuredapp.io")
     found = re.fullmatch(r"(.*)/api/v1(/workflows/[^/]+/run)?", path)
     if path and not found:

@@ -57,8 +57,8 @@ OF_ERROR: Mapping[str, Advice] = {
     ),
     "ObjectDenied": Advice(
         "the function is not allowed to read the object, or to use its key; retried every five minutes",
-        "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…; "
-        "upload objects with SSE-C again without it",
+        "look for a Deny in the bucket's policy, or deploy with SourceKmsKeyArn=…; see whether ExpectedBucketOwner is "
+        "the owner; upload objects with SSE-C again without it",
     ),
     "ObjectGone": Advice(
         "deleted or archived before it was read",
@@ -127,9 +127,9 @@ _RENAMED = {"OutOfTime": "TooSlow"}
 # Errors that block a workflow until a person fixes something.
 HOLDING = frozenset({"KeyNotSet", "SecretUnusable", "KeyRejected", "NotFound", "Misconfigured"})
 
-_TOLD_BY_ERROR = {Status.PENDING, Status.IN_PROGRESS, Status.FAILED, Status.STOPPED, Status.REJECTED}
+_TOLD_BY_ERROR = set(Status) - {Status.SUBMITTING, Status.SCHEDULED, Status.COMPLETED}
 
-NOT_KNOWN = Advice("the ledger does not know it", "workflow-trigger backfill --stack {stack} {object}")
+NOT_KNOWN = Advice("the ledger does not know it", type="workflow-trigger backfill --stack {stack} {object}")
 FORGOTTEN = Advice("its content was forgotten by an operator; what stays names the version and its jobs")
 RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --status COMPLETED")
 

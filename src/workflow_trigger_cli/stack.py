@@ -118,8 +118,16 @@ class Stack:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes, but for that of all other documents."""
-        return routes(self.parameters.get("Routes", ""))
+        """The routes, but for that of all other documents.
+
+        Raises:
+            CommandError: the parameter is faulty, as far as it could be deployed so.
+        """
+        try:
+            return routes(self.parameters.get("Routes", ""))
+        except ValueError as error:
+            fix = f"sam deploy --stack-name {self.name} --parameter-overrides Routes=…"
+            raise CommandError(f"No function of {self.name} starts: Routes: {error}. Correct it with: {fix}") from error
 
     def route_of(self, workflow_id: str) -> str:
         """The key prefix of the route that a workflow is in; '' for that of all others, or none."""

@@ -1,6 +1,7 @@
 """The commands that change something: their options, what they ask, and how they end."""
 
 import dataclasses
+import shlex
 from collections import Counter
 from typing import Annotated
 
@@ -84,20 +85,24 @@ def backfill(
                 planned = work.run(send=False, progress=bar)
             stderr.print(views.tally_line(planned))
             if dry_run or not planned.new:
-                _print_tally(planned, sent=False, as_json=as_json)
+                _print_tally(planned, stack, url, sent=False, as_json=as_json)
                 raise typer.Exit(Exit.ATTENTION if planned.new else Exit.OK)
             ask(f"Register {planned.new:,} objects?", yes=yes, as_json=as_json)
         with progress("registering", planned.listed if planned else None) as bar:
             done = work.run(send=True, progress=bar)
     stderr.print(views.tally_line(done))
-    _print_tally(done, sent=True, as_json=as_json)
+    _print_tally(done, stack, url, sent=True, as_json=as_json)
 
 
-def _print_tally(tally: Tally, *, sent: bool, as_json: bool) -> None:
+def _print_tally(tally: Tally, stack: str, url: str, *, sent: bool, as_json: bool) -> None:
     if as_json:
         print_json({**dataclasses.asdict(tally), "sent": tally.new if sent else 0})
-    elif sent:
+        return
+    if sent:
         stdout.print(f"{tally.new:,} sent to the upload queue. Follow them: workflow-trigger status --watch")
+    if tally.skipped_before:
+        typed = f"workflow-trigger retry --stack {stack} --status SKIPPED --prefix {shlex.quote(url)}"
+        stdout.print(f"To run what was SKIPPED and is wanted now: {views.visible(typed)}")
 
 
 def retry(

@@ -250,7 +250,8 @@ def tally_line(tally: Tally) -> str:
     """The progress of a backfill."""
     skipped = f", {tally.skipped:,} skipped" if tally.skipped else ""
     expired = f", {tally.expired:,} possibly expired" if tally.expired else ""
+    before = f" ({tally.skipped_before:,} of them SKIPPED, and wanted now)" if tally.skipped_before else ""
     return (
-        f"{tally.listed:,} listed{skipped}, {tally.known:,} known{expired}, "
+        f"{tally.listed:,} listed{skipped}, {tally.known:,} known{before}{expired}, "
         f"[bold]{tally.new:,} new[/] ({megabytes(tally.new_bytes)})"
     )

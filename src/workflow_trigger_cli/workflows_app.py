@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from workflow_trigger.adapters.unstructured.api_key import key_in
 from workflow_trigger.adapters.unstructured.workflows import Workflows
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger_cli import views
@@ -36,7 +37,10 @@ def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> Workflo
         trusted = ca_bundle.read_text() if ca_bundle else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{ca_bundle} cannot be read: {error}") from error
-    return workflows.workspace(url, secret("API key"), trusted)
+    key = key_in(secret("API key"))
+    if not key:
+        raise UsageError("That cannot be an API key: it is one word of ASCII characters")
+    return workflows.workspace(url, key, trusted)
 
 
 @workflows_app.command("create")

@@ -120,6 +120,15 @@ def test_check_tells_who_uses_a_workflow_as_far_as_jobs_tell(platform: tuple[Pla
         assert says in each["says"]
 
 
+def test_workflows_that_do_not_fit_by_their_ids_are_named_by_their_keys(platform: tuple[PlatformState, str]) -> None:
+    state, url = platform
+    done = run(url, "create", "--name", "uploads", "--count", "80")
+    assert done.returncode == 0, done.stderr
+    names = re.findall(r"WorkflowIds=(\S+)", done.stdout)[0].split(",")
+    assert names == [f"uploads-{number}" for number in range(1, 81)]
+    assert {state.behaviour.workflow_keys[name] for name in names} == set(state.workflows)
+
+
 @pytest.mark.parametrize(
     ("key", "url", "code", "message"),
     [
@@ -188,6 +197,8 @@ def answering() -> Iterator[Callable[[int, Any], str]]:
     [
         (200, None, "Whether the workflow uploads was created is not known: No answer"),
         (502, {"detail": "bad gateway"}, "Whether the workflow uploads was created is not known: HTTP 502"),
+        (200, {"id": "x; rm -rf / #", "name": "a"}, "Whether the workflow uploads was created is not known"),
+        (200, {"id": "[/red]\x1b[2J\ud800", "name": "a"}, "Whether the workflow uploads was created is not known"),
         (200, "no workflow", "Whether the workflow uploads was created is not known"),
         (422, {"detail": "no such node"}, "The workflow uploads was not created: HTTP 422: no such node"),
     ],
@@ -198,6 +209,15 @@ def test_create_says_not_created_only_where_that_is_known(
     done = run(answering(status, body), "create", "--name", "uploads")
     assert (done.returncode, done.stdout) == (3, "")
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("key", ["schlüssel€", "two words", "key\x00x"])
+def test_key_that_cannot_be_one_is_refused_before_anything_is_sent(
+    platform: tuple[PlatformState, str], key: str
+) -> None:
+    done = run(platform[1], "list", key=key)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot be an API key" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("create", "--name", "a"), ("list",), ("check", "a")], ids=lambda each: each[0])

@@ -29,6 +29,8 @@ ADDRESSES = [
     "https://platform.unstructuredapp.io/api/v1/workflows/f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c/run",
     "http://127.0.0.1:1",
     "http://localhost/",
+    "https://Transform.example.com",
+    "HTTPS://a.b",
 ]
 OTHER_ADDRESSES = [
     "http://a.b",
@@ -47,12 +49,20 @@ OTHER_ADDRESSES = [
     "https://a.b/foo/bar",
     "https://a.b/api",
     "https://a.b/api/v1/jobs/",
+    "https://API.unstructuredapp.io",
+    "https://api.unstructuredapp.io.",
+    "https://Platform.Unstructured.io",
+    "https://a.b:port",
+    "https://.",
+    "https://a\\x",
 ]
 WORKFLOWS = [
     "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c",
     "F0A1B2C3-4D5E-6F7A-8B9C-0D1E2F3A4B5C",
     "f0a1b2c34d5e6f7a8b9c0d1e2f3a4b5c",
     "invoice-processing-v2",
+    "20240115-1200-invoices",
+    "deadbeef-cafe-x",
     "a",
     "x" * 63,
 ]
@@ -67,7 +77,10 @@ NO_WORKFLOWS = [
     "x" * 64,
     "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5",  # a UUID that lost a digit
     "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5cc",
+    "f0a1b2c-4d5e-6f7a-8b9c-0d1e2f3a4b5c",
+    "f0a1b2c3-4d5e-6f7-8b9c-0d1e2f3a4b5c",
 ]
+ID = WORKFLOWS[0]
 PARAMETERS = [
     "UnstructuredApiUrl",
     "WorkflowIds",
@@ -181,8 +194,24 @@ def test_every_parameter_is_explained_and_grouped() -> None:
         ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["my-secret"]),
         (
             "Routes",
-            ["", "a/:one-key", "a/:id1, id2 ; b/x=1/: id3 : law/", "a/:id1;", "a/:id1:results/a/"],
-            ["a/", "a/:", ":id1", "a/:id1:law", "a/:id1 id2", "a*/:id1", "a/:id1::", "a/:id--1", "a/:-"],
+            [
+                "",
+                "a/:one-key",
+                "a/:id1, id2 ; b/x=1/: id3 : law/",
+                "a/:id1;",
+                "a/:id1:results/a/",
+                f"a/:{ID},{ID}:law/",
+            ],
+            [
+                *("a/", "a/:", ":id1", "a/:id1:law", "a/:id1 id2", "a*/:id1", "a/:id1::", "a/:id--1", "a/:-", "a/:A"),
+                *(f"a/:{each}" for each in NO_WORKFLOWS),
+                f"a/:{ID},{ID[:-1]};b/:{ID}",
+            ],
+        ),
+        (
+            "IncludePatterns",
+            ["", "*.pdf", "*.pdf,*.docx", "in/?[ab]*", "a[[]1[]].pdf", "[!a-c]*", "é*", "a b*"],
+            ["*.{pdf,docx}", "*.[a,b]", "in/[draft", "a]", "a\\*", "s3://bucket/*", "[]"],
         ),
         ("CaBundleSecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["-----BEGIN CERTIFICATE-----"]),
         ("RolePath", ["/", "/service/", "/a/b/"], ["", "service", "/service", "service/"]),
@@ -245,14 +274,14 @@ def evaluated(expression: Any, given: dict[str, Any]) -> Any:
         case {"Fn::Equals": [one, other]}:
             return evaluated(one, given) == evaluated(other, given)
         case {"Fn::EachMemberEquals": [members, value]}:
-            return all(each == value for each in evaluated(members, given).split(","))
+            return all(each == value for each in (evaluated(members, given) or "").split(","))
     return expression
 
 
 def rules_broken(given: dict[str, Any]) -> list[str]:
-    found = []
+    found, given = [], {"WorkflowIds": WORKFLOWS[0], **given}
     for name, rule in TEMPLATE["Rules"].items():
-        applies = evaluated(rule["RuleCondition"], given)
+        applies = evaluated(rule.get("RuleCondition", True), given)
         if applies and not all(evaluated(each["Assert"], given) for each in rule["Assertions"]):
             found.append(name)
     return found
@@ -262,6 +291,8 @@ def rules_broken(given: dict[str, Any]) -> list[str]:
     ("given", "broken"),
     [
         ({}, None),
+        ({"WorkflowIds": ","}, "WorkflowsAreNamed"),
+        ({"WorkflowIds": "a,"}, None),  # as 0.2.0 took it
         ({"ResultsMode": "existing"}, "ResultsBucketIsNamed"),
         ({"SourceKmsKeyArn": f"{KMS}key/1"}, "KmsKeyBelongsToAnExistingBucket"),
         ({"ResultsKmsKeyArn": f"{KMS}key/1"}, "ResultsKeyBelongsToAnExistingBucket"),
@@ -339,7 +370,7 @@ def test_rule_filters_empty_objects_out_where_no_row_is_wanted() -> None:
     pattern = RESOURCES["ExistingBucketRule"]["Properties"]["EventPattern"]["detail"]["object"]
     condition, filtered, whole = pattern["Fn::If"]
     key = {"key": [{"wildcard": {"Fn::Sub": "${KeyPrefix}*${KeySuffix}"}}]}
-    assert (filtered, whole) == (key | {"size": [{"numeric": [">", 0]}]}, key)
+    assert (filtered, whole) == (key | {"size": [{"anything-but": [0]}]}, key)
     applies = partial(evaluated, TEMPLATE["Conditions"][condition])
     assert [applies({"SkippedRows": rows, "MinBytes": least}) for rows in ("on", "off") for least in (0, 1, 9)] == [
         *(False, False, False),
@@ -534,3 +565,38 @@ def test_every_alarm_says_what_to_do() -> None:
     for name, alarm in of_type("AWS::CloudWatch::Alarm"):
         assert RESOURCES[name]["Condition"] in {"HasAlarms", "ComparesWithAlarms"}
         assert len(alarm["AlarmDescription"]) > 80, name
+
+
+_SUFFIX = "A1B2C3D4E5F6"  # as CloudFormation puts it behind a name
+
+
+def deployed(value: Any, given: dict[str, str]) -> str:
+    """A value of the environment as an account would have it, with names as long as they are there."""
+    match value:
+        case {"Fn::Join": [separator, members]}:
+            return str(separator).join(deployed(members, given).split(","))
+        case {"Fn::If": [_, one, other]}:
+            return max(deployed(one, given), deployed(other, given), key=len)
+        case {"Fn::Sub": text}:
+            return re.sub(r"\$\{([\w:]+)\}", lambda found: deployed({"Ref": found[1]}, given), text)
+        case {"Fn::GetAtt": [name, _]} | {"Fn::GetAtt": str(name)}:
+            return f"arn:aws:secretsmanager:eu-central-1:111122223333:secret:{name}-{_SUFFIX}-AbCdEf"
+        case {"Ref": "AWS::StackName"}:
+            return "unstructured-workflow-trigger"
+        case {"Ref": name} if name in TEMPLATE["Parameters"]:
+            return given.get(name, str(TEMPLATE["Parameters"][name].get("Default", "")))
+        case {"Ref": name}:
+            return f"unstructured-workflow-trigger-{name}-{_SUFFIX}"
+    return str(value)
+
+
+@pytest.mark.parametrize("pool", [[ID] * 70, [f"uploads-{number}" for number in range(1, 201)]], ids=["ids", "keys"])
+def test_environment_holds_as_many_workflows_as_the_readme_says(pool: list[str]) -> None:
+    """Lambda allows 4 KB of names and values; CloudFormation 4,096 characters of a parameter."""
+    given = {"WorkflowIds": ",".join(pool), "KeyPrefix": "department/incoming/", "KeySuffix": ".pdf"}
+    given |= {"IncludePatterns": "*.pdf,*.docx,*.pptx", "ExcludePatterns": "*/draft/*"}
+    common = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    own = RESOURCES["OnUploadFunction"]["Properties"]["Environment"]["Variables"]
+    sizes = [len(name) + len(deployed(value, given)) for name, value in {**common, **own}.items()]
+    assert sum(sizes) <= 4_096
+    assert len(given["WorkflowIds"]) <= 4_096

@@ -15,7 +15,7 @@ from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batc
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, Selection, upload_name
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
-from workflow_trigger.domain.matching import Evidence, Match, attribute_failures, candidates, match, own_part
+from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
 from workflow_trigger.domain.outcome import names_are_missing, outcomes
 from workflow_trigger.domain.retry import (
@@ -192,43 +192,47 @@ def test_known_job_that_names_a_file_of_the_attempt_is_a_candidate() -> None:
 
 def test_job_that_names_one_of_our_files_is_ours_as_a_whole() -> None:
     ours = job("new", file_id(B), "invoice-12345678.pdf")
-    named = Match(job=ours, evidence=Evidence.NAMED)
-    assert match([job("x", "y.pdf"), ours], ATTEMPT, told(), may_infer=False) == (named, [])
+    assert match([job("x", "y.pdf"), ours], ATTEMPT, told(), may_infer=False) == Search(ours)
     by_outputs = job("new", output_node_files=({"file_id": file_id(A)},))
-    assert match([by_outputs], ATTEMPT, told(), may_infer=False)[0] is not None
+    assert match([by_outputs], ATTEMPT, told(), may_infer=False).job is not None
     hidden = job("new")
-    assert match([hidden], ATTEMPT, told(new=[A.upload_name or ""]), may_infer=False)[0] is not None
+    assert match([hidden], ATTEMPT, told(new=[A.upload_name or ""]), may_infer=False).job is not None
 
 
 def test_job_that_names_others_or_another_attempt_is_not_ours() -> None:
     earlier = upload_name(A.key, "earlier attempt")
     for name in ("invoice-12345678.pdf", earlier):
-        assert match([job("new", name)], ATTEMPT, told(), may_infer=True) == (None, [])
-        assert match([job("new")], ATTEMPT, told(new=[name]), may_infer=True) == (None, [])
+        assert match([job("new", name)], ATTEMPT, told(), may_infer=True) == Search()
+        assert match([job("new")], ATTEMPT, told(new=[name]), may_infer=True) == Search()
 
 
 def test_only_nameless_job_is_inferred_and_two_are_not() -> None:
     one, other = job("new"), job("newer", created_at="2026-01-01T00:11:00")
-    inferred = Match(job=one, evidence=Evidence.ONLY_CANDIDATE)
-    assert match([one], ATTEMPT, told(), may_infer=True) == (inferred, [])
-    assert match([one], ATTEMPT, told(), may_infer=False) == (None, [one])
-    assert match([one, other], ATTEMPT, told(), may_infer=True) == (None, [other, one])
+    inferred = Search(one, is_inferred=True)
+    assert match([one], ATTEMPT, told(), may_infer=True) == inferred
+    assert match([one], ATTEMPT, told(), may_infer=False) == Search(unexplained=(one,))
+    assert match([one, other], ATTEMPT, told(), may_infer=True) == Search(
+        unexplained=(
+            other,
+            one,
+        )
+    )
 
 
 def test_names_that_are_not_complete_prove_nothing() -> None:
     def unfinished(_: str) -> FileStatus:
         return FileStatus(documents=("invoice.pdf",), is_complete=False)
 
-    inferred = Match(job=job("new"), evidence=Evidence.ONLY_CANDIDATE)
-    assert match([job("new")], ATTEMPT, unfinished, may_infer=True) == (inferred, [])
-    assert match([job("new")], ATTEMPT, unfinished, may_infer=False) == (None, [job("new")])
+    inferred = Search(job("new"), is_inferred=True)
+    assert match([job("new")], ATTEMPT, unfinished, may_infer=True) == inferred
+    assert match([job("new")], ATTEMPT, unfinished, may_infer=False) == Search(unexplained=(job("new"),))
 
 
 def test_job_that_is_not_asked_about_may_be_ours() -> None:
     jobs = [job(f"j{number}", created_at=f"2026-01-01T00:10:{number:02}") for number in range(11)]
     others = told(**{f"j{number}": ["x.pdf"] for number in range(1, 11)})
-    assert match(jobs, ATTEMPT, others, may_infer=True) == (None, jobs[:1])
-    assert match(jobs[:1], ATTEMPT, others, may_infer=True)[0] is not None
+    assert match(jobs, ATTEMPT, others, may_infer=True) == Search(unexplained=(jobs[0],))
+    assert match(jobs[:1], ATTEMPT, others, may_infer=True).job is not None
 
 
 def test_document_without_outputs_of_its_own_does_not_get_those_of_others() -> None:

@@ -51,7 +51,7 @@ def test_any_event_is_read_without_an_exception(event: Any) -> None:
 @given(st.text() | JSON.map(json.dumps) | mutations().map(json.dumps))
 @settings(max_examples=200, deadline=None)
 def test_any_message_body_is_read_without_an_exception(body: str) -> None:
-    parsed = ParsedEvent.of_message(body)
+    parsed = ParsedEvent.of(body)
     assert isinstance(parsed.unreadable, list)
 
 

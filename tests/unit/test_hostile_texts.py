@@ -168,7 +168,7 @@ def test_any_list_of_jobs_can_be_searched(answers: list[Any], created_at: str, f
     attempt = Attempt(id="a", documents=(sent,), started_at="", first_look_at=first_look_at)
     found = candidates(jobs, attempt, ())
     assert len(found) <= len(jobs)
-    assert match(found, attempt, lambda _: FileStatus(), may_infer=False)[0] is None
+    assert match(found, attempt, lambda _: FileStatus(), may_infer=False).job is None
     times = [moment for job in jobs if (moment := parse_time(job.created_at))]
     assert all(re.fullmatch(r"\d{4}-.{21}Z", iso(moment)) for moment in times)
 
@@ -260,3 +260,9 @@ def test_empty_lists_undo_nothing() -> None:
     update = DocumentUpdate(key=DocumentKey("s3://b/a", "v"), to=Status.IN_PROGRESS, job=job)
     changes = update_attributes(update, attempt_id="a", workflow_id="w", now="2026")
     assert not {"input_file_ids", "output_node_files"} & set(changes)
+
+
+def test_one_large_label_costs_no_small_one() -> None:
+    tags = {f"tag-{number}": "語" * 256 for number in range(9)}
+    kept = bounded_labels({"big": "x" * 5_000, **tags, "tenant": "acme"})
+    assert list(kept) == [*list(tags)[:5], "tenant"]

@@ -70,6 +70,9 @@ def test_types_are_those_that_are_registered(extension: str, kind: str) -> None:
         ("application/pdf", "a.unknown", "application/pdf"),
         ("nonsense", "a", "application/octet-stream"),
         (None, "a", "application/octet-stream"),
+        (None, "a.gif", "image/gif"),  # not of the vendor's list: as Python's own table has it
+        (None, "a.webp", "image/webp"),
+        ("image/x-own", "a.gif", "image/x-own"),
         (None, "report.pdf.gz", "application/gzip"),  # case 30
         ("application/pdf", "report.pdf.gz", "application/gzip"),
         ("application/pdf", "report.pdf.bz2", "application/x-bzip2"),  # as Python's mimetypes declares it
@@ -104,6 +107,17 @@ def test_declared_type_counts_where_it_says_more(declared: str | None, key: str,
         ("a.pdf%20 %20", "pdf"),
         ("q2.pdf?name=b.txt", "pdf"),
         ("what?.txt", "txt"),
+        ("What is a.txt?.pdf", "pdf"),
+        ("read me.md?.docx", "docx"),
+        ("a.PDF?X-Amz-Signature=ab%2Fc.d/e.gz", "pdf"),
+        ("q.pdf?x=1&y=2/3", "pdf"),
+        ("a.pdf%3Fx=1", "pdf"),
+        ("a.pdf.20240101T101500", "pdf"),
+        ("a.pdf-2024-01-01T101500Z", "pdf"),
+        ("a.pdf - Copy", "pdf"),
+        ("a.pdf (copy)", "pdf"),
+        ("a.pdf\u200b", "pdf"),
+        ("a.pdf.tmp", "pdf"),
         ("v1.txt?dir/a.pdf", "pdf"),
         ("report.pdf.gz", "gz"),
         ("v1.2", "2"),
@@ -146,6 +160,10 @@ def test_any_key_has_a_type_and_a_usable_extension(key: str) -> None:
 )
 def test_encoded_object_is_called_what_it_is(encoding: str | None, expected: tuple[str, str] | None) -> None:
     assert encoded_as(encoding) == expected
+
+
+def test_stem_is_that_of_the_file_and_not_of_a_query() -> None:
+    assert upload_name(DocumentKey("s3://b/in/q2.pdf?x=1&y=2/3", "v"), "attempt").startswith("q2-")
 
 
 def test_name_with_two_extensions_still_carries_its_token() -> None:

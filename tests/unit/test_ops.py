@@ -4,7 +4,7 @@ import inspect
 import math
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -14,14 +14,17 @@ from rich.console import Console
 
 import workflow_trigger
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.model import FINAL, Pause, Status, Workflow
+from workflow_trigger.domain.document import Lane, ObjectVersion, Selection
+from workflow_trigger.domain.model import FINAL, Document, Pause, Status, Workflow
 from workflow_trigger_cli import advice, terminal, views
+from workflow_trigger_cli.advice import Advice
+from workflow_trigger_cli.commands.backfill import Backfill
 from workflow_trigger_cli.commands.batches import BatchState
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
-from workflow_trigger_cli.commands.selection import Choice, moment_before_now
+from workflow_trigger_cli.commands.selection import Choice, moment_before_now, select
 from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _workflow_state
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack, split_url
@@ -314,9 +317,12 @@ def test_doctor_names_the_route_of_a_workflow(monkeypatch: pytest.MonkeyPatch) -
     stack.client.return_value.get_secret_value.return_value = {"SecretString": "a-key"}
     stack.route_of = {"id-1": "", "id-2": "legal/"}.get
     found = Finding(check="workflow", health=Health.OK, says="fine")
-    monkeypatch.setattr(Doctor, "_workflow", lambda *_: found)
+    monkeypatch.setattr(Doctor, "_workflow", lambda _, __, name: replace(found, check=name.removesuffix("-key")))
     says = [each.says for each in Doctor(stack)._key_and_workflows()]
     assert says == ["set and accepted by the platform", "fine", "fine (route legal/)"]
+    stack.workflow_ids = ["id-1", "id-1-key"]
+    says = [each.says for each in Doctor(stack)._key_and_workflows()]
+    assert says[1:] == ["fine", "id-1-key is the same workflow as id-1, and counts once"]
 
 
 def settings_stack(**variables: str) -> MagicMock:
@@ -346,8 +352,9 @@ def test_doctor_reads_the_settings_as_the_functions_do() -> None:
     ],
 )
 def test_doctor_warns_of_the_vendors_limits(variables: dict[str, str], warnings: list[str]) -> None:
-    first, *others = Doctor(settings_stack(**variables))._settings_are_right()
-    assert first.health is Health.OK
+    doctor = Doctor(settings_stack(**variables))
+    assert [each.health for each in doctor._settings_are_right()] == [Health.OK]
+    others = list(doctor._limits())
     assert len(others) == len(warnings)
     for each, text in zip(others, warnings, strict=True):
         assert each.health is Health.UNKNOWN
@@ -373,3 +380,43 @@ def test_error_that_somebody_corrects_is_shown_while_something_waits(waiting_sec
     assert ((state.error is not None), (state.todo is not None)) == (is_shown, is_shown)
     busy = replace(workflow, last_error={"type": "Busy", "message": "a running job"})
     assert _workflow_state(stack, busy, waiting_seconds).error is not None
+
+
+def test_every_advice_is_filled_in() -> None:
+    """A command that is printed can be typed."""
+    every = [each for each in vars(advice).values() if isinstance(each, Advice)]
+    for each in (*every, *advice.OF_STATUS.values(), *advice.OF_ERROR.values()):
+        names = {"stack": "s", "set_key": "k", "object_url": "s3://b/k", "version": "v"}
+        assert "{" not in advice.filled(each, **names).todo
+    assert "--status SKIPPED" in advice.for_row({"status": "SKIPPED", "error": {"type": "Skipped"}}).todo
+
+
+def skipped_row(key: str) -> dict[str, Any]:
+    return {"object": f"s3://b/{key}", "version": "v", "status": "SKIPPED", "size": 1, "updated_at": NOW}
+
+
+def test_retry_of_what_was_skipped_takes_what_is_wanted_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another pattern was added: what is still excluded stays where it is, unless its object is named."""
+    stack = MagicMock(selection=Selection(include=("*.docx",)))
+    rows = [skipped_row("a.docx"), skipped_row("b.tif")]
+    monkeypatch.setattr("workflow_trigger_cli.commands.selection._scanned", lambda *_: iter(rows))
+    monkeypatch.setattr("workflow_trigger_cli.commands.selection.rows_of", lambda *_: rows[1:])
+    assert [each["object"] for each in select(stack, Choice(statuses=(Status.SKIPPED,)))] == ["s3://b/a.docx"]
+    named = Choice(statuses=(Status.SKIPPED,), object="s3://b/b.tif")
+    assert [each["object"] for each in select(stack, named)] == ["s3://b/b.tif"]
+
+
+def test_backfill_counts_what_was_skipped_and_is_wanted_now() -> None:
+    stack = MagicMock(parameters={"IncludePatterns": "*.docx"}, outputs={}, selection=Selection(include=("*.docx",)))
+    stack.__getitem__.return_value, stack.retention = "b", timedelta()
+    version = ObjectVersion(
+        bucket="b", key="a.docx", version_id=None, etag="e", size_bytes=1, sequencer=None, uploaded_at=NOW
+    )
+    document = Document(source=version, status=Status.SKIPPED, read_at=NOW)
+    stack.ledger.return_value.documents.return_value = {version.document_key: document}
+    work = Backfill(stack, "s3://b/", all_versions=False, include_expired=True, lane=Lane.BULK)
+    work._listing = MagicMock()
+    work._listing.versions.return_value = [version]
+    tally = work.run(send=True, progress=lambda _: None)
+    assert (tally.known, tally.skipped_before, tally.new) == (1, 1, 0)
+    assert "1 known (1 of them SKIPPED, and wanted now)" in views.tally_line(tally)

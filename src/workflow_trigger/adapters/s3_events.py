@@ -5,6 +5,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -15,6 +16,7 @@ from workflow_trigger.domain.errors import UnreadableEvent
 
 LANE_FIELD, BATCH_FIELD = "lane", "batch"  # of records that a backfill makes; S3 has none of these names
 _ENVELOPES_LIMIT = 4
+_NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
 
 
@@ -31,32 +33,22 @@ class ParsedEvent:
 
     @classmethod
     def of(cls, event: object) -> Self:
-        """Read an event, through whatever envelopes it is in (but SQS, whose messages fail one by one)."""
+        """Read an event or the body of an SQS message, through whatever envelopes it is in."""
         parsed = cls()
         parsed._read(event, depth=0)
         return parsed
-
-    @classmethod
-    def of_message(cls, body: object) -> Self:
-        """Read the body of an SQS message."""
-        parsed = cls()
-        parsed._read_text(body, depth=0)
-        return parsed
-
-    def _read_text(self, text: object, depth: int) -> None:
-        try:
-            if not isinstance(text, str):
-                raise ValueError("no text")
-            event = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            self.unreadable.append(f"the body is not JSON: {_safe_for_log(error)}")
-            return
-        self._read(event, depth + 1)
 
     def _read(self, event: object, depth: int) -> None:
         match event:
             case _ if depth > _ENVELOPES_LIMIT:
                 self.unreadable.append("too many envelopes")
+            case str():
+                try:
+                    inner = json.loads(event)
+                except (ValueError, RecursionError) as error:
+                    self.unreadable.append(f"the body is not JSON: {_safe_for_log(error)}")
+                else:
+                    self._read(inner, depth + 1)
             case {"Event": "s3:TestEvent"}:
                 self.skipped.append("S3's test event")
             case {"Records": list(records)}:
@@ -67,7 +59,7 @@ class ParsedEvent:
             case {"detail-type": str(kind), "source": "aws.s3", "detail": _}:
                 self.skipped.append(f"not a creation: {_safe_for_log(kind)}")
             case {"Type": "Notification", "Message": message}:
-                self._read_text(message, depth)
+                self._read(message, depth)
             case _:
                 self.unreadable.append("neither an S3 notification nor an EventBridge event of S3")
 
@@ -91,8 +83,10 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
     encoded = _text(_require(record, "s3", "object", "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)
     try:
         key = unquote_plus(encoded, errors="strict")
-    except UnicodeDecodeError:
-        raise UnreadableEvent(f"the object key is not UTF-8: {_safe_for_log(encoded)}") from None
+        if _NO_ESCAPE.search(encoded):
+            raise ValueError("S3 writes a percent sign as %25")
+    except ValueError:
+        raise UnreadableEvent(f"the object key cannot be decoded: {_safe_for_log(encoded)}") from None
     lane = Lane.BULK if _optional(record, LANE_FIELD) == Lane.BULK else Lane.FRESH
     version = _version(_require(record, "s3"), key, _optional(record, "eventTime"))
     batch = batch_name(str(_optional(record, BATCH_FIELD) or ""))

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from workflow_trigger.domain.errors import printable
-from workflow_trigger.domain.media_types import SUPPORTED, extension_of
+from workflow_trigger.domain.media_types import SUPPORTED, extension_of, without_query
 
 
 class DocumentKey(NamedTuple):
@@ -126,14 +127,12 @@ LABELS_LIMIT_BYTES = 4_096  # of an object's metadata, of which S3 takes 2 KB, a
 
 
 def bounded_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """As many labels as there is room for, in their order, without what cannot be printed or stored."""
-    kept: dict[str, str] = {}
-    room_bytes = LABELS_LIMIT_BYTES
-    for name, value in labels.items():
-        room_bytes -= len((name + value).encode("utf-8", "replace"))
-        if name and room_bytes >= 0:
-            kept[printable(name)] = printable(value)
-    return kept
+    """As many labels as there is room for, the small ones first, without what cannot be printed or stored."""
+    sizes_bytes = {name: len((name + value).encode("utf-8", "replace")) for name, value in labels.items() if name}
+    small_first = sorted(sizes_bytes, key=lambda name: sizes_bytes[name])
+    total_bytes = accumulate(sizes_bytes[name] for name in small_first)
+    kept = {name for name, size in zip(small_first, total_bytes, strict=True) if size <= LABELS_LIMIT_BYTES}
+    return {printable(name): printable(value) for name, value in labels.items() if name in kept}
 
 
 def batch_name(text: str | None) -> str | None:
@@ -164,7 +163,9 @@ def upload_name(key: DocumentKey, attempt_id: str) -> str:
 
     The token names the document and the attempt, so that whatever the platform sends back names both.
     """
-    ascii_stem = unicodedata.normalize("NFKD", PurePosixPath(key.object).stem).encode("ascii", "ignore").decode()
+    ascii_stem = (
+        unicodedata.normalize("NFKD", PurePosixPath(without_query(key.object)).stem).encode("ascii", "ignore").decode()
+    )
     stem = re.sub(r"[^A-Za-z0-9]+", "-", ascii_stem)[:_STEM_LIMIT].strip("-") or "document"
     extension = extension_of(key.object)
     identity = "\n".join((*key, attempt_id)).encode("utf-8", "surrogatepass")

@@ -1,7 +1,8 @@
 """What can go wrong. A class says what happened remotely; callers decide by class, never by text.
 
 TriggerError
- ├─ SettingsError · UnreadableEvent · ConflictError · LedgerUnavailable · EventsRefused · ResultsRefused
+ ├─ SettingsError · UnreadableEvent · ConflictError · LedgerUnavailable · ComparisonUnfinished
+ ├─ EventsRefused · ResultsRefused
  ├─ SourceError            the object: ObjectGone · ObjectOverwritten · ObjectDenied · OutsidePrefix · ObjectUnreadable
  └─ PlatformError
      ├─ NotSent            nothing runs: Unreachable · TooSlow · LeaseEnded

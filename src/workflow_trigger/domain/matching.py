@@ -6,9 +6,9 @@ makes ids of names, so that a token comes back in whatever it says of a file: id
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from enum import Enum
+from typing import NamedTuple
 
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.document import DocumentKey
@@ -21,19 +21,14 @@ _TOKEN = re.compile(r"-([0-9a-f]{16})(?:\.[A-Za-z0-9]{1,10}){0,2}$")
 _DRAWN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,64}", re.IGNORECASE)
 
 
-class Evidence(Enum):
-    """Why a job is ours."""
+class Search(NamedTuple):
+    """What a complete list of jobs shows of an attempt."""
 
-    NAMED = "it names our documents"
-    ONLY_CANDIDATE = "it is the only new job of a workflow that nobody else uses, and hides its names"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Match:
-    """A job that an attempt started. A request is accepted as a whole, so it holds all documents of the attempt."""
-
-    job: Job
-    evidence: Evidence
+    job: Job | None = (
+        None  # that it started; a request is accepted as a whole, so it holds all documents of the attempt
+    )
+    is_inferred: bool = False  # it hides its names, and is the only new job of a workflow that nobody else uses
+    unexplained: tuple[Job, ...] = ()  # may be the attempt's, for nothing shows whose they are
 
 
 def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
@@ -43,7 +38,7 @@ def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
 
 
 def hold_a_token(names: Iterable[str]) -> bool:
-    """Whether any of the platform's names is that of a file that a stack sent, whichever that was."""
+    """Whether any of the platform's names is that of a file that a stack sent, whichever; ids go on after the token."""
     return any(re.search(r"-[0-9a-f]{16}(?![0-9a-f])", name) for name in names)
 
 
@@ -70,10 +65,8 @@ def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[st
     return [job for job in jobs if is_ours(job) or not (job.id in known_job_ids or is_old(job))]
 
 
-def match(
-    jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], FileStatus], *, may_infer: bool
-) -> tuple[Match | None, list[Job]]:
-    """The candidate that the attempt started, if one of them shows it; and those that may be it and do not show it.
+def match(jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], FileStatus], *, may_infer: bool) -> Search:
+    """The candidate that the attempt started, if one of them shows it; else those that may be it and do not show it.
 
     `ask_names(job_id)` is asked about the newest ten jobs whose list entries hide their names. What is not asked about
     may be ours, and so may a job whose names are not told to the last one.
@@ -81,18 +74,18 @@ def match(
     by_age = sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
     for job in by_age:
         if mentions(job.file_names(), attempt.upload_names):
-            return Match(job=job, evidence=Evidence.NAMED), []
+            return Search(job)
     hidden = [job for job in by_age if not tell_whose(job.file_names())]
     nameless, not_asked = [], hidden[_ASKED_JOBS:]
     for job in hidden[:_ASKED_JOBS]:
         told = ask_names(job.id)
         if mentions(told.documents, attempt.upload_names):
-            return Match(job=job, evidence=Evidence.NAMED), []
+            return Search(job)
         if not (tell_whose(told.documents) and told.is_complete):
             nameless.append(job)
     if may_infer and len(nameless) == 1 and not not_asked:
-        return Match(job=nameless[0], evidence=Evidence.ONLY_CANDIDATE), []
-    return None, nameless + not_asked
+        return Search(nameless[0], is_inferred=True)
+    return Search(unexplained=(*nameless, *not_asked))
 
 
 def own_part(job: Job, sent: SentDocument, attempt: Attempt) -> tuple[Job, str | None]:

@@ -1,5 +1,6 @@
 """The media type that belongs to an object, and the extension of its key that tells it."""
 
+import mimetypes
 import re
 
 OCTET_STREAM = "application/octet-stream"
@@ -50,6 +51,8 @@ SUPPORTED = {name: kind for kind, *names in map(str.split, _SUPPORTED.strip().sp
 # What is no document, but must not be called one.
 _BY_EXTENSION = {**SUPPORTED, "tif": "image/tiff", "gz": GZIP, "zip": "application/zip", "json": "application/json"}
 _BY_EXTENSION |= {"bz2": "application/x-bzip2", "xz": "application/x-xz", "z": OCTET_STREAM, "br": OCTET_STREAM}
+# Of what the vendor does not name, where nothing is declared: Python's own table, without that of the machine.
+_OTHERS = mimetypes.MimeTypes().types_map[True]
 # Of Content-Encoding. Uploaders write others that are none, utf-8 or base64 for one, and store the plain bytes.
 _CODINGS = {"gzip": (GZIP, ".gz"), "x-gzip": (GZIP, ".gz"), "zstd": ("application/zstd", ".zst")}
 _CODINGS |= dict.fromkeys(("br", "deflate", "compress", "x-compress", "dcb", "dcz"), (OCTET_STREAM, ".encoded"))
@@ -61,12 +64,14 @@ _VAGUE |= {"multipart/form-data", "application/x-www-form-urlencoded"}
 _KNOWN = {*SUPPORTED.values(), "text/xml", "text/rtf"}
 
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,10})$")
-# A query string, a version, a date, a copy's number or an editor's mark behind the extension.
+# Behind the extension: what is left of a query string, an editor's mark, a copy's number, a version or a date.
+_DECORATIONS = r"[?#;&].*", r"~", r"\.(?:bak|old|orig|tmp)", r"[ _-]*\((?:\d+|copy)\)", r"[ _-]+copy"
 _DECORATED = re.compile(
-    r"\.([a-z0-9]{1,10})(?:[?#;&].*|~|[ _-]*\(\d+\)|(?:[._-]v?\d+)+|\.(?:bak|old|orig))$",
+    rf"\.([a-z0-9]{{1,10}})(?:{'|'.join(_DECORATIONS)}|(?:[._-]v?\d+)+(?:t\d+z?)?)$",
     re.ASCII | re.DOTALL | re.IGNORECASE,
 )
-_SPACES = re.compile(r"(?:\s|%20)+$")
+_QUERY = re.compile(r"(?:\?|%3F)[^?]*=.*", re.DOTALL | re.IGNORECASE)
+_SPACES = re.compile(r"(?:[\s\u200b\ufeff]|%20)+$")
 
 
 def is_media_type(text: str) -> bool:
@@ -79,18 +84,17 @@ def extension_of(key: str) -> str:
 
     A known extension counts under decoration, too: spaces at the end, a query string, a version suffix.
     """
-    whole = _base_name(key)
-    for name in (whole.partition("?")[0], whole, _base_name(key.partition("?")[0])):
-        for found in (_SUFFIX.search(name), _DECORATED.search(name)):
-            if found and found[1].lower() in _BY_EXTENSION:
-                return found[1].lower()
-    plain = _SUFFIX.search(whole)
+    name = without_query(key).rpartition("/")[2][1:]  # without its first character: a dot there begins no extension
+    plain = _SUFFIX.search(name)
+    for found in (plain, _DECORATED.search(name)):
+        if found and found[1].lower() in _BY_EXTENSION:
+            return found[1].lower()
     return plain[1].lower() if plain else ""
 
 
-def _base_name(key: str) -> str:
-    """The last part of a key, without its first character: a dot there begins no extension."""
-    return _SPACES.sub("", key).rpartition("/")[2][1:]
+def without_query(key: str) -> str:
+    """A key without the query string of an address that somebody made a key of, and without spaces at its end."""
+    return _SPACES.sub("", _QUERY.sub("", key))
 
 
 def media_type(declared: str | None, key: str) -> str:
@@ -101,9 +105,10 @@ def media_type(declared: str | None, key: str) -> str:
     """
     declared = (declared or "").partition(";")[0].strip().lower()
     is_specific = is_media_type(declared) and declared not in _VAGUE
-    known = _BY_EXTENSION.get(extension_of(key))
+    extension = extension_of(key)
+    known = _BY_EXTENSION.get(extension)
     if known is None:
-        return declared if is_specific else OCTET_STREAM
+        return declared if is_specific else _OTHERS.get(f".{extension}", OCTET_STREAM)
     says_more = declared in _KNOWN and declared not in {*_VAGUE, "text/plain"}
     is_text = known == "text/plain" and declared.startswith("text/")
     return declared if says_more and (is_text or _family(declared) == _family(known)) else known

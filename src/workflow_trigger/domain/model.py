@@ -129,8 +129,8 @@ class SentDocument:
 class Attempt:
     """One batch on one workflow, until its outcome is known.
 
-    `rounds` counts the complete lists of jobs that showed nothing of it, each after a request without an answer. An
-    attempt with `rounds` is unsettled: whatever happens to its present request, an earlier one may have been accepted.
+    `rounds` counts the complete lists of jobs that showed nothing of it, each two minutes after a request or the list
+    before.
     """
 
     id: str = ""
@@ -140,6 +140,11 @@ class Attempt:
     lease_ends_at: str | None = None  # until then somebody sends, or waits for the answer
     settle_after: str | None = None  # a list that shows nothing proves nothing before
     rounds: int = 0
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether an earlier request may have been accepted, whatever happens to the present one."""
+        return self.rounds > 0
 
     @property
     def keys(self) -> tuple[DocumentKey, ...]:
@@ -230,7 +235,7 @@ class Workflow:
             consecutive_failures=0,
             consecutive_refusals=0,
             last_error=None,
-            unanswered=self.attempt.upload_names if self.attempt.rounds else self.unanswered,
+            unanswered=self.attempt.upload_names if self.attempt.is_unsettled else self.unanswered,
         )
 
 
@@ -306,16 +311,6 @@ class Pause:
     route: str
     reason: str
     since: str
-
-
-def holder(record: Workflow | EndedJob | Poller) -> str | None:
-    """The attempt by which a record holds documents."""
-    match record:
-        case Workflow():
-            return record.attempt.id or None
-        case EndedJob():
-            return record.attempt_id
-    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ MINIMUM_SECONDS = ANSWER_SECONDS + 120.0  # an invocation with less time left be
 
 logger = Logger(child=True)
 
-_ids_by_key: dict[str, str] = {}  # a key never changes, so each is asked for once in the life of a function
+_ids_by_key: dict[str, str] = {}  # each is asked for once in the life of a function
 
 
 class Counts:
@@ -169,6 +169,8 @@ class Context:
         self, workflow: Workflow, error: TriggerError, documents: Sequence[Document], after: Workflow | None = None
     ) -> Workflow:
         """Write what a failure means, now that nothing of a batch runs. `after`: the workflow with more changes."""
+        if isinstance(error, NotFound):
+            _ids_by_key.clear()  # a workflow may have been made anew under its key
         decision = after_failure(error, after or workflow, documents, self.circumstances())
         return self.conclude(workflow, decision)
 

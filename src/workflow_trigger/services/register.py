@@ -35,6 +35,7 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     reason = settings.selection.reason_against(version.key, version.size_bytes)
     if reason and not settings.records_skipped:
         logger.info("skipped", reason=reason, object_key=key.object)
+        context.counts.add("Skipped")
         return None
     route = route_of(version.key, settings.routes)
     document, is_new = context.ledger.register(version, route=route, skipped=reason)

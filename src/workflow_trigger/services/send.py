@@ -126,7 +126,7 @@ class _Sender:
         return error
 
     def _leave(self, failed: Mapping[DocumentKey, TriggerError]) -> None:
-        if self._workflow.attempt.rounds:
+        if self._workflow.attempt.is_unsettled:
             self._unsettled(next(iter(failed.values())))  # only the very same batch may be sent again
             return
         decision = after_lost_objects(failed, self._workflow, self._documents, self._context.circumstances())
@@ -214,7 +214,7 @@ class _Sender:
         """The request ended without a job: what that means for the documents and for the workflow."""
         told: dict[str, Any] = {"workflow_id": self._workflow.workflow_id, "error": as_stored(error)}
         logger.warning("not accepted", **told, **self._workflow.attempt.log_fields)
-        if isinstance(error, errors.OutcomeUnknown) or self._workflow.attempt.rounds:
+        if isinstance(error, errors.OutcomeUnknown) or self._workflow.attempt.is_unsettled:
             return self._unsettled(error)
         if isinstance(error, SourceError):
             return self._source_broke(error)

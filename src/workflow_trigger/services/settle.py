@@ -12,15 +12,15 @@ is on its way nobody looks. A busy answer to a second request proves nothing: th
 """
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
-from workflow_trigger.domain.job import FileStatus
-from workflow_trigger.domain.matching import Evidence, Match, candidates, match
+from workflow_trigger.domain.job import FileStatus, Job
+from workflow_trigger.domain.matching import Search, candidates, match
 from workflow_trigger.domain.model import Attempt, Document, Phase, SentDocument, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
@@ -38,7 +38,7 @@ def expire_lease(context: Context, workflow: Workflow) -> Workflow:
     Nothing runs, unless an earlier request of the attempt is unsettled: then it goes on being settled.
     """
     logger.warning("lease ended", workflow_id=workflow.workflow_id, **workflow.attempt.log_fields)
-    if workflow.attempt.rounds:
+    if workflow.attempt.is_unsettled:
         after = workflow.with_attempt(lease_ends_at=None, settle_after=context.iso_later(SETTLE_SECONDS))
         return context.commit(Transition(workflow, replace(after, phase=Phase.COMMITTED)))
     error = LeaseEnded("the invocation ended before it had sent the files")
@@ -55,10 +55,11 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
         return workflow
     attempt = named(context, workflow.attempt)
     is_time = has_passed(attempt.settle_after, context.clock.now())  # a list from before that time proves nothing
-    seen = _look(context, workflow, attempt, is_time=is_time)
-    if seen.found is not None:
-        return _found(context, workflow, attempt, seen.found)
-    return _after_round(context, workflow, attempt, seen) if is_time else workflow
+    found, is_busy = _look(context, workflow, attempt, is_time=is_time)
+    if found.job is not None:
+        return _found(context, workflow, attempt, found.job, is_inferred=found.is_inferred)
+    may_run = any(job.state.is_active for job in found.unexplained)
+    return _after_round(context, workflow, attempt, may_run=may_run, is_busy=is_busy) if is_time else workflow
 
 
 def named(context: Context, attempt: Attempt) -> Attempt:
@@ -87,15 +88,8 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     return True
 
 
-class _Seen(NamedTuple):
-    """What a complete list of jobs shows of an attempt."""
-
-    found: Match | None
-    is_busy: bool  # a new job is active, whoever's it is: a request would be in vain
-    may_run: bool  # one is active that may be the attempt's
-
-
-def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> _Seen:
+def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> tuple[Search, bool]:
+    """What the list shows of an attempt; and whether any new job is active, so that a request would be in vain."""
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except NotFound:
@@ -113,34 +107,32 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
                 raise
             return FileStatus()
 
-    found, unexplained = match(new, attempt, ask_names, may_infer=is_time and may_infer)
-    is_busy, may_run = (any(job.state.is_active for job in jobs) for jobs in (new, unexplained))
-    return _Seen(found, is_busy, may_run)
+    found = match(new, attempt, ask_names, may_infer=is_time and may_infer)
+    return found, any(job.state.is_active for job in new)
 
 
-def _found(context: Context, workflow: Workflow, attempt: Attempt, found: Match) -> Workflow:
-    told: dict[str, Any] = {"job_id": found.job.id, "evidence": found.evidence.value, **attempt.log_fields}
+def _found(context: Context, workflow: Workflow, attempt: Attempt, job: Job, *, is_inferred: bool) -> Workflow:
+    told: dict[str, Any] = {"job_id": job.id, "inferred": is_inferred, **attempt.log_fields}
     logger.info("settled", workflow_id=workflow.workflow_id, **told)
     context.counts.add("Settled")
-    updates = accepted(found.job, attempt, inferred=found.evidence is Evidence.ONLY_CANDIDATE)
-    after = replace(workflow, attempt=attempt).running(found.job)
-    return context.commit(Transition(workflow, after, updates))
+    after = replace(workflow, attempt=attempt).running(job)
+    return context.commit(Transition(workflow, after, accepted(job, attempt, inferred=is_inferred)))
 
 
-def _after_round(context: Context, workflow: Workflow, attempt: Attempt, seen: _Seen) -> Workflow:
+def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, may_run: bool, is_busy: bool) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
     attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
     told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": attempt.rounds}
     logger.warning("not accepted so far", **told, **attempt.log_fields)
     documents = _documents(context, workflow)
     is_last = attempt.rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    if (is_last and not seen.may_run) or is_gone(context, workflow):
+    if (is_last and not may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         let_go = replace(workflow, attempt=attempt, unanswered=attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(workflow, OutcomeUnknown(reason), documents, let_go)
     is_whole = len(documents) == len(attempt.documents)  # only the very same batch may be sent again
-    if is_last or seen.is_busy or not context.has_time() or not is_whole:
+    if is_last or is_busy or not context.has_time() or not is_whole:
         return context.commit(Transition(workflow, replace(workflow, attempt=attempt)))
     attempt = replace(attempt, lease_ends_at=context.iso_later(LEASE_SECONDS))
     again = Transition(workflow, replace(workflow, phase=Phase.SUBMITTING, attempt=attempt))

@@ -173,29 +173,27 @@ def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
         return _submit(context, workflow, queue, batch)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
-        queue.put_back(batch)
         return context.ledger.workflow(workflow.workflow_id)
-    except BaseException:
+    finally:
         queue.put_back(batch)
-        raise
 
 
 def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Document]) -> Workflow:
+    """Look, claim, send. What is left in `batch` afterwards was not claimed."""
     try:
         look = context.client.look(workflow.workflow_id)
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
-        queue.put_back(batch)
         return context.fail(workflow, error, [])
     if look.active:
-        queue.put_back(batch)
         return _wait_for(context, workflow, look)
-    while batch:  # one list: what `submit` puts back when a claim is lost is the batch of that claim
-        claimed = _claim(context, workflow, batch, look)
-        documents = [each for each in batch if each.key in claimed.attempt.keys]
+    while batch:
+        workflow = _claim(context, workflow, batch, look)
+        documents = [each for each in batch if each.key in workflow.attempt.keys]
+        batch.clear()
         if documents:
-            return send(context, claimed, documents)
-        workflow, batch[:] = claimed, queue.take(claimed)
+            return send(context, workflow, documents)
+        batch += queue.take(workflow)
     return context.commit(Transition(workflow, workflow.released()))
 
 

@@ -17,6 +17,7 @@ from workflow_trigger.adapters.s3_events import BATCH_FIELD, LANE_FIELD
 from workflow_trigger.adapters.s3_listing import BucketListing
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, is_result
+from workflow_trigger.domain.model import Status
 from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack, split_url
 
@@ -33,6 +34,7 @@ class Tally:
     listed: int = 0
     skipped: int = 0  # folders, other suffixes, results
     known: int = 0
+    skipped_before: int = 0  # of the known: SKIPPED, and wanted by now
     expired: int = 0  # older than the retention: their rows may have expired
     new: int = 0
     new_bytes: int = 0
@@ -43,6 +45,7 @@ class Tally:
             listed=self.listed + other.listed,
             skipped=self.skipped + other.skipped,
             known=self.known + other.known,
+            skipped_before=self.skipped_before + other.skipped_before,
             expired=self.expired + other.expired,
             new=self.new + other.new,
             new_bytes=self.new_bytes + other.new_bytes,
@@ -95,6 +98,7 @@ class Backfill:
                 listed=len(few),
                 skipped=len(few) - len(wanted),
                 known=len(wanted) - len(unknown),
+                skipped_before=sum(each.status is Status.SKIPPED for each in known.values()),
                 expired=len(unknown) - len(new),
                 new=len(new),
                 new_bytes=sum(each.size_bytes or 0 for each in new),

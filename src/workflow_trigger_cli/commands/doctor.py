@@ -24,6 +24,7 @@ from workflow_trigger.domain.model import ALL_ROUTES
 from workflow_trigger.settings import Settings, api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
+from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack
 
 _ANSWER_SECONDS = 60.0
@@ -35,6 +36,8 @@ class Doctor:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._settings: Settings | None = None
+        self._pool: dict[str, str] = {}  # what each workflow that the platform shows is called, by its id
 
     def findings(self) -> Iterator[Finding]:
         """Every check. One that AWS does not allow is unknown and stops no other."""
@@ -45,6 +48,7 @@ class Doctor:
             ("upload function", self._queue_is_read),
             ("settings", self._settings_are_right),
             ("API key", self._key_and_workflows),
+            ("limits", self._limits),
             ("schedule", self._schedule_runs),
             ("results", self._results_bucket_is_there),
             ("workflows", self._nothing_is_blocked),
@@ -53,7 +57,7 @@ class Doctor:
         for name, check in checks:
             try:
                 yield from check()
-            except (ClientError, BotoCoreError) as error:
+            except (ClientError, BotoCoreError, CommandError) as error:
                 yield Finding(check=name, health=Health.UNKNOWN, says=f"cannot be checked from here: {error}")
 
     # -- from the bucket to the function -------------------------------------------------------------------------------
@@ -70,14 +74,13 @@ class Doctor:
         try:
             answer = self._stack.client("s3").get_bucket_location(Bucket=bucket)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+            if error.response["Error"]["Code"] in {"404", "NoSuchBucket"}:
+                says, fix = f"there is no bucket {bucket}", f"{self._deploy}SourceBucketName=…"
+            elif self._belongs_to_another(bucket):
+                says, fix = f"{bucket} is not owned by ExpectedBucketOwner", f"{self._deploy}ExpectedBucketOwner=…"
+            else:
                 raise
-            yield Finding(
-                check="bucket",
-                health=Health.FAILED,
-                says=f"there is no bucket {bucket}",
-                fix=f"{self._deploy}SourceBucketName=…",
-            )
+            yield Finding(check="bucket", health=Health.FAILED, says=says, fix=fix)
             return
         region = answer.get("LocationConstraint") or "us-east-1"
         region = {"EU": "eu-west-1"}.get(region, region)
@@ -90,6 +93,16 @@ class Doctor:
                 says=f"{bucket} is in {region}: its events do not reach {self._stack.region}",
                 fix=f"sam deploy --region {region} --parameter-overrides SourceBucketName={bucket} …",
             )
+
+    def _belongs_to_another(self, bucket: str) -> bool:
+        """Whether S3 refuses only because of the owner that is expected."""
+        if not self._stack.parameters.get("ExpectedBucketOwner"):
+            return False
+        try:
+            self._stack.session.client("s3", region_name=self._stack.region).get_bucket_location(Bucket=bucket)
+        except ClientError:
+            return False
+        return True
 
     def _events_arrive(self) -> Iterator[Finding]:
         if self._stack.has_existing_bucket:
@@ -159,39 +172,17 @@ class Doctor:
         """The environment, read as the functions read it: with a fault in it none of them starts."""
         found = self._stack.client("lambda").get_function_configuration(FunctionName=self._stack["OnScheduleFunction"])
         try:
-            settings = Settings.from_environment(found.get("Environment", {}).get("Variables", {}))
+            self._settings = Settings.from_environment(found.get("Environment", {}).get("Variables", {}))
         except SettingsError as error:
             yield Finding(check="settings", health=Health.FAILED, says=str(error), fix=f"{self._deploy}…")
-            return
-        yield Finding(check="settings", health=Health.OK, says="the functions can read them")
-        yield from limits(settings, len(self._stack.workflow_ids))
+        else:
+            yield Finding(check="settings", health=Health.OK, says="the functions can read them")
 
     def _key_and_workflows(self) -> Iterator[Finding]:
-        set_key = self._stack["SetApiKeyCommand"]
-        try:
-            url = api_root(self._stack.parameters["UnstructuredApiUrl"])
-        except ValueError as error:
-            fix = f"{self._deploy}UnstructuredApiUrl=…"
-            yield Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
+        platform = self._platform()
+        if isinstance(platform, Finding):
+            yield platform
             return
-        key = ApiKey(self._stack.client("secretsmanager"), self._stack["ApiKeySecret"])
-        try:
-            key.value()
-        except SecretUnusable as error:
-            yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
-            return
-        except KeyNotSet:
-            yield Finding(check="API key", health=Health.FAILED, says="not set; documents wait", fix=set_key)
-            return
-        except PlatformError as error:
-            yield Finding(check="API key", health=Health.UNKNOWN, says=str(error))
-            return
-        deadline = Deadline.in_seconds(Clock(), _ANSWER_SECONDS)
-        trusted = ca_certificates(
-            self._stack.client("secretsmanager"), self._stack.parameters.get("CaBundleSecretArn", "")
-        )
-        connections = Connections(url, trusted)
-        platform = PlatformClient(api_url=url, api_key=key, connections=connections, deadline=deadline)
         for number, workflow_id in enumerate(self._stack.workflow_ids):
             finding = self._workflow(platform, workflow_id)
             if finding.check == "API key":
@@ -199,8 +190,38 @@ class Doctor:
                 return
             if number == 0 and finding.health is not Health.UNKNOWN:
                 yield Finding(check="API key", health=Health.OK, says="set and accepted by the platform")
+            name = self._pool.setdefault(finding.check, workflow_id)
             route = self._stack.route_of(workflow_id)
-            yield replace(finding, says=f"{finding.says} (route {route})") if route else finding
+            if name != workflow_id:
+                says = f"{workflow_id} is the same workflow as {name}, and counts once"
+                yield replace(finding, health=Health.OK, says=says, fix="")
+            else:
+                yield replace(finding, says=f"{finding.says} (route {route})") if route else finding
+
+    def _platform(self) -> PlatformClient | Finding:
+        """The platform, as the functions reach it; or why it cannot be asked."""
+        secrets, parameters = self._stack.client("secretsmanager"), self._stack.parameters
+        key, check = ApiKey(secrets, self._stack["ApiKeySecret"]), "API key"
+        try:
+            url = api_root(parameters["UnstructuredApiUrl"])
+            key.value()
+            check = "certificates"
+            connections = Connections(url, ca_certificates(secrets, parameters.get("CaBundleSecretArn", "")))
+            _ = connections.kept  # they are read now
+        except ValueError as error:
+            fix = f"{self._deploy}UnstructuredApiUrl=…"
+            return Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
+        except SecretUnusable as error:
+            if check == "API key":
+                return Finding(check=check, health=Health.UNKNOWN, says=str(error))
+            return Finding(check=check, health=Health.FAILED, says=str(error), fix=f"{self._deploy}CaBundleSecretArn=…")
+        except KeyNotSet:
+            says, fix = "not set; documents wait", self._stack["SetApiKeyCommand"]
+            return Finding(check=check, health=Health.FAILED, says=says, fix=fix)
+        except PlatformError as error:
+            return Finding(check=check, health=Health.UNKNOWN, says=str(error))
+        deadline = Deadline.in_seconds(Clock(), _ANSWER_SECONDS)
+        return PlatformClient(api_url=url, api_key=key, connections=connections, deadline=deadline)
 
     def _workflow(self, platform: PlatformClient, workflow_id: str) -> Finding:
         name = f"workflow {workflow_id}"
@@ -221,6 +242,10 @@ class Doctor:
             return checked(information_from(answer))
         except PlatformError as error:
             return Finding(check=name, health=Health.UNKNOWN, says=str(error))
+
+    def _limits(self) -> Iterator[Finding]:
+        if self._settings is not None:
+            yield from limits(self._settings, len(self._pool) or len(self._stack.workflow_ids))
 
     # -- what runs every minute ----------------------------------------------------------------------------------------
 

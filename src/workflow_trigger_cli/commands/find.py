@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
+from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import advice
 from workflow_trigger_cli.errors import UsageError
 from workflow_trigger_cli.stack import Stack, split_url
@@ -32,7 +33,7 @@ class Findings:
     @property
     def needs_attention(self) -> bool:
         """Whether somebody has to do something."""
-        return bool(self.todo) or any(each.todo for each in self.versions)
+        return bool(self.todo) or any(each.todo and each.row["status"] != Status.SKIPPED for each in self.versions)
 
 
 def find(stack: Stack, url: str) -> Findings:
@@ -83,13 +84,13 @@ def _version(stack: Stack, row: Item) -> Version:
 
 def _not_known(stack: Stack, url: str) -> Findings:
     bucket, key = split_url(url)
-    in_bucket = _is_there(stack, bucket, key)
+    in_bucket, size_bytes = _look(stack, bucket, key)
     prefix, suffix = stack.parameters.get("KeyPrefix", ""), stack.parameters.get("KeySuffix", "")
     if bucket != stack["SourceBucket"]:
         meaning, todo = f"not a bucket of this stack, which listens to {stack['SourceBucket']}", "name another --stack"
     elif not (key.startswith(prefix) and key.endswith(suffix)):
         meaning, todo = f"the stack takes only keys like {prefix}*{suffix}", "upload it under such a key"
-    elif reason := stack.selection.reason_against(key, None):
+    elif reason := stack.selection.reason_against(key, size_bytes):
         meaning, todo = f"the stack skips it: {reason}", "change the parameter, and upload it again"
     elif in_bucket is None:
         meaning, todo = "the ledger does not know it, and the bucket does not tell you", "s3:GetObject is needed"
@@ -101,10 +102,9 @@ def _not_known(stack: Stack, url: str) -> Findings:
     return Findings(object=url, versions=[], in_bucket=in_bucket, meaning=meaning, todo=todo)
 
 
-def _is_there(stack: Stack, bucket: str, key: str) -> bool | None:
-    """Whether the bucket has the object; None: it does not tell."""
+def _look(stack: Stack, bucket: str, key: str) -> tuple[bool | None, int | None]:
+    """Whether the bucket has the object, and its size; None: it does not tell."""
     try:
-        stack.client("s3").head_object(Bucket=bucket, Key=key)
+        return True, stack.client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"]
     except ClientError as error:
-        return False if error.response["Error"]["Code"] in {"404", "NoSuchKey", "NoSuchBucket"} else None
-    return True
+        return (False if error.response["Error"]["Code"] in {"404", "NoSuchKey", "NoSuchBucket"} else None), None

@@ -79,7 +79,7 @@ def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
 
 
 def _opened(message: dict[str, Any]) -> DeadLetter:
-    parsed = ParsedEvent.of_message(message["Body"])
+    parsed = ParsedEvent.of(message["Body"])
     return DeadLetter(
         message_id=message["MessageId"],
         objects=[version.document_key.object for version in parsed.versions],

@@ -81,9 +81,19 @@ def age_seconds(age: str) -> float:
 
 
 def select(stack: Stack, choice: Choice) -> Iterator[Item]:
-    """The rows, page by page; all of one object are a query, anything else reads the whole ledger."""
-    rows = rows_of(stack, choice.object) if choice.object is not None else _scanned(stack, choice)
-    return filter(choice.includes, rows)
+    """The rows, page by page; all of one object are a query, anything else reads the whole ledger.
+
+    What was skipped and is still not wanted is selected by its object alone.
+    """
+    if choice.object is not None:
+        return filter(choice.includes, rows_of(stack, choice.object))
+    selection = stack.selection
+
+    def is_wanted(row: Item) -> bool:
+        key = split_url(row["object"])[1]
+        return row["status"] != Status.SKIPPED or selection.reason_against(key, row.get("size")) is None
+
+    return filter(is_wanted, filter(choice.includes, _scanned(stack, choice)))
 
 
 def count(rows: Iterable[Item]) -> Counter[tuple[str, str]]:

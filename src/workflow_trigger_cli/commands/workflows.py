@@ -19,6 +19,7 @@ from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack
 
 DEFAULT_URL = "https://platform.unstructuredapp.io"
+_IDS_LIMIT = 2_800  # characters: Lambda's environment holds 4 KB, and the other settings need their share
 
 
 def workspace_of(stack: Stack) -> Workflows:
@@ -53,14 +54,17 @@ def workspace(url: str, key: str, trusted: str = "") -> Workflows:
 
 
 def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack | None) -> str:
-    """What to type to deploy a stack with new workflows; a stack that is there keeps those that it has."""
-    ids = [each.id for each in created]
-    if stack is not None:
-        pool = [each.strip() for each in stack.parameters["WorkflowIds"].split(",")]
-        where = f" --stack-name {stack.name} --region {stack.region}"
-        return f"sam build && sam deploy{where} --parameter-overrides WorkflowIds={','.join([*pool, *ids])}"
-    more = f" UnstructuredApiUrl={shlex.quote(url)}" if api_root(url) != DEFAULT_URL else ""
-    return f"sam build && sam deploy --parameter-overrides WorkflowIds={','.join(ids)}{more}"
+    """What to type to deploy a stack with new workflows; a stack that is there keeps those that it has.
+
+    By their ids, or by their keys, which are shorter, where so many ids do not fit into a function's environment.
+    """
+    there = [each.strip() for each in stack.parameters["WorkflowIds"].split(",") if each.strip()] if stack else []
+    pool = ",".join([*there, *(each.id for each in created)])
+    if len(pool) > _IDS_LIMIT:
+        pool = ",".join([*there, *(each.key or each.id for each in created)])
+    where = f" --stack-name {stack.name} --region {stack.region}" if stack else ""
+    more = f" UnstructuredApiUrl={shlex.quote(url)}" if stack is None and api_root(url) != DEFAULT_URL else ""
+    return f"sam build && sam deploy{where} --parameter-overrides WorkflowIds={pool}{more}"
 
 
 def create(workflows: Workflows, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:

@@ -138,36 +138,27 @@ def delete(table: str, key: Item, condition: ConditionBase) -> Item:
     return {"Delete": {"TableName": table, "Key": serialize(key), **_conditional(condition)}}
 
 
-def update(table: str, key: Item, changes: Mapping[str, Any], condition: ConditionBase) -> Item:
-    """A conditional Update that sets what has a value and removes what has none."""
-    given = present(changes)
+def update(
+    table: str,
+    key: Item,
+    changes: Mapping[str, Any],
+    condition: ConditionBase | None,
+    adds: Mapping[str, int] | None = None,
+) -> Item:
+    """An Update that sets what has a value and removes what has none; to what is in `adds` it adds."""
+    given, adds = present(changes), adds or {}
     copied = {name: value for name, value in given.items() if isinstance(value, Copied)}
-    values = {f":{name}": value for name, value in given.items() if name not in copied}
-    sets = ", ".join(f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given)
-    removes = ", ".join(f"#{name}" for name in changes if name not in given)
-    request = _expression("ConditionExpression", condition)
-    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in {*changes, *copied.values()}}
-    request["ExpressionAttributeValues"] |= serialize(values)
-    expression = " ".join(filter(None, (sets and f"SET {sets}", removes and f"REMOVE {removes}")))
-    return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
-
-
-def add(table: str, key: Item, amounts: Mapping[str, int], changes: Mapping[str, Any]) -> Item:
-    """An Update, without a condition, that counts as well; it removes what has no value."""
-    given = present(changes)
-    values = {f":{name}": value for name, value in {**amounts, **given}.items()}
-    sets = ", ".join(f"#{name} = :{name}" for name in given)
-    removes = ", ".join(f"#{name}" for name in changes if name not in given)
-    adds = ", ".join(f"#{name} :{name}" for name in amounts)
-    return {
-        "Update": {
-            "TableName": table,
-            "Key": serialize(key),
-            "UpdateExpression": f"SET {sets} ADD {adds}" + (removes and f" REMOVE {removes}"),
-            "ExpressionAttributeNames": {f"#{name}": name for name in (*amounts, *changes)},
-            "ExpressionAttributeValues": serialize(values),
-        }
+    values = {f":{name}": value for name, value in {**given, **adds}.items() if name not in copied}
+    clauses = {
+        "SET": [f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given],
+        "REMOVE": [f"#{name}" for name in changes if name not in given],
+        "ADD": [f"#{name} :{name}" for name in adds],
     }
+    expression = " ".join(f"{verb} {', '.join(what)}" for verb, what in clauses.items() if what)
+    request = _expression("ConditionExpression", condition)
+    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in (*changes, *copied.values(), *adds)}
+    request["ExpressionAttributeValues"] |= serialize(values)
+    return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
 
 
 def _conditional(condition: ConditionBase) -> Item:
@@ -177,7 +168,9 @@ def _conditional(condition: ConditionBase) -> Item:
     return {**request, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 
 
-def _expression(name: str, condition: ConditionBase, *, is_key_condition: bool = False) -> Item:
+def _expression(name: str, condition: ConditionBase | None, *, is_key_condition: bool = False) -> Item:
+    if condition is None:
+        return {"ExpressionAttributeNames": {}, "ExpressionAttributeValues": {}}
     built = ConditionExpressionBuilder().build_expression(condition, is_key_condition=is_key_condition)
     return {
         name: built.condition_expression,

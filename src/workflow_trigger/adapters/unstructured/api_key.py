@@ -75,7 +75,8 @@ def read_secret(client: "SecretsManagerClient", secret_arn: str, what: str) -> s
         SecretUnusable: the function is not allowed to read it. NotSent: Secrets Manager did not answer.
     """
     try:
-        return client.get_secret_value(SecretId=secret_arn).get("SecretString", "")
+        found = client.get_secret_value(SecretId=secret_arn)
+        return found.get("SecretString") or found.get("SecretBinary", b"").decode("utf-8", "replace")
     except client.exceptions.ResourceNotFoundException:
         return ""
     except ClientError as error:

@@ -4,6 +4,7 @@ Source: https://docs.unstructured.io/api-reference/workflow/workflows
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from workflow_trigger.domain.job import Job
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _CHUNK_BYTES = 256 * 1024
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is printed as a part of a command
 DEFAULT_NODES = ({"name": "Partitioner", "type": "partition", "subtype": "vlm", "settings": {}},)
 
 
@@ -143,7 +145,7 @@ def information_from(answer: Any) -> WorkflowInformation:
     Raises:
         Unavailable: it is none.
     """
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("id"), str):
+    if not isinstance(answer, Mapping) or not _ID.fullmatch(str(answer.get("id") or "")):
         raise Unavailable("The platform did not answer with a workflow")
     return WorkflowInformation(
         id=answer["id"],
