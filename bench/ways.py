@@ -79,7 +79,6 @@ def ours(objects: Sequence[str], size: int, sink: str) -> None:
         )
         opened = ObjectReader(_s3(url)).open(version)
         part = Part(
-            field="input_files",
             filename=f"{number}.pdf",
             content_type=opened.content_type,
             length_bytes=opened.length_bytes,

@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.eventbridge import EventPublisher
-from workflow_trigger.adapters.s3_listing import BucketListing
+from workflow_trigger.adapters.s3_listing import listed_versions
 from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
@@ -26,6 +26,7 @@ from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, ca_certificates
 from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.services.context import Context
 from workflow_trigger.settings import Settings, patterns
 
@@ -96,7 +97,6 @@ def context_of(invocation: LambdaContext) -> Context:
             ledger_table=given.ledger_table,
             workflows_table=given.workflows_table,
             retention_days=given.retention_days,
-            clock=clock,
             deadline=deadline,
         ),
         reader=ObjectReader(client("s3"), reads_tags=given.reads_tags),
@@ -120,9 +120,9 @@ def _results_bucket(given: Settings) -> ResultsBucket | None:
     )
 
 
-def listing() -> BucketListing:
+def listing() -> Iterator[ObjectVersion]:
     """The objects that the stack listens to."""
-    return BucketListing(client=client("s3"), bucket=settings().source_bucket, prefix=settings().key_prefix)
+    return listed_versions(client("s3"), settings().source_bucket, settings().key_prefix)
 
 
 def _wake_poller() -> None:

@@ -66,7 +66,7 @@ def on_compare(_event: Any, invocation: LambdaContext) -> None:
     """
     context = context_of(invocation)
     try:
-        compare(context, listing().versions())
+        compare(context, listing())
     finally:
         report(context)
 
@@ -99,20 +99,16 @@ def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, A
 
 
 def _submit(documents: Sequence[Document], context: Context) -> None:
-    """Submit at once if a workflow is free. The documents are safe: what fails here, the next minute's run repeats."""
+    """Submit at once if a workflow is free, and see that the job is followed from its first second on.
+
+    The documents are safe: what fails here, the next minute's run repeats.
+    """
     try:
-        if submit_now(context, [each for each in documents if each.status is Status.PENDING]):
-            _wake(context)
+        has_begun = submit_now(context, [each for each in documents if each.status is Status.PENDING])
+        # Read after the job was written: a run that ends just now sees the job, or is seen to have ended.
+        if has_begun and not context.snapshot().poller.is_alive(context.clock.now()):
+            context.wake_poller()
+            context.counts.add("Woken")
     except Exception:  # noqa: BLE001  logged and counted; the documents are in the ledger
         logger.exception("could not submit; the next run of the schedule does")
         context.counts.add("SubmitErrors")
-
-
-def _wake(context: Context) -> None:
-    """See that the job is followed from its first second on.
-
-    Read after the job was written: a run that ends just now sees the job, or is seen to have ended.
-    """
-    if not context.snapshot().poller.is_alive(context.clock.now()):
-        context.wake_poller()
-        context.counts.add("Woken")

@@ -150,9 +150,20 @@ def for_row(item: Mapping[str, Any]) -> Advice:
     return told if told and fits else OF_STATUS[status]
 
 
+def typed(text: str) -> str:
+    """A text as a shell reads it back, whatever it holds: what cannot be printed as an escape."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = [
+        each if each.isprintable() and each not in "'\\" else "".join(f"\\x{byte:02x}" for byte in each.encode())
+        for each in text
+    ]
+    return "$'" + "".join(escaped) + "'"
+
+
 def filled(advice: Advice, *, stack: str, set_key: str = "", object_url: str = "", version: str = "") -> Advice:
     """With the real names, as they can be typed into a shell."""
-    names = {"object": shlex.quote(object_url), "version": shlex.quote(version)}
+    names = {"object": typed(object_url), "version": typed(version)}
     return advice._replace(type=advice.type.format(stack=stack, set_key=set_key, **names))
 
 

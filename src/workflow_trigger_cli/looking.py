@@ -61,6 +61,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show documents by status, the longest wait, every workflow, and dead letters. With --batch, one batch."""
+    if watch and (html is not None or batch is not None):
+        raise UsageError("--watch goes with neither --html nor --batch")
     found = Stack.find(stack, region=region, profile=profile)
     if batch is not None:
         with working("reading the ledger"):
@@ -83,6 +85,8 @@ def status(
 def _watch(stack: Stack, counter: RowCounter, seconds: float, *, as_json: bool) -> NoReturn:
     """Refresh until it is interrupted."""
     try:
+        with working("counting the documents"):
+            counter.count()
         if as_json:
             for state in _states(stack, counter, seconds):
                 sys.stdout.write(json.dumps(jsonable(state), default=str) + "\n")

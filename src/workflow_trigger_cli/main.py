@@ -1,5 +1,6 @@
 """`workflow-trigger`: its commands, and what an error becomes."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -8,7 +9,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger import __version__
-from workflow_trigger_cli import looking, steering, views
+from workflow_trigger_cli import looking, steering, terminal, views
 from workflow_trigger_cli.errors import CommandError, Exit
 from workflow_trigger_cli.terminal import stderr
 from workflow_trigger_cli.workflows_app import workflows_app
@@ -60,8 +61,21 @@ def main() -> None:
         _fail(str(error), error.exit)
     except (ClientError, BotoCoreError) as error:
         _fail(f"AWS: {error}", Exit.FAILED)
+    except SystemExit as ended:
+        if ended.code == Exit.INTERRUPTED:
+            _leave_at_once()
+        raise
 
 
 def _fail(message: str, code: Exit) -> NoReturn:
     stderr.print(f"[bold red]workflow-trigger:[/] {views.visible(message)}")
     sys.exit(code)
+
+
+def _leave_at_once() -> NoReturn:
+    """End without waiting for threads: one may be waiting for an answer that never comes."""
+    if not terminal.has_told_of_interruption:
+        stderr.print("Interrupted.")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(Exit.INTERRUPTED)

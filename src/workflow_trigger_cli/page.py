@@ -55,7 +55,11 @@ def _attention(state: StackState) -> str:
         for each in state.pauses
     ]
     if not state.attention:
-        return "\n".join([*pauses, "<p>Nothing needs anybody.</p>"])
+        failed = sum(state.rows[each] or 0 for each in (Status.FAILED, Status.STOPPED, Status.REJECTED))
+        text = (
+            f"Nothing is blocked. {failed:,} documents ended without success." if failed else "Nothing needs anybody."
+        )
+        return "\n".join([*pauses, f"<p>{text}</p>"])
     texts = "".join(f"<li>{escape(text)}</li>" for text in state.attention)
     return "\n".join([*pauses, f'<h2 class="bad">Needs attention</h2><ul>{texts}</ul>'])
 

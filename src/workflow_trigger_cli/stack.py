@@ -42,11 +42,15 @@ class Stack:
         Raises:
             CommandError: there is none of that name, or it is not one of ours, or no region is set.
         """
+        if not name:
+            raise UsageError("--stack names no stack")
         session = boto3.Session(region_name=region, profile_name=profile)
         if session.region_name is None:
             raise CommandError("No region is set. Pass --region, or export AWS_DEFAULT_REGION.")
         try:
             (found,) = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        except ValueError as error:  # botocore's, of AWS_ENDPOINT_URL
+            raise UsageError(f"The environment has an address that is none: {error}") from error
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
@@ -88,21 +92,21 @@ class Stack:
     def scanned(self, **query: Any) -> Generator[dict[str, Any]]:
         """The items of the ledger as DynamoDB writes them, page by page; several threads read, each a part of it.
 
-        Who stops reading waits for the pages that are on their way, and for no more.
+        Who stops reading waits for nothing: an answer may take minutes that never comes.
         """
         scan = partial(self.client("dynamodb").scan, TableName=self["LedgerTable"], TotalSegments=_SEGMENTS, **query)
-        with ThreadPoolExecutor(_SEGMENTS) as threads:
-            running = {threads.submit(scan, Segment=number): number for number in range(_SEGMENTS)}
-            try:
-                while running:
-                    future = next(iter(running))
-                    number, answer = running.pop(future), future.result()
-                    if "LastEvaluatedKey" in answer:
-                        following = threads.submit(scan, Segment=number, ExclusiveStartKey=answer["LastEvaluatedKey"])
-                        running[following] = number
-                    yield from answer["Items"]
-            finally:
-                threads.shutdown(wait=False, cancel_futures=True)
+        threads = ThreadPoolExecutor(_SEGMENTS)
+        running = {threads.submit(scan, Segment=number): number for number in range(_SEGMENTS)}
+        try:
+            while running:
+                future = next(iter(running))
+                number, answer = running.pop(future), future.result()
+                if "LastEvaluatedKey" in answer:
+                    following = threads.submit(scan, Segment=number, ExclusiveStartKey=answer["LastEvaluatedKey"])
+                    running[following] = number
+                yield from answer["Items"]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def upload_queue_arn(self) -> str:
         """The ARN of the upload queue."""
@@ -168,14 +172,12 @@ class Stack:
 
     def ledger(self) -> Ledger:
         """The stack's ledger."""
-        clock = Clock()
         return Ledger(
             self.client("dynamodb"),
             ledger_table=self["LedgerTable"],
             workflows_table=self["WorkflowsTable"],
             retention_days=self.retention / timedelta(days=1),
-            clock=clock,
-            deadline=Deadline.in_seconds(clock, _PATIENCE_SECONDS),
+            deadline=Deadline.in_seconds(Clock(), _PATIENCE_SECONDS),
         )
 
 
@@ -186,6 +188,6 @@ def split_url(url: str) -> tuple[str, str]:
         UsageError: it is not such an address.
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    if not url.startswith("s3://") or not bucket:
-        raise UsageError(f"'{url}' is not an address like s3://bucket/key")
+    if not url.startswith("s3://") or not bucket or url.encode("utf-8", "replace").decode() != url:
+        raise UsageError(f"'{url}' is not an address like s3://bucket/key, in UTF-8")
     return bucket, key

@@ -18,10 +18,10 @@ from workflow_trigger_cli.commands.pause import pause as pause_route
 from workflow_trigger_cli.commands.pause import resume as resume_route
 from workflow_trigger_cli.commands.redrive import redrive as redrive_letters
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final, reopen
-from workflow_trigger_cli.commands.selection import Choice, count, moment_before_now, select
+from workflow_trigger_cli.commands.selection import Choice, count, error_types, moment_before_now, select
 from workflow_trigger_cli.commands.status import messages_in
 from workflow_trigger_cli.commands.workflows import workspace_of
-from workflow_trigger_cli.errors import Exit
+from workflow_trigger_cli.errors import Exit, UsageError
 from workflow_trigger_cli.options import (
     DEFAULT_STACK,
     Batch,
@@ -42,6 +42,8 @@ from workflow_trigger_cli.options import (
 )
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import ask, counting, interruptible, print_json, progress, stderr, stdout, working
+
+_TEXT_LIMIT = 500
 
 
 def backfill(
@@ -133,7 +135,7 @@ def retry(
     """
     choice = Choice(
         statuses=final([*(statuses or ()), *(state or ())]),
-        error_types=tuple(error or ()),
+        error_types=error_types(error),
         prefix=prefix,
         object=object_url,
         version=version,
@@ -142,7 +144,7 @@ def retry(
         after=moment_before_now(newer_than) if newer_than else "",
     )
     found = Stack.find(stack, region=region, profile=profile)
-    with interruptible("The others are unchanged. Run the same command again."):
+    with interruptible("What is done stays done; the rest is unchanged. Run the same command again."):
         counts = _counted(found, choice)
         total, reopened = counts.total(), 0
         if total and not dry_run:
@@ -151,8 +153,20 @@ def retry(
                 reopened = reopen(found, select(found, choice), lane, advance)
     if as_json:
         print_json({"selected": total, "reopened": reopened, "by": [[*key, n] for key, n in sorted(counts.items())]})
-    elif reopened:
-        stdout.print(f"{reopened:,} are back in the queue. They run when a workflow is free.")
+    elif total and not dry_run:
+        changed = f"; {total - reopened:,} had changed by then" if total > reopened else ""
+        stdout.print(f"{reopened:,} put back into the queue{changed}. They run when a workflow is free.")
+
+
+def _text(text: str, option: str) -> str:
+    """What somebody writes for others to read.
+
+    Raises:
+        UsageError: nothing, too much, or what cannot be shown.
+    """
+    if not text.strip() or len(text) > _TEXT_LIMIT or not text.isprintable():
+        raise UsageError(f"{option} is a text of at most {_TEXT_LIMIT} characters that can be shown")
+    return text.strip()
 
 
 def _counted(stack: Stack, choice: Choice) -> Counter[tuple[str, str]]:
@@ -179,7 +193,7 @@ def cancel(
     batch: Batch = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
-    reason: Annotated[str, typer.Option(help="Stands in each document's row.")] = "cancelled by an operator",
+    reason: Annotated[str | None, typer.Option(help="Stands in each document's row; not with --running.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     region: Region = None,
@@ -190,9 +204,12 @@ def cancel(
 
     The command counts, then asks. A cancelled document is STOPPED; `retry` runs it again.
     """
+    if running and reason is not None:
+        raise UsageError("--reason does not go with --running: the platform says why a job was stopped")
+    reason = "cancelled by an operator" if reason is None else _text(reason, "--reason")
     choice = Choice(
         statuses=(Status.SCHEDULED, Status.IN_PROGRESS) if running else (Status.PENDING,),
-        error_types=tuple(error or ()),
+        error_types=error_types(error),
         prefix=prefix,
         object=object_url,
         version=version,
@@ -201,7 +218,7 @@ def cancel(
         after=moment_before_now(newer_than) if newer_than else "",
     )
     found = Stack.find(stack, region=region, profile=profile)
-    with interruptible("The others are unchanged. Run the same command again."):
+    with interruptible("What is done stays done; the rest is unchanged. Run the same command again."):
         if running:
             _cancel_running(found, choice, dry_run=dry_run, yes=yes, as_json=as_json)
             return
@@ -252,11 +269,12 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Begin no jobs until `resume`. Uploads wait; jobs that run are followed to their end."""
+    reason = _text(reason, "--reason")
     earlier = pause_route(Stack.find(stack, region=region, profile=profile), route, reason)
     if as_json:
         print_json({"paused": earlier is None, "earlier": dataclasses.asdict(earlier) if earlier else None})
     elif earlier:
-        stdout.print(f"It has been paused since {earlier.since}: {views.visible(earlier.reason)}")
+        stdout.print(f"It has been paused since {earlier.since}, and stays so: {views.visible(earlier.reason)}")
     else:
         stdout.print("Paused. What is being sent now goes on; nothing else is begun.")
 
@@ -308,8 +326,8 @@ def forget(
         planned = work.plan()
 
     def shown(what: Forgotten) -> str:
-        objects = f", {what.objects:,} object versions" if with_object else ""
-        return f"{what.rows:,} rows, {what.results:,} results{objects}"
+        objects = f", versions of the object: {what.objects:,}" if with_object else ""
+        return f"rows: {what.rows:,}, results: {what.results:,}{objects}"
 
     done = None
     if not dry_run:
@@ -353,4 +371,7 @@ def redrive(
         print_json(done)
     else:
         stdout.print(f"{done.moved:,} moved, {len(done.kept):,} kept")
-    raise typer.Exit(Exit.ATTENTION if done.kept else Exit.OK)
+    hidden = messages_in(found, "DeadLetterQueueUrl") - len(done.kept)
+    if hidden > 0:
+        stderr.print(f"[yellow]{hidden:,} more cannot be seen now.[/] Run the same command again in ten minutes.")
+    raise typer.Exit(Exit.ATTENTION if done.kept or hidden > 0 else Exit.OK)

@@ -17,6 +17,7 @@ from workflow_trigger_cli.errors import CommandError, Exit, UsageError
 
 stdout = Console(emoji=False, highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
+has_told_of_interruption = False
 
 
 def show(result: Any, shown: RenderableType, *, as_json: bool) -> None:
@@ -120,8 +121,10 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[], None]]:
 @contextmanager
 def interruptible(message: str) -> Iterator[None]:
     """On Ctrl-C, print a message and end with 130."""
+    global has_told_of_interruption  # noqa: PLW0603  a process is interrupted once
     try:
         yield
     except KeyboardInterrupt:
+        has_told_of_interruption = True
         stderr.print(f"Interrupted. {message}")
         raise typer.Exit(Exit.INTERRUPTED) from None

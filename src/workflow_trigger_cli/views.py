@@ -76,6 +76,9 @@ def visible(text: object) -> str:
     return escape("".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(text)))
 
 
+_IDLE_SHOWN = 5  # a pool may have 200 workflows, and a terminal 40 lines
+
+
 # -- status ------------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +100,10 @@ def status_screen(state: StackState) -> RenderableType:
         since = parse_time(pause.since)
         lasted = f" for {duration((at - since).total_seconds())}" if at and since else ""
         parts += [f"[bold yellow]{route_name(pause.route)} paused{lasted}:[/] {visible(pause.reason)}", ""]
-    parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows]
+    idle = [each for each in state.workflows if each.phase == "idle" and not (each.error or each.not_before)]
+    left_out = idle[_IDLE_SHOWN:]
+    parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows if each not in left_out]
+    parts += [f"[dim]and {len(left_out):,} more idle workflows[/]"] if left_out else []
     if state.attention:
         parts += ["", "[bold red]Needs attention:[/]", *(f"  {visible(text)}" for text in state.attention)]
     return Group(*parts)

@@ -15,7 +15,7 @@ from workflow_trigger_cli.commands.findings import Health, checked
 from workflow_trigger_cli.errors import CommandError, Exit, UsageError
 from workflow_trigger_cli.options import CaBundle, Json, Profile, Region
 from workflow_trigger_cli.stack import Stack
-from workflow_trigger_cli.terminal import print_json, secret, stderr, stdout
+from workflow_trigger_cli.terminal import interruptible, print_json, secret, stderr, stdout, working
 
 workflows_app = typer.Typer(no_args_is_help=True, help="Create, list and check workflows of the platform.")
 
@@ -57,12 +57,16 @@ def workflows_create(
     as_json: Json = False,
 ) -> None:
     """Create workflows that take files, and print the command that deploys a stack with them."""
+    if not name.strip():
+        raise UsageError("--name is empty")
     created = []
     found = _stack(stack, region, profile)
+    told = "One more may have been created: workflow-trigger workflows list. To repeat the command creates all again."
     try:
-        for each in workflows.create(_workspace(url, ca_bundle, found), name, count, template):
-            created.append(each)
-            stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
+        with interruptible(told):
+            for each in workflows.create(_workspace(url, ca_bundle, found), name, count, template):
+                created.append(each)
+                stderr.print(f"[green]created[/] {views.visible(each.name)}  {each.id}")
     finally:
         if as_json:
             print_json([dataclasses.asdict(each) for each in created])
@@ -83,15 +87,16 @@ def workflows_list(
     as_json: Json = False,
 ) -> None:
     """List the workflows of the workspace, and whether a pool can use them."""
+    found = []
     try:
-        found = list(_workspace(url, ca_bundle, _stack(stack, region, profile)).listed())
+        for each in _workspace(url, ca_bundle, _stack(stack, region, profile)).listed():
+            found.append(each)
+            if not as_json:
+                stdout.print(views.finding_line(checked(each)))
     except PlatformError as error:
         raise CommandError(str(error)) from error
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
-    else:
-        for each in found:
-            stdout.print(views.finding_line(checked(each)))
 
 
 @workflows_app.command("check")
@@ -106,11 +111,14 @@ def workflows_check(
     as_json: Json = False,
 ) -> None:
     """Check whether workflows can be in a pool: no source, no schedule, active, used by nothing else."""
-    findings = list(workflows.check(_workspace(url, ca_bundle, _stack(stack, region, profile)), names))
+    workspace = _workspace(url, ca_bundle, _stack(stack, region, profile))
+    findings = []
+    for name in names:
+        with working(f"reading the jobs of {views.visible(name)}"):
+            findings.append(workflows.check(workspace, name))
+        if not as_json:
+            stdout.print(views.finding_line(findings[-1]))
     if as_json:
         print_json(findings)
-    else:
-        for each in findings:
-            stdout.print(views.finding_line(each))
     has_failed = any(each.health is Health.FAILED for each in findings)
     raise typer.Exit(Exit.ATTENTION if has_failed else Exit.OK)

@@ -78,7 +78,7 @@ def step_everything(context: Context) -> None:
             submit(context, workflow, queue)
             queue.refresh()
     for ended in context.snapshot().ended_jobs:
-        if ended.is_due(context.clock.now()):
+        if max(ended.lease_ends_at or "", ended.retry_at or "") <= context.iso_later():
             with contextlib.suppress(ConflictError):
                 collect(context, ended)
     recover.recover_orphans(context, snapshot)
@@ -211,7 +211,6 @@ class Harness:
             ledger_table=self.settings.ledger_table,
             workflows_table=self.settings.workflows_table,
             retention_days=self.settings.retention_days,
-            clock=self.clock,
             deadline=deadline or Deadline.in_seconds(self.clock, 900),
         )
 

@@ -27,7 +27,6 @@ def _part(source: ObjectReader, number: int, size: int) -> Part:
     )
     opened = source.open(version)
     return Part(
-        field="input_files",
         filename=f"{number}.pdf",
         content_type=opened.content_type,
         length_bytes=opened.length_bytes,

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Harness
-from workflow_trigger.adapters.s3_listing import BucketListing
+from workflow_trigger.adapters.s3_listing import listed_versions
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import ComparisonUnfinished
 from workflow_trigger.services.compare import compare
 
 
 def compared(harness: Harness, *, seconds: float = 900) -> int:
-    listing = BucketListing(client=harness.s3, bucket=harness.bucket, prefix=harness.settings.key_prefix)
-    return compare(harness.context(seconds=seconds), listing.versions())
+    listed = listed_versions(harness.s3, harness.bucket, harness.settings.key_prefix)
+    return compare(harness.context(seconds=seconds), listed)
 
 
 def put(harness: Harness, *keys: str, after_hours: float = 3) -> None:

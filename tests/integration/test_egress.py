@@ -136,7 +136,7 @@ def downloaded(asking: PlatformClient) -> bytes:
 
 
 def post(url: str, seconds: float = 900) -> Any:
-    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+    part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
     return platform(url, seconds).run("w", Encoder([part], boundary="b"), lambda _: None)
 
 
@@ -188,7 +188,7 @@ def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones(comme
     received = Received()
     with server(received, private.issue_cert("127.0.0.1")) as port:
         asking = trusting(f"https://127.0.0.1:{port}", comment + private.cert_pem.bytes().decode())
-        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
     assert len(received.requests) == 1
 
@@ -200,7 +200,7 @@ def test_secret_without_certificates_blocks_and_sends_nothing(text: str) -> None
     received = Received()
     with server(received, trustme.CA().issue_cert("127.0.0.1")) as port:
         asking = trusting(f"https://127.0.0.1:{port}", text)
-        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
             asking.run("w", Encoder([part], boundary="b"), lambda _: None)
         with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
@@ -291,7 +291,7 @@ def test_key_invalidated_during_a_request_does_not_cost_the_answer() -> None:
         url = f"http://127.0.0.1:{port}"
         deadline = Deadline.in_seconds(Clock(), 900)
         asking = PlatformClient(api_url=url, api_key=key, connections=Connections(url), deadline=deadline)
-        part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: key.invalidate()).id == "job-1"
     assert key.redact(b"of a-key-of-some-length") == b"of ***"
 
@@ -343,7 +343,7 @@ def test_answer_that_comes_while_the_body_is_sent_says_what_it_says(
             time.sleep(0.005)
             yield bytes(size // 50)
 
-    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=size, chunks=chunks)
+    part = Part(filename="a.pdf", content_type="a/b", length_bytes=size, chunks=chunks)
     with answering_early(authority.issue_cert("127.0.0.1") if tls else None, status) as port:
         url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
         with pytest.raises(PlatformError) as error:
@@ -366,7 +366,7 @@ def test_tls_eof_while_the_body_is_sent_does_not_cost_the_answer(
         plain(connection, data)
 
     monkeypatch.setattr(HTTPSConnection, "send", ending)
-    part = Part(field="input_files", filename="a.pdf", content_type="a/b", length_bytes=10, chunks=lambda: [b"x"] * 10)
+    part = Part(filename="a.pdf", content_type="a/b", length_bytes=10, chunks=lambda: [b"x"] * 10)
     early = answering_early(authority.issue_cert("127.0.0.1"), b"413 Content Too Large")
     with early as port, pytest.raises(Refused, match="too large for us"):
         platform(f"https://127.0.0.1:{port}").run("w", Encoder([part], boundary="b"), lambda _: None)

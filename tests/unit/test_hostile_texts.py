@@ -92,7 +92,7 @@ NUMBERS = ["0", "-5", "1e999", "nan", "9" * 400]
 
 
 def head_of(filename: str, content_type: str) -> bytes:
-    part = Part(field="f", filename=filename, content_type=content_type, length_bytes=0, chunks=list)
+    part = Part(filename=filename, content_type=content_type, length_bytes=0, chunks=list)
     return b"".join(Encoder([part], boundary="b").body_without_closing())
 
 

@@ -8,7 +8,6 @@ from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
 
 def part(name: str, content: bytes, content_type: str = "application/pdf", chunk: int = 3) -> Part:
     return Part(
-        field="input_files",
         filename=name,
         content_type=content_type,
         length_bytes=len(content),

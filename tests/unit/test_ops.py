@@ -3,6 +3,9 @@
 import inspect
 import math
 import re
+import subprocess
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import workflow_trigger
 from workflow_trigger.domain import errors
@@ -23,10 +27,13 @@ from workflow_trigger_cli.commands.batches import BatchState
 from workflow_trigger_cli.commands.doctor import Doctor
 from workflow_trigger_cli.commands.find import Findings, Version
 from workflow_trigger_cli.commands.findings import Finding, Health
+from workflow_trigger_cli.commands.forget import Forget
+from workflow_trigger_cli.commands.redrive import redrive
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
 from workflow_trigger_cli.commands.selection import Choice, moment_before_now, select
-from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _workflow_state
+from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _standstill, _workflow_state
 from workflow_trigger_cli.errors import CommandError, UsageError
+from workflow_trigger_cli.main import app
 from workflow_trigger_cli.stack import Stack, split_url
 
 NOW = "2026-05-05T12:00:00.000000Z"
@@ -406,7 +413,7 @@ def test_retry_of_what_was_skipped_takes_what_is_wanted_now(monkeypatch: pytest.
     assert [each["object"] for each in select(stack, named)] == ["s3://b/b.tif"]
 
 
-def test_backfill_counts_what_was_skipped_and_is_wanted_now() -> None:
+def test_backfill_counts_what_was_skipped_and_is_wanted_now(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = MagicMock(parameters={"IncludePatterns": "*.docx"}, outputs={}, selection=Selection(include=("*.docx",)))
     stack.__getitem__.return_value, stack.retention = "b", timedelta()
     version = ObjectVersion(
@@ -415,8 +422,124 @@ def test_backfill_counts_what_was_skipped_and_is_wanted_now() -> None:
     document = Document(source=version, status=Status.SKIPPED, read_at=NOW)
     stack.ledger.return_value.documents.return_value = {version.document_key: document}
     work = Backfill(stack, "s3://b/", all_versions=False, include_expired=True, lane=Lane.BULK)
-    work._listing = MagicMock()
-    work._listing.versions.return_value = [version]
+    monkeypatch.setattr("workflow_trigger_cli.commands.backfill.listed_versions", lambda *_, **__: iter([version]))
     tally = work.run(send=True, progress=lambda _: None)
     assert (tally.known, tally.skipped_before, tally.new) == (1, 1, 0)
     assert "1 known (1 of them SKIPPED, and wanted now)" in views.tally_line(tally)
+
+
+def test_command_waits_for_no_answer_that_never_comes() -> None:
+    """Ctrl-C ended `status` after minutes where the network had gone."""
+    stack, scan = ledger_with(pages=math.inf)
+    answers, never = scan.side_effect, threading.Event()
+    scan.side_effect = lambda **query: never.wait(60) if "ExclusiveStartKey" in query else answers(**query)
+    items = stack.scanned()
+    next(items)
+    began = time.monotonic()
+    items.close()
+    never.set()
+    assert time.monotonic() - began < 30, "it waited for the answer"
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "it's $(rm) {x}", "", "Müller 漢字 🎉", "a\x1b[31m\n'b\"\\", "\x01", "tab\there"]
+)
+def test_typed_text_is_what_a_shell_reads(text: str) -> None:
+    read = subprocess.run(["bash", "-c", f"printf %s {advice.typed(text)}"], capture_output=True, check=True)
+    assert read.stdout.decode() == text
+    assert views.visible(advice.typed(text)).replace("\\[", "[") == advice.typed(text), "nothing is left to be escaped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cancel", "--running", "--reason", "mine"), "--reason does not go with --running"),
+        (("cancel", "--reason", " "), "--reason is a text"),
+        (("pause", "--reason", ""), "--reason is a text"),
+        (("pause", "--reason", "x" * 501), "--reason is a text"),
+        (("pause", "--reason", "a\x1bb"), "--reason is a text"),
+        (("retry", "--error", "Nonsense"), "There is no error Nonsense"),
+        (("status", "--watch", "--html", "f"), "--watch goes with neither"),
+        (("status", "--watch", "--batch", "b"), "--watch goes with neither"),
+        (("status", "--stack", ""), "--stack names no stack"),
+        (("workflows", "create", "--name", " "), "--name is empty"),
+    ],
+)
+def test_wrong_input_is_a_usage_error(arguments: tuple[str, ...], says: str) -> None:
+    done = CliRunner().invoke(app, list(arguments))
+    assert isinstance(done.exception, UsageError)
+    assert says in str(done.exception)
+
+
+def test_redrive_gives_back_what_it_holds_when_it_is_interrupted() -> None:
+    sqs = MagicMock()
+    messages = [{"MessageId": str(number), "ReceiptHandle": f"h{number}", "Body": "{}"} for number in range(3)]
+    sqs.receive_message.return_value = {"Messages": messages}
+    sqs.exceptions.MessageNotInflight = sqs.exceptions.ReceiptHandleIsInvalid = KeyError
+    sqs.exceptions.ClientError = KeyError
+    stack = MagicMock()
+    stack.client.return_value = sqs
+    moved: list[None] = []
+
+    def interrupted() -> None:
+        moved.append(None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        redrive(stack, include_unreadable=True, progress=interrupted)
+    given_back = [call.kwargs["ReceiptHandle"] for call in sqs.change_message_visibility.call_args_list]
+    assert (len(moved), sorted(given_back)) == (1, ["h1", "h2"])
+
+
+def test_forget_deletes_no_upload_that_came_while_it_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without versions, the new object has the name of the old one."""
+    stack = MagicMock(outputs={}, parameters={})
+    monkeypatch.setattr("workflow_trigger_cli.commands.forget.rows_of", lambda *_: [skipped_row("a.pdf")])
+    listed = [{"Key": "a.pdf", "VersionId": "null", "ETag": '"old"'}]
+    stack.client.return_value.get_paginator.return_value.paginate.side_effect = lambda **_: [{"Versions": list(listed)}]
+    work = Forget(stack, "s3://b/a.pdf", None, with_object=True)
+    listed[0] = {**listed[0], "ETag": '"new"'}
+    with pytest.raises(CommandError, match="uploaded again"):
+        work.run()
+    stack.client.return_value.delete_objects.assert_not_called()
+    listed[0] = {**listed[0], "ETag": '"old"'}
+    stack.client.return_value.delete_objects.return_value = {}
+    work.run()
+    stack.client.return_value.delete_objects.assert_called_once()
+
+
+def test_status_tells_of_documents_that_wait_for_nothing() -> None:
+    stack = MagicMock()
+    stack.name, stack.route_of.return_value = "stack", ""
+    idle = _workflow_state(stack, Workflow(workflow_id="w"), 400.0)
+    busy = replace(idle, phase="running")
+    assert _standstill(stack, [idle], 400.0) == [
+        "Documents wait, and no workflow is at work. workflow-trigger doctor --stack stack"
+    ]
+    assert _standstill(stack, [idle], 100.0) == []
+    assert _standstill(stack, [idle, busy], 400.0) == []
+
+
+def test_many_idle_workflows_take_one_line() -> None:
+    stack = MagicMock()
+    stack.route_of.return_value = ""
+    states = [_workflow_state(stack, Workflow(workflow_id=f"w-{number}"), 0.0) for number in range(102)]
+    busy = replace(states[-1], phase="running")
+    state = StackState(
+        stack="s",
+        region="r",
+        at=NOW,
+        rows={},
+        oldest_waiting_seconds=0.0,
+        routes={},
+        pauses=(),
+        workflows=[*states[:-1], busy],
+        unresolved=None,
+        unregistered_events=0,
+        dead_letters=0,
+        attention=[],
+    )
+    shown = rendered(views.status_screen(state))
+    assert "w-101" in shown
+    assert "and 96 more idle workflows" in shown
+    assert shown.count("w-") == 6

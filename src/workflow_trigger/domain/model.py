@@ -56,7 +56,6 @@ class Document:
     status: Status
     read_at: str
     eligible_at: str | None = None  # not before this, and in this order
-    queued_at: str | None = None  # when it came into the queue, however often its turn was put off
     attempt_id: str | None = None
     workflow_id: str | None = None  # where it runs, or was tried last
     failures: int = 0
@@ -264,10 +263,6 @@ class EndedJob:
     def without(self, keys: Collection[DocumentKey]) -> Self:
         """The same without some documents."""
         return replace(self, documents=tuple(each for each in self.documents if each.key not in keys))
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether somebody should copy, and nobody does."""
-        return all(moment is None or moment <= iso(now) for moment in (self.lease_ends_at, self.retry_at))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

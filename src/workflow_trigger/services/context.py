@@ -165,14 +165,11 @@ class Context:
         pool_size, jitter = len(self.settings.workflow_ids), random.random()  # noqa: S311
         return Circumstances(now=self.clock.now(), accepted=self.accepted, jitter=jitter, pool_size=pool_size)
 
-    def fail(
-        self, workflow: Workflow, error: TriggerError, documents: Sequence[Document], after: Workflow | None = None
-    ) -> Workflow:
-        """Write what a failure means, now that nothing of a batch runs. `after`: the workflow with more changes."""
+    def fail(self, workflow: Workflow, error: TriggerError, documents: Sequence[Document]) -> Workflow:
+        """Write what a failure means, now that nothing of a batch runs."""
         if isinstance(error, NotFound):
             _ids_by_key.clear()  # a workflow may have been made anew under its key
-        decision = after_failure(error, after or workflow, documents, self.circumstances())
-        return self.conclude(workflow, decision)
+        return self.conclude(workflow, after_failure(error, workflow, documents, self.circumstances()))
 
     def conclude(self, workflow: Workflow, decision: Decision) -> Workflow:
         """Count and write a decision."""

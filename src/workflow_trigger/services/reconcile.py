@@ -5,11 +5,12 @@ follows, whoever began what is there. So an invocation can die at any line, and 
 """
 
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -21,10 +22,11 @@ from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.settle import expire_lease, settle
-from workflow_trigger.services.submit import Queue, free_workflows, may_begin, submit
+from workflow_trigger.services.submit import Queue, idle_workflows, submit
 from workflow_trigger.services.track import track
 
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
+type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
 
 _LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
@@ -130,7 +132,9 @@ class Reconciler:
         self._refresh()
         if self._is_ours:
             self._dispatch()
-        now, again = self._context.clock.now(), self._next_due(until) if self._is_ours else None
+        now = self._context.clock.now()
+        due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
+        again = min(due, default=None)
         if not self._in_flight and (again is None or now >= until):
             return self._is_ours and not self._release()
         seconds = (again - now).total_seconds() if again else self._context.settings.poll_seconds
@@ -198,36 +202,33 @@ class Reconciler:
         """Begin every step that is due. Steps of one workflow never run side by side."""
         now = self._context.clock.now()
         self._guarded(self._claim_bound)
-        for key, workflow in self._idle_ones(self._workflows).items():
-            if workflow.is_at_work and self._is_due(key, now) and self._context.knows_owner(key):
-                may_stream = workflow.phase is Phase.COMMITTED  # the same batch again
-                self._begin(key, step, workflow, self._streams if may_stream else self._questions)
-        for key, ended in self._idle_ones(self._ended).items():
-            if ended.is_due(now) and self._is_due(key, now) and self._context.knows_owner(ended.workflow_id):
-                self._begin(key, collect, ended, self._copies)
-        for context in self._context.by_route().values() if self._context.has_time() else ():
-            for workflow in free_workflows(self._snapshot(), context):
-                key = workflow.workflow_id
-                is_ready = key not in self._in_flight.values() and self._is_due(key, now)
-                if is_ready and self._queue_of(key).may_have_some():
-                    self._begin(key, self._submit, workflow, self._streams)
+        for due_at, work, record, workers in self._steps(now):
+            if due_at <= now:
+                context = self._context.of_workflow(record.workflow_id)
+                key = record.job_id if isinstance(record, EndedJob) else record.workflow_id
+                self._due[key] = self._context.later(self._context.settings.poll_seconds)
+                self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _claim_bound(self) -> None:
         queue = self._queues[self._context.settings.route]
         self._workflows |= recover.claim_bound(self._context, queue, self._workflows)
 
-    def _submit(self, context: Context, workflow: Workflow) -> Workflow:
-        return submit(context, workflow, self._queues[context.settings.route])
-
-    def _queue_of(self, workflow_id: str) -> Queue:
-        return self._queues[self._context.of_workflow(workflow_id).settings.route]
-
-    def _begin[R: (Workflow, EndedJob)](
-        self, key: str, work: Callable[[Context, R], Any], record: R, workers: _Workers
-    ) -> None:
-        self._due[key] = self._context.later(self._context.settings.poll_seconds)
-        context = self._context.of_workflow(record.workflow_id)
-        self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
+    def _steps(self, now: datetime) -> Iterator[_Step]:
+        """What there is to do that nobody does yet, and when it is due."""
+        context, workflows = self._context, self._idle_ones(self._workflows)
+        for key, each in workflows.items():
+            if each.is_at_work and context.knows_owner(key):
+                workers = self._streams if each.phase is Phase.COMMITTED else self._questions  # the same batch again
+                yield self._due_at(now, key), step, each, workers
+        for key, ended in self._idle_ones(self._ended).items():
+            if context.knows_owner(ended.workflow_id):
+                yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
+        snapshot = Snapshot(workflows=tuple(workflows.values()), ended_jobs=tuple(self._ended.values()))
+        for name, own in context.by_route().items() if context.has_time() else ():
+            for each in idle_workflows(snapshot, own):
+                if self._queues[name].may_have_some():
+                    due_at = self._due_at(now, each.workflow_id, each.paused_until)
+                    yield due_at, partial(submit, queue=self._queues[name]), each, self._streams
 
     def _take_in(self, key: str, future: Future[Any]) -> None:
         """What a worker has done. A workflow that became free is given its next batch at once."""
@@ -241,7 +242,7 @@ class Reconciler:
             is_news = before is None or before.revision != after.revision
             if is_news and not after.is_at_work and not _waits_for_another(after):
                 self._due.pop(key, None)
-                self._queue_of(key).refresh()
+                self._queues[self._context.of_workflow(key).settings.route].refresh()
                 self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -257,30 +258,11 @@ class Reconciler:
 
     # -- what is due ---------------------------------------------------------------------------------------------------
 
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(workflows=tuple(self._workflows.values()), ended_jobs=tuple(self._ended.values()))
-
     def _idle_ones[T](self, records: dict[str, T]) -> dict[str, T]:
         busy = set(self._in_flight.values())
         return {key: record for key, record in records.items() if key not in busy}
 
-    def _is_due(self, key: str, now: datetime) -> bool:
-        return key not in self._due or self._due[key] <= now
-
-    def _next_due(self, until: datetime) -> datetime | None:
-        """When something that is not in flight is due next; None when nothing is, until then."""
-        workflows, knows_owner = self._idle_ones(self._workflows), self._context.knows_owner
-        due = [self._due_at(key) for key, each in workflows.items() if each.is_at_work and knows_owner(key)]
-        for key, ended in self._idle_ones(self._ended).items():
-            due += [self._due_at(key, ended.retry_at, ended.lease_ends_at)] if knows_owner(ended.workflow_id) else []
-        for name, context in self._context.by_route().items() if self._context.has_time() else ():
-            if self._queues[name].may_have_some() and may_begin(self._snapshot(), context):
-                pool = [workflows[key] for key in context.settings.workflow_ids if key in workflows]
-                due += [self._due_at(each.workflow_id, each.paused_until) for each in pool if not each.is_at_work]
-        return min((each for each in due if each <= until), default=None)
-
-    def _due_at(self, key: str, *not_before: str | None) -> datetime:
-        now = self._context.clock.now()
+    def _due_at(self, now: datetime, key: str, *not_before: str | None) -> datetime:
         return max(now, self._due.get(key, now), *(parse_time(each) or now for each in not_before))
 
 

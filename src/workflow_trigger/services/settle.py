@@ -21,7 +21,7 @@ from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import Search, candidates, match
-from workflow_trigger.domain.model import Attempt, Document, Phase, SentDocument, Status, Transition, Workflow
+from workflow_trigger.domain.model import Document, Phase, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, accepted, send
@@ -53,23 +53,26 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     """
     if not workflow.lease_has_ended(context.clock.now()):
         return workflow
-    attempt = named(context, workflow.attempt)
-    is_time = has_passed(attempt.settle_after, context.clock.now())  # a list from before that time proves nothing
-    found, is_busy = _look(context, workflow, attempt, is_time=is_time)
+    workflow = named(context, workflow)
+    is_time = has_passed(workflow.attempt.settle_after, context.clock.now())  # a list from before proves nothing
+    found, is_busy = _look(context, workflow, is_time=is_time)
     if found.job is not None:
-        return _found(context, workflow, attempt, found.job, is_inferred=found.is_inferred)
+        return _found(context, workflow, found.job, is_inferred=found.is_inferred)
     may_run = any(job.state.is_active for job in found.unexplained)
-    return _after_round(context, workflow, attempt, may_run=may_run, is_busy=is_busy) if is_time else workflow
+    return _after_round(context, workflow, may_run=may_run, is_busy=is_busy) if is_time else workflow
 
 
-def named(context: Context, attempt: Attempt) -> Attempt:
-    """The attempt with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
-    missing = [each.key for each in attempt.documents if each.upload_name is None]
+def named(context: Context, workflow: Workflow) -> Workflow:
+    """The same with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
+    sent = workflow.attempt.documents
+    missing = [each.key for each in sent if each.upload_name is None]
     if not missing:
-        return attempt
-    names = {key: document.upload_name for key, document in context.ledger.documents(missing).items()}
-    sent = (SentDocument(each.key, each.upload_name or names.get(each.key)) for each in attempt.documents)
-    return replace(attempt, documents=tuple(sent))
+        return workflow
+    read = context.ledger.documents(missing)
+    names = {key: document.upload_name for key, document in read.items()}
+    return workflow.with_attempt(
+        documents=tuple(replace(each, upload_name=each.upload_name or names.get(each.key)) for each in sent)
+    )
 
 
 def is_gone(context: Context, workflow: Workflow) -> bool:
@@ -88,8 +91,9 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     return True
 
 
-def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bool) -> tuple[Search, bool]:
+def _look(context: Context, workflow: Workflow, *, is_time: bool) -> tuple[Search, bool]:
     """What the list shows of an attempt; and whether any new job is active, so that a request would be in vain."""
+    attempt = workflow.attempt
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except NotFound:
@@ -111,32 +115,32 @@ def _look(context: Context, workflow: Workflow, attempt: Attempt, *, is_time: bo
     return found, any(job.state.is_active for job in new)
 
 
-def _found(context: Context, workflow: Workflow, attempt: Attempt, job: Job, *, is_inferred: bool) -> Workflow:
-    told: dict[str, Any] = {"job_id": job.id, "inferred": is_inferred, **attempt.log_fields}
+def _found(context: Context, workflow: Workflow, job: Job, *, is_inferred: bool) -> Workflow:
+    told: dict[str, Any] = {"job_id": job.id, "inferred": is_inferred, **workflow.attempt.log_fields}
     logger.info("settled", workflow_id=workflow.workflow_id, **told)
     context.counts.add("Settled")
-    after = replace(workflow, attempt=attempt).running(job)
-    return context.commit(Transition(workflow, after, accepted(job, attempt, inferred=is_inferred)))
+    updates = accepted(job, workflow.attempt, inferred=is_inferred)
+    return context.commit(Transition(workflow, workflow.running(job), updates))
 
 
-def _after_round(context: Context, workflow: Workflow, attempt: Attempt, *, may_run: bool, is_busy: bool) -> Workflow:
+def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy: bool) -> Workflow:
     """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
-    attempt = replace(attempt, rounds=attempt.rounds + 1, settle_after=context.iso_later(SETTLE_SECONDS))
-    told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": attempt.rounds}
-    logger.warning("not accepted so far", **told, **attempt.log_fields)
+    rounds, settle_after = workflow.attempt.rounds + 1, context.iso_later(SETTLE_SECONDS)
+    after = workflow.with_attempt(rounds=rounds, settle_after=settle_after)
+    told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": rounds}
+    logger.warning("not accepted so far", **told, **after.attempt.log_fields)
     documents = _documents(context, workflow)
-    is_last = attempt.rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
+    is_last = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
     if (is_last and not may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
-        let_go = replace(workflow, attempt=attempt, unanswered=attempt.upload_names, let_go_at=context.iso_later())
-        return context.fail(workflow, OutcomeUnknown(reason), documents, let_go)
-    is_whole = len(documents) == len(attempt.documents)  # only the very same batch may be sent again
+        let_go = replace(after, unanswered=after.attempt.upload_names, let_go_at=context.iso_later())
+        return context.fail(let_go, OutcomeUnknown(reason), documents)
+    is_whole = len(documents) == len(after.attempt.documents)  # only the very same batch may be sent again
     if is_last or is_busy or not context.has_time() or not is_whole:
-        return context.commit(Transition(workflow, replace(workflow, attempt=attempt)))
-    attempt = replace(attempt, lease_ends_at=context.iso_later(LEASE_SECONDS))
-    again = Transition(workflow, replace(workflow, phase=Phase.SUBMITTING, attempt=attempt))
-    return send(context, context.commit(again), documents)
+        return context.commit(Transition(workflow, after))
+    again = replace(after.with_attempt(lease_ends_at=context.iso_later(LEASE_SECONDS)), phase=Phase.SUBMITTING)
+    return send(context, context.commit(Transition(workflow, again)), documents)
 
 
 def _documents(context: Context, workflow: Workflow) -> list[Document]:

@@ -143,25 +143,19 @@ def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
     for name, own in context.by_route().items():
         ours = [each for each in fresh if route_of(each.source.key, context.settings.routes) == name]
         queue = Queue(own, ours)
-        for workflow in free_workflows(snapshot, own) if ours or not context.settings.routes else []:
-            began |= submit(own, workflow, queue).is_at_work
+        for workflow in idle_workflows(snapshot, own) if ours or not context.settings.routes else []:
+            began |= workflow.is_free(context.clock.now()) and submit(own, workflow, queue).is_at_work
     return began
 
 
-def free_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
-    """The workflows of the pool that may take a batch."""
-    pool, now = context.settings.workflow_ids, context.clock.now()
-    if not may_begin(snapshot, context):
-        return []
-    free = [each for each in snapshot.workflows if each.workflow_id in pool and each.is_free(now)]
-    return sorted(free, key=lambda each: (each.consecutive_failures + each.consecutive_refusals, -each.accepted_count))
-
-
-def may_begin(snapshot: Snapshot, context: Context) -> bool:
-    """Whether batches are begun: not while the route is paused, nor while too many ended jobs wait for results."""
+def idle_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
+    """The workflows of the pool that do nothing; none while the route is paused or too many ended jobs wait."""
     pool, routes = context.settings.workflow_ids, context.settings.routes
     ended = [each for each in snapshot.ended_jobs if not routes or each.workflow_id in pool]
-    return not context.is_paused and len(ended) <= 10 + 2 * len(pool)
+    if context.is_paused or len(ended) > 10 + 2 * len(pool):
+        return []
+    idle = [each for each in snapshot.workflows if each.workflow_id in pool and not each.is_at_work]
+    return sorted(idle, key=lambda each: (each.consecutive_failures + each.consecutive_refusals, -each.accepted_count))
 
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:

@@ -37,8 +37,8 @@ class _Tracked:
 
     def __init__(self, context: Context, workflow: Workflow) -> None:
         self._context = context
-        self._workflow = workflow
-        self._attempt = named(context, workflow.attempt)
+        self._workflow = named(context, workflow)
+        self._attempt = self._workflow.attempt
         self._job = Job(id=workflow.job_id or "", status=workflow.job_status or "UNKNOWN")
 
     def look(self) -> Workflow:

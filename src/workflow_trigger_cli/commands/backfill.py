@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.s3_events import BATCH_FIELD, LANE_FIELD
-from workflow_trigger.adapters.s3_listing import BucketListing
+from workflow_trigger.adapters.s3_listing import listed_versions
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, is_result
 from workflow_trigger.domain.model import Status
@@ -74,7 +74,6 @@ class Backfill:
         self._selection = stack.selection
         self._suffix = stack.parameters.get("KeySuffix", "")
         self._results = stack.outputs.get("ResultsBucket"), stack.parameters.get("ResultsPrefix", "")
-        self._listing = BucketListing(client=stack.client("s3"), bucket=self._bucket, prefix=self._prefix)
         self._sqs = stack.client("sqs")
         self._ledger: Ledger = stack.ledger()
         self._all_versions = all_versions
@@ -87,7 +86,8 @@ class Backfill:
     def run(self, *, send: bool, progress: Callable[[Tally], None]) -> Tally:
         """One pass over the prefix; without `send` it only counts. `progress` is called after every hundred."""
         tally = Tally()
-        for few in batched(self._listing.versions(old_ones=self._all_versions), _KNOWN_AT_ONCE, strict=False):
+        listed = listed_versions(self._stack.client("s3"), self._bucket, self._prefix, old_ones=self._all_versions)
+        for few in batched(listed, _KNOWN_AT_ONCE, strict=False):
             wanted = [each for each in few if self._is_wanted(each)]
             known = self._ledger.documents([each.document_key for each in wanted])
             unknown = [each for each in wanted if each.document_key not in known]

@@ -109,7 +109,9 @@ def follow(stack: Stack, name: str, documents: int | None, seconds: float | None
             if not ledger.longest_wait_seconds():
                 raise _unknown(name)
         if limit is not None and now >= limit:
-            raise CommandError(f"Not all is final yet: {batch.finished:,} of {batch.registered:,}")
+            if not batch.registered:
+                raise CommandError(f"No document of the batch {name} is known yet")
+            raise CommandError(f"Not all is final yet: {batch.finished:,} of {batch.registered:,} documents")
         time.sleep(POLL_SECONDS)
 
 

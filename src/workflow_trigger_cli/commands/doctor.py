@@ -319,7 +319,9 @@ class Doctor:
         dead = messages_in(self._stack, "DeadLetterQueueUrl")
         if dead:
             fix = f"workflow-trigger redrive --stack {self._stack.name}"
-            yield Finding(check="dead letters", health=Health.FAILED, says=f"{dead}", fix=fix)
+            yield Finding(
+                check="dead letters", health=Health.FAILED, says=f"{dead:,} events could not be registered", fix=fix
+            )
         else:
             yield Finding(check="dead letters", health=Health.OK, says="none")
 

@@ -11,7 +11,8 @@ from typing import Any
 from workflow_trigger.adapters.dynamodb.mapping import Item
 from workflow_trigger.adapters.s3_results import result_folders
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.model import FINAL
+from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger_cli.advice import typed
 from workflow_trigger_cli.commands.find import rows_of
 from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack, split_url
@@ -47,9 +48,11 @@ class Forget:
             raise CommandError(f"The ledger does not know {url}{f' version {version}' if version else ''}.")
         for row in self._rows:
             if row["status"] not in FINAL:
+                running = "" if row["status"] == Status.PENDING else " --running"
+                chosen = f"--object {typed(url)} --version {typed(row['version'])}{running}"
                 raise CommandError(
                     f"Version {row['version']} is {row['status']}: only what is final can be forgotten. "
-                    f"Wait, or: workflow-trigger cancel --stack {stack.name} --object {url}"
+                    f"Wait, or: workflow-trigger cancel --stack {stack.name} {chosen}"
                 )
 
     def plan(self) -> Forgotten:
@@ -59,12 +62,24 @@ class Forget:
 
     def run(self) -> Forgotten:
         """Take it away: results, then the object's versions if they are to go, then what the rows hold."""
+        self._see_that_nothing_came()
         bucket = self._stack.outputs.get("ResultsBucket", "")  # without one there are no results
         results = sum(self._delete(bucket, self._results(row)) for row in self._rows)
         objects = self._delete(split_url(self._url)[0], iter(self._objects))
         ledger = self._stack.ledger()
         done = sum(ledger.forget(row) for row in self._rows)
         return Forgotten(rows=done, results=results, objects=objects, changed=len(self._rows) - done)
+
+    def _see_that_nothing_came(self) -> None:
+        """In a bucket without versions, an upload that came while the command asked has the name of what was counted.
+
+        Raises:
+            CommandError: one has come.
+        """
+        counted = {(each["VersionId"], each.get("ETag")) for each in self._objects}
+        unversioned = [each for each in self._object_versions() if each["VersionId"] == "null"]
+        if any((each["VersionId"], each.get("ETag")) not in counted for each in unversioned):
+            raise CommandError(f"{self._url} was uploaded again while the command asked. Nothing was deleted.")
 
     def _results(self, row: Item) -> Iterator[dict[str, Any]]:
         """Every output of every run of a row, in all its versions."""

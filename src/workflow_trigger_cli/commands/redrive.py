@@ -46,22 +46,26 @@ def redrive(stack: Stack, *, include_unreadable: bool, progress: Callable[[], No
     sqs = stack.client("sqs")
     queue = stack["DeadLetterQueueUrl"]
     moved = 0
-    kept: dict[str, DeadLetter] = {}  # by receipt handle
-    for message in _received(sqs, queue):
-        letter = _opened(message)
-        if letter.unreadable and not include_unreadable:
-            kept[message["ReceiptHandle"]] = letter
-        else:
-            _move(sqs, stack, message)
-            moved += 1
-        progress()
-    for handle in kept:  # they can be seen again at once; after ten minutes they can anyway
-        with suppress(sqs.exceptions.MessageNotInflight, sqs.exceptions.ReceiptHandleIsInvalid):
-            sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=handle, VisibilityTimeout=0)
-    return Moved(moved=moved, kept=list(kept.values()))
+    kept: list[DeadLetter] = []
+    held: set[str] = set()  # receipt handles of what was received and is not moved
+    try:
+        for message in _received(sqs, queue, held):
+            letter = _opened(message)
+            if letter.unreadable and not include_unreadable:
+                kept.append(letter)
+            else:
+                _move(sqs, stack, message)
+                held.discard(message["ReceiptHandle"])
+                moved += 1
+            progress()
+    finally:  # they can be seen again at once, also after an interruption; after ten minutes they can anyway
+        for handle in held:
+            with suppress(sqs.exceptions.MessageNotInflight, sqs.exceptions.ReceiptHandleIsInvalid):
+                sqs.change_message_visibility(QueueUrl=queue, ReceiptHandle=handle, VisibilityTimeout=0)
+    return Moved(moved=moved, kept=kept)
 
 
-def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
+def _received(sqs: Any, queue: str, held: set[str]) -> Iterator[dict[str, Any]]:
     """Every message once, until none comes, or a few times only such as were seen: those are kept."""
     seen: set[str] = set()
     nothing_new = 0
@@ -70,6 +74,7 @@ def _received(sqs: Any, queue: str) -> Iterator[dict[str, Any]]:
             QueueUrl=queue, MaxNumberOfMessages=_AT_ONCE, VisibilityTimeout=_HIDDEN_SECONDS, WaitTimeSeconds=1
         )
         messages = answer.get("Messages", [])
+        held |= {each["ReceiptHandle"] for each in messages}
         if not messages:
             return
         fresh = [each for each in messages if each["MessageId"] not in seen]

@@ -10,6 +10,7 @@ from typing import Any
 from workflow_trigger.adapters.dynamodb.mapping import Item, deserialize
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.model import FINAL, Status
+from workflow_trigger_cli import advice
 from workflow_trigger_cli.commands.find import rows_of
 from workflow_trigger_cli.errors import UsageError
 from workflow_trigger_cli.stack import Stack, split_url
@@ -57,6 +58,19 @@ class Choice:
             and self.batch in {None, row.get("batch")}
             and self.after <= since <= self.before
         )
+
+
+def error_types(given: Iterable[str] | None) -> tuple[str, ...]:
+    """Values of `--error`.
+
+    Raises:
+        UsageError: one is the type of no error.
+    """
+    chosen = tuple(given or ())
+    for each in chosen:
+        if each not in advice.OF_ERROR:
+            raise UsageError(f"There is no error {each}. There are: {', '.join(advice.OF_ERROR)}")
+    return chosen
 
 
 def moment_before_now(age: str) -> str:

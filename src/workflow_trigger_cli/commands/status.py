@@ -14,6 +14,7 @@ from workflow_trigger_cli import advice
 from workflow_trigger_cli.advice import Advice
 from workflow_trigger_cli.stack import Stack
 
+_STANDSTILL_SECONDS = 300.0  # the schedule begins what waits every minute
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without --all, because a scan costs by size
 
 
@@ -81,7 +82,10 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
         unresolved=snapshot.poller.unresolved,
         unregistered_events=messages_in(stack, "UploadQueueUrl"),
         dead_letters=dead_letters,
-        attention=_attention(stack, workflows, snapshot.poller.unresolved, dead_letters),
+        attention=[
+            *_attention(stack, workflows, snapshot.poller.unresolved, dead_letters),
+            *([] if snapshot.pauses else _standstill(stack, workflows, longest)),
+        ],
     )
 
 
@@ -99,6 +103,15 @@ def _attention(stack: Stack, workflows: list[WorkflowState], unresolved: str | N
     if dead_letters:
         texts.append(f"{dead_letters} dead letters. workflow-trigger redrive --stack {stack.name}")
     return texts
+
+
+def _standstill(stack: Stack, workflows: list[WorkflowState], waiting_seconds: float) -> list[str]:
+    """Documents that wait although no workflow of the pool has anything to do, or waits for a job of somebody else."""
+    pool = [each for each in workflows if each.is_in_pool]
+    is_moving = any(each.phase != Phase.IDLE or each.not_before or each.error for each in pool)
+    if is_moving or waiting_seconds < _STANDSTILL_SECONDS:
+        return []
+    return [f"Documents wait, and no workflow is at work. workflow-trigger doctor --stack {stack.name}"]
 
 
 def blocking_reason(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:

@@ -97,25 +97,21 @@ def _nodes(template: Path) -> list[Any]:
     return nodes
 
 
-def check(workflows: Workflows, names: list[str]) -> Iterator[Finding]:
-    """Whether each workflow can be in a pool, and whether it is used by something else as far as its jobs tell.
+def check(workflows: Workflows, name: str) -> Finding:
+    """Whether a workflow can be in a pool, and whether it is used by something else as far as its jobs tell.
 
     Raises:
         CommandError: the platform does not answer.
     """
-    for name in names:
-        try:
-            found = workflows.get(name)
-            if found is None:
-                says = "unknown to the platform, or not visible with this key"
-                yield Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
-                continue
-            finding = checked(found)
-            if finding.health is not Health.FAILED:
-                finding = _with_use(finding, workflows.jobs(found.id))
-            yield finding
-        except PlatformError as error:
-            raise CommandError(str(error)) from error
+    try:
+        found = workflows.get(name)
+        if found is None:
+            says = "unknown to the platform, or not visible with this key"
+            return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
+        finding = checked(found)
+        return finding if finding.health is Health.FAILED else _with_use(finding, workflows.jobs(found.id))
+    except PlatformError as error:
+        raise CommandError(str(error)) from error
 
 
 def _with_use(finding: Finding, jobs: Iterator[Job]) -> Finding:

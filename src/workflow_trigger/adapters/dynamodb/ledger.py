@@ -25,7 +25,7 @@ from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 from workflow_trigger.adapters.dynamodb import mapping, tables
 from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
 from workflow_trigger.domain import model
-from workflow_trigger.domain.clock import Clock, Deadline, iso, parse_time
+from workflow_trigger.domain.clock import Deadline, iso, parse_time
 from workflow_trigger.domain.document import (
     DocumentKey,
     Lane,
@@ -57,14 +57,13 @@ class Ledger:
         ledger_table: str,
         workflows_table: str,
         retention_days: float,
-        clock: Clock,
         deadline: Deadline,
     ) -> None:
-        self._tables = tables.Tables(client, clock=clock, deadline=deadline)
+        self._tables = tables.Tables(client, deadline)
         self._ledger_table = ledger_table
         self._workflows_table = workflows_table
         self._retention = timedelta(days=retention_days)
-        self._clock = clock
+        self._clock = deadline.clock
 
     # -- documents: arrival --------------------------------------------------------------------------------------------
 

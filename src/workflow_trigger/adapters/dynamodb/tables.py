@@ -12,7 +12,7 @@ from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.dynamodb.mapping import Copied, Item, deserialize, present, serialize
-from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.clock import Deadline
 from workflow_trigger.domain.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ _MAY_PASS |= {"ProvisionedThroughputExceededException", "InternalServerError", "
 class Tables:
     """The calls of one invocation."""
 
-    def __init__(self, client: "DynamoDBClient", *, clock: Clock, deadline: Deadline) -> None:
+    def __init__(self, client: "DynamoDBClient", deadline: Deadline) -> None:
         self._client = client
-        self._clock = clock
         self._deadline = deadline
 
     def get(self, table: str, key: Item) -> Item | None:
@@ -124,7 +123,7 @@ class Tables:
         seconds = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 2.0)  # noqa: S311
         if self._deadline.remaining_seconds() < seconds + 2:
             raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
-        self._clock.sleep(seconds)
+        self._deadline.clock.sleep(seconds)
         return attempt + 1
 
 

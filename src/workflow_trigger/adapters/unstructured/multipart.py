@@ -20,13 +20,11 @@ class Part:
     content_type: str
     length_bytes: int
     chunks: Callable[[], Iterable[bytes]]
-    field: str = "input_files"
 
     def __post_init__(self) -> None:
         # Names and types are made or checked by us; nothing that could end a header line ever gets here.
-        for text in (self.field, self.filename):
-            if not _SAFE_NAME.fullmatch(text):
-                raise ValueError(f"not fit for a multipart header: {text!r}")
+        if not _SAFE_NAME.fullmatch(self.filename):
+            raise ValueError(f"not fit for a multipart header: {self.filename!r}")
         if not is_media_type(self.content_type):
             raise ValueError(f"not a media type: {self.content_type!r}")
 
@@ -60,6 +58,6 @@ class Encoder:
         line_break = "\r\n" if index else ""
         return (
             f"{line_break}--{self._boundary}\r\n"
-            f'Content-Disposition: form-data; name="{part.field}"; filename="{part.filename}"\r\n'
+            f'Content-Disposition: form-data; name="input_files"; filename="{part.filename}"\r\n'
             f"Content-Type: {part.content_type}\r\n\r\n"
         ).encode("ascii")

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workflow_trigger.adapters.unstructured.api_key import redacted
-from workflow_trigger.adapters.unstructured.connections import described
+from workflow_trigger.adapters.unstructured.connections import described, is_untrusted
 from workflow_trigger.adapters.unstructured.responses import (
     array_entries,
     error_for_status,
@@ -23,7 +23,7 @@ from workflow_trigger.adapters.unstructured.responses import (
     jobs_in,
     parsed,
 )
-from workflow_trigger.domain.errors import NotFound, OutcomeUnknown, PlatformError, Unavailable, truncate
+from workflow_trigger.domain.errors import NotFound, OutcomeUnknown, PlatformError, Unavailable, Unreachable, truncate
 from workflow_trigger.domain.job import Job
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
@@ -125,8 +125,11 @@ class Workflows:
             response = self._pool.request(method, self._root + path, body=body, headers=headers, **more)
             is_good = 200 <= response.status < 300
             content = b"" if is_good else redacted(response.data, self._key)
+        except (NewConnectionError, ConnectTimeoutError) as error:
+            raise Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
         except (HTTPError, OSError) as error:
-            raise _unheard(body)(f"No answer from {self._root + path}: {described(error)}") from error
+            kind = Unreachable if is_untrusted(error) else _unheard(body)
+            raise kind(f"No answer from {self._root + path}: {described(error)}") from error
         if not is_good:
             unclear = _unheard(body)(f"HTTP {response.status}: {error_message(content)}")
             raise error_for_status(response.status, response.headers, content) or unclear
