@@ -15,16 +15,10 @@ from workflow_trigger.adapters.eventbridge import EventPublisher
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, PlatformClient
+from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
-from workflow_trigger.domain.errors import (
-    EventsRefused,
-    LedgerUnavailable,
-    NotFound,
-    PlatformError,
-    TriggerError,
-    as_stored,
-)
+from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, as_stored
 from workflow_trigger.domain.model import FINAL, Document, EndedJob, Poller, Snapshot, Transition, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
@@ -196,7 +190,7 @@ class Context:
             rows = self.ledger.unpublished(keys)
             self.events.put(rows)
             self.ledger.mark_published(rows)
-        except (EventsRefused, LedgerUnavailable, ClientError, BotoCoreError):
+        except (errors.EventsRefused, errors.LedgerUnavailable, ClientError, BotoCoreError):
             logger.exception("events could not be published; the next run does")
             self.counts.add("PublishErrors")
             return False

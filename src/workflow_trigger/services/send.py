@@ -11,21 +11,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from workflow_trigger.adapters.s3_reader import OpenObject
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS
 from workflow_trigger.adapters.unstructured.multipart import Encoder, Part
-from workflow_trigger.domain import errors
+from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
 from workflow_trigger.domain.job import Job, JobState
 from workflow_trigger.domain.matching import mentions, own_part, tell_whose
-from workflow_trigger.domain.model import (
-    UNCHANGED,
-    Attempt,
-    Document,
-    DocumentUpdate,
-    Phase,
-    Status,
-    Transition,
-    Workflow,
-)
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Transition, Workflow
 from workflow_trigger.domain.retry import after_lost_objects, back_unchanged
 from workflow_trigger.services.context import Context
 
@@ -64,7 +55,7 @@ def job_updates(job: Job, attempt: Attempt, to: Status, **changes: Any) -> tuple
             to=to,
             job=own_job,
             input_file_id=file_id,
-            upload_name=sent.upload_name or UNCHANGED,
+            upload_name=sent.upload_name or model.UNCHANGED,
             **changes,
         )
         for sent, own_job, file_id in parts
