@@ -64,6 +64,7 @@ def test_backfill_registers_unknown_objects_interrupted_or_not(existing: Deploye
         "listed": 2001,
         "skipped": 1,
         "known": 500,
+        "skipped_before": 0,
         "expired": 0,
         "new": 1500,
         "new_bytes": 0,

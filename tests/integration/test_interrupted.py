@@ -52,7 +52,7 @@ def test_signal_leaves_the_others_as_they_were(stack: Deployed) -> None:
             running.send_signal(signal.SIGINT)
             _, said = running.communicate(timeout=60)
         assert running.returncode == 130, said
-        assert "The others are unchanged. Run the same command again." in said
+        assert "the rest is unchanged. Run the same command again." in said
         counts = statuses(stack, "signal/")
         assert set(counts) == {before, after}
         again = command(stack, name, "--prefix", prefix, "--yes", "--json")

@@ -135,7 +135,7 @@ def test_workflows_that_do_not_fit_by_their_ids_are_named_by_their_keys(platform
         ("wrong", None, 3, "401"),
         ("", None, 2, "API key"),
         (KEY, "https://api.unstructuredapp.io/general/v0/general", 2, "Partition"),
-        (KEY, "http://127.0.0.1:1", 3, "No answer"),
+        (KEY, "http://127.0.0.1:1", 3, "was not created: http://127.0.0.1:1/api/v1 cannot be reached"),
     ],
 )
 def test_errors_name_what_to_fix(
