@@ -80,7 +80,7 @@ def test_route_that_is_blocked_does_not_hold_another(routed: Harness, lane: Lane
     arrive(routed, *blocked)
     arrive(routed, *fine)
     minutes = routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in fine))
-    assert minutes <= 5, "as if alone"
+    assert minutes <= 8, "as if alone, where it takes four to six by lot"
     assert {routed.status(each) for each in blocked} == {"PENDING"}
     said = gauges(routed.context())
     assert said["invoices/"]["IdleWaitingSeconds"] > 0
