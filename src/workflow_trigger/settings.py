@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, is_workflow_key, queue_of
+from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of
 from workflow_trigger.domain.errors import SettingsError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _OTHER_PRODUCTS = {"api.unstructuredapp.io", "api.unstructured.io"}
 _INTERFACE = "platform.unstructured.io"
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]*")
-# As the vendor's contract has it; what nearly is a UUID has lost or gained a digit.
-_WORKFLOW_KEY = re.compile(r"(?![0-9a-f]{7,9}(-[0-9a-f]{3,5}){3}-)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|[0-9A-Fa-f]{32}")
+# The vendor's pattern, less what has the digits and about the length of a UUID: that is a mistyped one.
+_WORKFLOW_KEY = re.compile(r"(?![0-9a-f-]{30,40}$)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +196,7 @@ def api_root(url: str) -> str:
 
 def _workflow_ids(text: str) -> tuple[str, ...]:
     ids = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = [part for part in ids if is_workflow_key(part) and not _WORKFLOW_KEY.fullmatch(part)]
+    wrong = [part for part in ids if not (_UUID.fullmatch(part) or _WORKFLOW_KEY.fullmatch(part))]
     if not ids or wrong:
         named = f"; these are neither UUIDs nor keys (a-z, 0-9, single hyphens): {', '.join(wrong)}" if wrong else ""
         raise ValueError(f"must be one or more workflow ids, separated by commas{named}")

@@ -34,7 +34,7 @@ OF_STATUS: Mapping[Status, Advice] = {
     Status.COMPLETED: Advice("this file succeeded; its results are listed"),
     Status.FAILED: Advice("the platform could not process it", "fix the document or the workflow, then", _RETRY),
     Status.STOPPED: Advice("its job was stopped, or an operator cancelled it", "if it should run after all", _RETRY),
-    Status.REJECTED: Advice("it never ran, however often it was tried", "fix what the error names, then", _RETRY),
+    Status.REJECTED: Advice("the platform never accepted it", "fix what the error names, then", _RETRY),
     Status.SUPERSEDED: Advice("replaced by a newer version before it ran; that one has its own row"),
     Status.SKIPPED: Advice("not wanted, by the parameters of the stack; the error names which one"),
 }
@@ -134,12 +134,16 @@ FORGOTTEN = Advice("its content was forgotten by an operator; what stays names t
 RESULT_MISSING = Advice("the platform no longer had an output", "to run it again", f"{_RETRY} --status COMPLETED")
 
 
+def kind_of(error: Mapping[str, Any] | str | None) -> str:
+    """The type of an error, or of what was given as one, as this release names it; '' where there is none."""
+    kind = error if isinstance(error, str) else str((error or {}).get("type", ""))
+    return _RENAMED.get(kind, kind)
+
+
 def for_row(item: Mapping[str, Any]) -> Advice:
     """What a row's state means."""
     status = Status(item["status"])
-    error = item.get("error") or {}
-    kind = str(error.get("type"))
-    kind = _RENAMED.get(kind, kind)
+    kind = kind_of(item.get("error"))
     if "forgotten_at" in item:
         return FORGOTTEN
     if status is Status.COMPLETED and any("missing" in entry for entry in item.get("results", [])):

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -53,29 +54,30 @@ def _options(
     del version  # shown by its callback
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run a command. Errors of AWS become one message on standard error."""
+    code: int | str | None = Exit.OK
     try:
         app()
     except CommandError as error:
-        _fail(str(error), error.exit)
+        code = _tell(str(error), error.exit)
     except (ClientError, BotoCoreError) as error:
-        _fail(f"AWS: {error}", Exit.FAILED)
+        code = _tell(f"AWS: {error}", Exit.FAILED)
     except SystemExit as ended:
-        if ended.code == Exit.INTERRUPTED:
-            _leave_at_once()
-        raise
+        code = ended.code
+        if code == Exit.INTERRUPTED and not terminal.has_told_of_interruption:
+            stderr.print("Interrupted.")
+    _leave(code)
 
 
-def _fail(message: str, code: Exit) -> NoReturn:
+def _tell(message: str, code: Exit) -> Exit:
     stderr.print(f"[bold red]workflow-trigger:[/] {views.visible(message)}")
-    sys.exit(code)
+    return code
 
 
-def _leave_at_once() -> NoReturn:
+def _leave(code: int | str | None) -> NoReturn:
     """End without waiting for threads: one may be waiting for an answer that never comes."""
-    if not terminal.has_told_of_interruption:
-        stderr.print("Interrupted.")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(Exit.INTERRUPTED)
+    with suppress(OSError):  # who read the output has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -118,7 +118,10 @@ class Stack:
         """The pools of all routes, as they were deployed: ids, or keys; each once."""
         names = [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
         names += [each for route in self.routes for each in route.workflow_ids]
-        return list({canonical_id(each): each for each in reversed(names)}.values())[::-1]
+        spelled: dict[str, str] = {}
+        for each in names:
+            spelled.setdefault(canonical_id(each), each)
+        return list(spelled.values())
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -1,7 +1,6 @@
 """The commands that change something: their options, what they ask, and how they end."""
 
 import dataclasses
-import shlex
 from collections import Counter
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import Status
 from workflow_trigger_cli import views
+from workflow_trigger_cli.advice import typed
 from workflow_trigger_cli.commands.backfill import Backfill, Tally
 from workflow_trigger_cli.commands.batches import named
 from workflow_trigger_cli.commands.cancel import TOLD, cancel_job, cancel_waiting, running_jobs
@@ -103,8 +103,8 @@ def _print_tally(tally: Tally, stack: str, url: str, *, sent: bool, as_json: boo
     if sent:
         stdout.print(f"{tally.new:,} sent to the upload queue. Follow them: workflow-trigger status --watch")
     if tally.skipped_before:
-        typed = f"workflow-trigger retry --stack {stack} --status SKIPPED --prefix {shlex.quote(url)}"
-        stdout.print(f"To run what was SKIPPED and is wanted now: {views.visible(typed)}")
+        command = f"workflow-trigger retry --stack {stack} --status SKIPPED --prefix {typed(url)}"
+        stdout.print(f"To run what was SKIPPED and is wanted now, in all its versions: {views.visible(command)}")
 
 
 def retry(
@@ -360,6 +360,7 @@ def redrive(
     """Move dead letters back to the upload queue. Unreadable ones stay, and are listed with the reason."""
     found = Stack.find(stack, region=region, profile=profile)
     total = messages_in(found, "DeadLetterQueueUrl")
+    hidden = messages_in(found, "DeadLetterQueueUrl", "ApproximateNumberOfMessagesNotVisible")
     stderr.print(f"{total:,} dead letters")
     if total:
         ask(f"Move {total:,} back to the upload queue?", yes=yes, as_json=as_json)
@@ -371,7 +372,6 @@ def redrive(
         print_json(done)
     else:
         stdout.print(f"{done.moved:,} moved, {len(done.kept):,} kept")
-    hidden = messages_in(found, "DeadLetterQueueUrl") - len(done.kept)
-    if hidden > 0:
-        stderr.print(f"[yellow]{hidden:,} more cannot be seen now.[/] Run the same command again in ten minutes.")
-    raise typer.Exit(Exit.ATTENTION if done.kept or hidden > 0 else Exit.OK)
+    if hidden:
+        stderr.print(f"[yellow]{hidden:,} could not be seen.[/] Run the same command again in ten minutes.")
+    raise typer.Exit(Exit.ATTENTION if done.kept or hidden else Exit.OK)

@@ -101,8 +101,9 @@ def status_screen(state: StackState) -> RenderableType:
         lasted = f" for {duration((at - since).total_seconds())}" if at and since else ""
         parts += [f"[bold yellow]{route_name(pause.route)} paused{lasted}:[/] {visible(pause.reason)}", ""]
     idle = [each for each in state.workflows if each.phase == "idle" and not (each.error or each.not_before)]
-    left_out = idle[_IDLE_SHOWN:]
-    parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in state.workflows if each not in left_out]
+    left_out = {each.workflow_id for each in idle[_IDLE_SHOWN:]}
+    shown = [each for each in state.workflows if each.workflow_id not in left_out]
+    parts += [_workflow_lines(each, at or datetime.now(UTC)) for each in shown]
     parts += [f"[dim]and {len(left_out):,} more idle workflows[/]"] if left_out else []
     if state.attention:
         parts += ["", "[bold red]Needs attention:[/]", *(f"  {visible(text)}" for text in state.attention)]

@@ -61,7 +61,9 @@ def workflows_create(
         raise UsageError("--name is empty")
     created = []
     found = _stack(stack, region, profile)
-    told = "One more may have been created: workflow-trigger workflows list. To repeat the command creates all again."
+    told = (
+        "One more may have been created: workflow-trigger workflows list. Running it again creates all of them again."
+    )
     try:
         with interruptible(told):
             for each in workflows.create(_workspace(url, ca_bundle, found), name, count, template):
@@ -71,7 +73,10 @@ def workflows_create(
         if as_json:
             print_json([dataclasses.asdict(each) for each in created])
         elif created:
-            stdout.print(workflows.deploy_line(created, url, found), markup=False)
+            line = workflows.deploy_line(created, url, found)
+            stdout.print(line, markup=False)
+            if len(line) > workflows.NAMES_LIMIT + 200:
+                stderr.print("[yellow]So many names may not fit into a function's environment of 4 KB.[/]")
             if ca_bundle and found is None:
                 stderr.print(f"Put {views.visible(str(ca_bundle))} into a secret, and add CaBundleSecretArn=ARN to it.")
 

@@ -90,4 +90,4 @@ def test_labels_are_bounded_in_the_row(results: Harness, monkeypatch: pytest.Mon
     monkeypatch.setattr(results.s3, "get_object", lambda **more: {**get_object(**more), "Metadata": large})
     results.deliver(document)
     results.settle()
-    assert results.row(document)["metadata"] == {"first": "1"}
+    assert results.row(document)["metadata"] == {"first": "1", "last": "3"}

@@ -31,6 +31,7 @@ ADDRESSES = [
     "http://localhost/",
     "https://Transform.example.com",
     "HTTPS://a.b",
+    "https://a.b:65535",
 ]
 OTHER_ADDRESSES = [
     "http://a.b",
@@ -55,6 +56,10 @@ OTHER_ADDRESSES = [
     "https://a.b:port",
     "https://.",
     "https://a\\x",
+    "https://h/API/V1",
+    "https://h/API/v1/workflows/X/RUN",
+    "https://h:99999",
+    "https://h:0",
 ]
 WORKFLOWS = [
     "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c",
@@ -63,6 +68,7 @@ WORKFLOWS = [
     "invoice-processing-v2",
     "20240115-1200-invoices",
     "deadbeef-cafe-x",
+    "deadbeef-cafe-face-beef-invoices",
     "a",
     "x" * 63,
 ]
@@ -79,6 +85,9 @@ NO_WORKFLOWS = [
     "f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5cc",
     "f0a1b2c-4d5e-6f7a-8b9c-0d1e2f3a4b5c",
     "f0a1b2c3-4d5e-6f7-8b9c-0d1e2f3a4b5c",
+    "f0a1b2c34d5e-6f7a-8b9c-0d1e2f3a4b5c",
+    "f0a1b2c34d5e6f7a8b9c0d1e2f3a4b5",
+    "{f0a1b2c3-4d5e-6f7a-8b9c-0d1e2f3a4b5c}",
 ]
 ID = WORKFLOWS[0]
 PARAMETERS = [
@@ -210,8 +219,8 @@ def test_every_parameter_is_explained_and_grouped() -> None:
         ),
         (
             "IncludePatterns",
-            ["", "*.pdf", "*.pdf,*.docx", "in/?[ab]*", "a[[]1[]].pdf", "[!a-c]*", "é*", "a b*"],
-            ["*.{pdf,docx}", "*.[a,b]", "in/[draft", "a]", "a\\*", "s3://bucket/*", "[]"],
+            ["", "*.pdf", "*.pdf,*.docx", "in/?[ab]*", "a[[]1[]].pdf", "[!a-c]*", "é*", "a b*", "a[{]*", "a[\\]*"],
+            ["*.{pdf,docx}", "*.[a,b]", "in/[draft", "a]", "a\\*", "s3://bucket/*", "S3://b/*", "[]", "[!]"],
         ),
         ("CaBundleSecretArn", ["", "arn:aws:secretsmanager:eu-west-1:1:secret:a"], ["-----BEGIN CERTIFICATE-----"]),
         ("RolePath", ["/", "/service/", "/a/b/"], ["", "service", "/service", "service/"]),
@@ -258,6 +267,13 @@ def test_what_is_refused_at_deployment_is_what_functions_refuse(
     for text in bad:
         with pytest.raises(SettingsError, match=variable):
             Settings.from_environment(environment | {variable: text})
+
+
+def test_pattern_of_routes_ends_soon_whatever_is_typed() -> None:
+    """Ids that two branches of a pattern can read took twice the time for each of them."""
+    pattern = TEMPLATE["Parameters"]["Routes"]["AllowedPattern"]
+    for each in (*WORKFLOWS, *NO_WORKFLOWS):
+        assert re.search(pattern, "a/:" + ",".join([each] * 40) + "!") is None
 
 
 def evaluated(expression: Any, given: dict[str, Any]) -> Any:

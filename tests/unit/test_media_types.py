@@ -118,6 +118,10 @@ def test_declared_type_counts_where_it_says_more(declared: str | None, key: str,
         ("a.pdf (copy)", "pdf"),
         ("a.pdf\u200b", "pdf"),
         ("a.pdf.tmp", "pdf"),
+        ("reports?year=2024/file.pdf", "pdf"),  # no query: nothing before it has an extension
+        ("q?a=1/report.docx", "docx"),
+        ("What is x? y=2.pdf", "pdf"),
+        ("a%3Fb=c/d.pdf", "pdf"),
         ("v1.txt?dir/a.pdf", "pdf"),
         ("report.pdf.gz", "gz"),
         ("v1.2", "2"),
@@ -164,6 +168,7 @@ def test_encoded_object_is_called_what_it_is(encoding: str | None, expected: tup
 
 def test_stem_is_that_of_the_file_and_not_of_a_query() -> None:
     assert upload_name(DocumentKey("s3://b/in/q2.pdf?x=1&y=2/3", "v"), "attempt").startswith("q2-")
+    assert upload_name(DocumentKey("s3://bucket/?x=1", "v"), "attempt").startswith("x-1-")
 
 
 def test_name_with_two_extensions_still_carries_its_token() -> None:

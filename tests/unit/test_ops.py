@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -17,6 +18,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import workflow_trigger
+from local.stack import ROOT
+from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.document import Lane, ObjectVersion, Selection
 from workflow_trigger.domain.model import FINAL, Document, Pause, Status, Workflow
@@ -30,8 +33,9 @@ from workflow_trigger_cli.commands.findings import Finding, Health
 from workflow_trigger_cli.commands.forget import Forget
 from workflow_trigger_cli.commands.redrive import redrive
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
-from workflow_trigger_cli.commands.selection import Choice, moment_before_now, select
+from workflow_trigger_cli.commands.selection import Choice, error_types, moment_before_now, select
 from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _standstill, _workflow_state
+from workflow_trigger_cli.commands.workflows import DEFAULT_URL, deploy_line
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.main import app
 from workflow_trigger_cli.stack import Stack, split_url
@@ -491,18 +495,23 @@ def test_redrive_gives_back_what_it_holds_when_it_is_interrupted() -> None:
     assert (len(moved), sorted(given_back)) == (1, ["h1", "h2"])
 
 
-def test_forget_deletes_no_upload_that_came_while_it_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", [None, "v"])
+@pytest.mark.parametrize("change", [{"ETag": '"new"'}, {"LastModified": 2}], ids=["other", "same content"])
+def test_forget_deletes_no_upload_that_came_while_it_asked(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, change: dict[str, Any]
+) -> None:
     """Without versions, the new object has the name of the old one."""
     stack = MagicMock(outputs={}, parameters={})
     monkeypatch.setattr("workflow_trigger_cli.commands.forget.rows_of", lambda *_: [skipped_row("a.pdf")])
-    listed = [{"Key": "a.pdf", "VersionId": "null", "ETag": '"old"'}]
+    old = {"Key": "a.pdf", "VersionId": "null", "ETag": '"v"', "LastModified": 1}
+    listed = [old]
     stack.client.return_value.get_paginator.return_value.paginate.side_effect = lambda **_: [{"Versions": list(listed)}]
-    work = Forget(stack, "s3://b/a.pdf", None, with_object=True)
-    listed[0] = {**listed[0], "ETag": '"new"'}
+    work = Forget(stack, "s3://b/a.pdf", version, with_object=True)
+    listed[0] = {**old, **change}
     with pytest.raises(CommandError, match="uploaded again"):
         work.run()
     stack.client.return_value.delete_objects.assert_not_called()
-    listed[0] = {**listed[0], "ETag": '"old"'}
+    listed[0] = old
     stack.client.return_value.delete_objects.return_value = {}
     work.run()
     stack.client.return_value.delete_objects.assert_called_once()
@@ -513,11 +522,18 @@ def test_status_tells_of_documents_that_wait_for_nothing() -> None:
     stack.name, stack.route_of.return_value = "stack", ""
     idle = _workflow_state(stack, Workflow(workflow_id="w"), 400.0)
     busy = replace(idle, phase="running")
-    assert _standstill(stack, [idle], 400.0) == [
-        "Documents wait, and no workflow is at work. workflow-trigger doctor --stack stack"
-    ]
-    assert _standstill(stack, [idle], 100.0) == []
-    assert _standstill(stack, [idle, busy], 400.0) == []
+    told = ["Documents wait, and no workflow is at work. workflow-trigger doctor --stack stack"]
+    assert _standstill(stack, [idle], (), {"": 1_000.0}) == told
+    assert _standstill(stack, [idle], (), {"": 900.0}) == [], "a document may be put off for so long"
+    assert _standstill(stack, [idle, busy], (), {"": 1_000.0}) == []
+    old = replace(idle, error={"type": "NotSent", "message": "days ago"})
+    assert _standstill(stack, [old], (), {"": 1_000.0}) == told
+    for_another = replace(idle, error={"type": "Busy", "message": "a job of somebody else"})
+    assert _standstill(stack, [for_another], (), {"": 1_000.0}) == []
+    paused = Pause(route="legal/", reason="any", since=NOW)
+    legal = replace(busy, route="legal/")
+    assert _standstill(stack, [idle, legal], (paused,), {"": 1_000.0, "legal/": 5.0}) == told
+    assert _standstill(stack, [idle], (replace(paused, route="*"),), {"": 1_000.0}) == []
 
 
 def test_many_idle_workflows_take_one_line() -> None:
@@ -543,3 +559,38 @@ def test_many_idle_workflows_take_one_line() -> None:
     assert "w-101" in shown
     assert "and 96 more idle workflows" in shown
     assert shown.count("w-") == 6
+
+
+def test_error_is_chosen_by_its_name_of_any_release() -> None:
+    assert error_types(["OutOfTime", "Refused"]) == ("TooSlow", "Refused")
+    choice = Choice(statuses=UNSUCCESSFUL, error_types=error_types(["OutOfTime"]))
+    for name in ("OutOfTime", "TooSlow"):
+        assert choice.includes({**skipped_row("a.pdf"), "status": "REJECTED", "error": {"type": name}})
+
+
+def test_deploy_line_takes_the_shorter_names_where_ids_do_not_fit() -> None:
+    def made(count: int, key: str | None) -> list[WorkflowInformation]:
+        flags = {"has_source": False, "has_destination": False, "is_scheduled": False, "is_active": True}
+        return [
+            WorkflowInformation(id=f"{n:036}", name="n", key=key and f"{key}-{n}", kind="custom", **flags)
+            for n in range(count)
+        ]
+
+    def names(created: list[WorkflowInformation]) -> str:
+        return deploy_line(created, DEFAULT_URL, None).rpartition("=")[2].partition(",")[0]
+
+    assert names(made(70, "uploads")) == f"{0:036}"
+    assert names(made(71, "uploads")) == "uploads-0"
+    assert names(made(71, "x" * 47)) == f"{0:036}"
+    assert names(made(71, None)) == f"{0:036}"
+
+
+def test_process_ends_although_a_thread_waits_for_an_answer() -> None:
+    """As a scan does whose network has gone: Ctrl-C and errors end the command nevertheless."""
+    code = (
+        "import threading, typer; from workflow_trigger_cli import main\n"
+        "def hang():\n    threading.Thread(target=threading.Event().wait).start(); raise typer.Exit(3)\n"
+        "main.app = hang_app = typer.Typer(); hang_app.command()(hang); main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, env={"PYTHONPATH": str(ROOT / "src")})
+    assert done.returncode == 3

@@ -16,6 +16,7 @@ from workflow_trigger.domain.errors import UnreadableEvent
 
 LANE_FIELD, BATCH_FIELD = "lane", "batch"  # of records that a backfill makes; S3 has none of these names
 _ENVELOPES_LIMIT = 4
+# S3 writes a percent sign as %25.
 _NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _LIMIT_BYTES = 1_024  # of an object key, and of the ledger's sort key
 
@@ -81,12 +82,13 @@ def _from_s3_record(record: object) -> ObjectVersion | str:
         return f"not a creation: {_safe_for_log(name)}"
     # Form-encoded here, and raw in EventBridge's events.
     encoded = _text(_require(record, "s3", "object", "key"), "the object key", limit_bytes=4 * _LIMIT_BYTES)
+    unreadable = UnreadableEvent(f"the object key cannot be decoded: {_safe_for_log(encoded)}")
+    if _NO_ESCAPE.search(encoded):
+        raise unreadable
     try:
         key = unquote_plus(encoded, errors="strict")
-        if _NO_ESCAPE.search(encoded):
-            raise ValueError("S3 writes a percent sign as %25")
-    except ValueError:
-        raise UnreadableEvent(f"the object key cannot be decoded: {_safe_for_log(encoded)}") from None
+    except UnicodeDecodeError:
+        raise unreadable from None
     lane = Lane.BULK if _optional(record, LANE_FIELD) == Lane.BULK else Lane.FRESH
     version = _version(_require(record, "s3"), key, _optional(record, "eventTime"))
     batch = batch_name(str(_optional(record, BATCH_FIELD) or ""))

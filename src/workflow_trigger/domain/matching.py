@@ -24,9 +24,8 @@ _DRAWN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,64
 class Search(NamedTuple):
     """What a complete list of jobs shows of an attempt."""
 
-    job: Job | None = (
-        None  # that it started; a request is accepted as a whole, so it holds all documents of the attempt
-    )
+    # The job that it started. A request is accepted as a whole, so the job holds all documents of the attempt.
+    job: Job | None = None
     is_inferred: bool = False  # it hides its names, and is the only new job of a workflow that nobody else uses
     unexplained: tuple[Job, ...] = ()  # may be the attempt's, for nothing shows whose they are
 
@@ -37,9 +36,9 @@ def mentions(names: Iterable[str], upload_names: Iterable[str | None]) -> bool:
     return any(token in name.lower() for name in names for token in tokens)
 
 
-def hold_a_token(names: Iterable[str]) -> bool:
+def any_has_token(names: Iterable[str]) -> bool:
     """Whether any of the platform's names is that of a file that a stack sent, whichever; ids go on after the token."""
-    return any(re.search(r"-[0-9a-f]{16}(?![0-9a-f])", name) for name in names)
+    return any(re.search(r"-[0-9a-f]{16}(?![0-9a-f])", name.lower()) for name in names)
 
 
 def tell_whose(names: Iterable[str]) -> bool:

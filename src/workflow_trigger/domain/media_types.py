@@ -93,8 +93,14 @@ def extension_of(key: str) -> str:
 
 
 def without_query(key: str) -> str:
-    """A key without the query string of an address that somebody made a key of, and without spaces at its end."""
-    return _SPACES.sub("", _QUERY.sub("", key))
+    """A key without the query string of an address that somebody made a key of, and without spaces at its end.
+
+    A question mark that follows no known extension belongs to the name, or to that of a folder.
+    """
+    before = _QUERY.sub("", key)
+    extension = _SUFFIX.search(before)
+    is_query = extension is not None and extension[1].lower() in _BY_EXTENSION
+    return _SPACES.sub("", before if is_query else key)
 
 
 def media_type(declared: str | None, key: str) -> str:

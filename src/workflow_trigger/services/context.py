@@ -143,8 +143,10 @@ class Context:
             except PlatformError as error:
                 logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
                 self.counts.add("Held")
-                self.unresolved[name] = as_stored(error)["message"]
-                self.is_pool_complete = self.is_pool_complete and isinstance(error, NotFound)
+                if isinstance(error, NotFound):
+                    self.unresolved[name] = as_stored(error)["message"]
+                else:
+                    self.is_pool_complete = False
                 continue
             found = _ids_by_key.get(name, name)
             ids.setdefault(canonical_id(found), found)

@@ -3,6 +3,7 @@
 committed ── a list of jobs shows it ──► running
     └─ two minutes after the commit a complete list shows nothing: a round
            first and second round ──► the same batch again, under the same names ──► committed
+                (not while any other new job is active: a request would be in vain)
            third round, or the workflow left the pool ──► let go: the documents go back
                 (not while a job is active that may be the attempt's)
            the workflow was deleted ──► let go
@@ -134,8 +135,9 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     if (is_last and not may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
+        requests = 1 if is_busy else rounds  # while another job was active, none was sent again
         let_go = replace(after, unanswered=after.attempt.upload_names, let_go_at=context.iso_later())
-        return context.fail(let_go, OutcomeUnknown(reason), documents)
+        return context.fail(let_go.with_attempt(rounds=requests), OutcomeUnknown(reason), documents)
     is_whole = len(documents) == len(after.attempt.documents)  # only the very same batch may be sent again
     if is_last or is_busy or not context.has_time() or not is_whole:
         return context.commit(Transition(workflow, after))

@@ -37,7 +37,7 @@ class Doctor:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._settings: Settings | None = None
-        self._pool: dict[str, str] = {}  # what each workflow that the platform shows is called, by its id
+        self._pool: dict[str, str] = {}  # the first name of each workflow that was asked about, by its check
 
     def findings(self) -> Iterator[Finding]:
         """Every check. One that AWS does not allow is unknown and stops no other."""
@@ -186,6 +186,7 @@ class Doctor:
         for number, workflow_id in enumerate(self._stack.workflow_ids):
             finding = self._workflow(platform, workflow_id)
             if finding.check == "API key":
+                self._pool.clear()
                 yield finding
                 return
             if number == 0 and finding.health is not Health.UNKNOWN:
@@ -204,13 +205,14 @@ class Doctor:
         key, check = ApiKey(secrets, self._stack["ApiKeySecret"]), "API key"
         try:
             url = api_root(parameters["UnstructuredApiUrl"])
+        except ValueError as error:
+            fix = f"{self._deploy}UnstructuredApiUrl=…"
+            return Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
+        try:
             key.value()
             check = "certificates"
             connections = Connections(url, ca_certificates(secrets, parameters.get("CaBundleSecretArn", "")))
             _ = connections.kept  # they are read now
-        except ValueError as error:
-            fix = f"{self._deploy}UnstructuredApiUrl=…"
-            return Finding(check="address", health=Health.FAILED, says=f"UnstructuredApiUrl {error}", fix=fix)
         except SecretUnusable as error:
             if check == "API key":
                 return Finding(check=check, health=Health.UNKNOWN, says=str(error))
@@ -244,7 +246,9 @@ class Doctor:
             return Finding(check=name, health=Health.UNKNOWN, says=str(error))
 
     def _limits(self) -> Iterator[Finding]:
-        if self._settings is not None:
+        if self._settings is None:
+            yield Finding(check="limits", health=Health.UNKNOWN, says="cannot be checked without the settings")
+        else:
             yield from limits(self._settings, len(self._pool) or len(self._stack.workflow_ids))
 
     # -- what runs every minute ----------------------------------------------------------------------------------------

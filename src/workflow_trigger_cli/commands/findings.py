@@ -32,7 +32,7 @@ class Finding:
 
 def checked(found: WorkflowInformation) -> Finding:
     """What speaks against a workflow in a pool."""
-    name = f"workflow {found.id}"
+    name, called = f"workflow {found.id}", f"{found.name} (key {found.key})" if found.key else found.name
     problems = {
         "has a source connector, so it takes no files": found.has_source,
         "has a schedule, so it runs without the stack": found.is_scheduled,
@@ -41,11 +41,11 @@ def checked(found: WorkflowInformation) -> Finding:
     }
     wrong = [text for text, applies in problems.items() if applies]
     if wrong:
-        says = f"{found.name} {'; '.join(wrong)}"
+        says = f"{called} {'; '.join(wrong)}"
         return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows create --name NAME")
     where = "results go to its destination, and may not be available for download" if found.has_destination else ""
     health = Health.UNKNOWN if where else Health.OK
-    return Finding(check=name, health=health, says=f"{found.name}, without a source{where and f'; {where}'}")
+    return Finding(check=name, health=health, says=f"{called}, without a source{where and f'; {where}'}")
 
 
 def limits(settings: Settings, pool_size: int) -> Iterator[Finding]:

@@ -43,6 +43,7 @@ class Forget:
         self._with_object = with_object
         self._s3 = stack.client("s3")
         self._objects = list(self._object_versions())  # those that are asked about: one that comes later stays
+        self._unversioned = self._unversioned_uploads()
         self._rows = [row for row in rows_of(stack, url) if version in {None, row["version"]}]
         if not self._rows:
             raise CommandError(f"The ledger does not know {url}{f' version {version}' if version else ''}.")
@@ -76,10 +77,18 @@ class Forget:
         Raises:
             CommandError: one has come.
         """
-        counted = {(each["VersionId"], each.get("ETag")) for each in self._objects}
-        unversioned = [each for each in self._object_versions() if each["VersionId"] == "null"]
-        if any((each["VersionId"], each.get("ETag")) not in counted for each in unversioned):
+        if self._unversioned_uploads() - self._unversioned:
             raise CommandError(f"{self._url} was uploaded again while the command asked. Nothing was deleted.")
+
+    def _unversioned_uploads(self) -> set[tuple[str, Any]]:
+        """What the bucket has under the key without a version of its own: its etag and time."""
+        bucket, key = split_url(self._url)
+        found = self._versions_under(bucket, key) if self._with_object else iter(())
+        return {
+            (each["ETag"], each["LastModified"])
+            for each in found
+            if each["Key"] == key and each["VersionId"] == "null" and "ETag" in each
+        }
 
     def _results(self, row: Item) -> Iterator[dict[str, Any]]:
         """Every output of every run of a row, in all its versions."""

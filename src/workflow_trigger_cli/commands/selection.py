@@ -52,7 +52,7 @@ class Choice:
         return (
             row["status"] in self.statuses
             and "forgotten_at" not in row
-            and (not self.error_types or (row.get("error") or {}).get("type") in self.error_types)
+            and (not self.error_types or advice.kind_of(row.get("error")) in self.error_types)
             and row["object"].startswith(self.prefix or "")
             and self.version in {None, row["version"]}
             and self.batch in {None, row.get("batch")}
@@ -66,7 +66,7 @@ def error_types(given: Iterable[str] | None) -> tuple[str, ...]:
     Raises:
         UsageError: one is the type of no error.
     """
-    chosen = tuple(given or ())
+    chosen = tuple(map(advice.kind_of, given or ()))
     for each in chosen:
         if each not in advice.OF_ERROR:
             raise UsageError(f"There is no error {each}. There are: {', '.join(advice.OF_ERROR)}")

@@ -2,19 +2,19 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from workflow_trigger.adapters.dynamodb.ledger import OPEN_ROWS_INDEX
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.model import FINAL, Pause, Phase, Status, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Phase, Status, Workflow
 from workflow_trigger_cli import advice
 from workflow_trigger_cli.advice import Advice
 from workflow_trigger_cli.stack import Stack
 
-_STANDSTILL_SECONDS = 300.0  # the schedule begins what waits every minute
+_STANDSTILL_SECONDS = 1_000.0  # longer than any document is put off after a failure
 _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted without --all, because a scan costs by size
 
 
@@ -22,7 +22,7 @@ _COUNTED_BYTES = 256 * 1024 * 1024  # a ledger up to this size is counted withou
 class WorkflowState:
     """One workflow. `files` are in its present attempt; `error` is what its last attempt ended in, if in one.
 
-    An error that somebody has to correct is shown while something waits: until then nobody can tell whether it is.
+    An error that somebody has to correct is shown while something waits; when nothing does, it may be corrected by now.
     """
 
     workflow_id: str
@@ -84,15 +84,18 @@ def collect_status(stack: Stack, rows: Mapping[str, int | None]) -> StackState:
         dead_letters=dead_letters,
         attention=[
             *_attention(stack, workflows, snapshot.poller.unresolved, dead_letters),
-            *([] if snapshot.pauses else _standstill(stack, workflows, longest)),
+            *_standstill(stack, workflows, snapshot.pauses, by_route or {"": longest}),
         ],
     )
 
 
-def messages_in(stack: Stack, output: str) -> int:
-    """The messages of a queue, in flight or not."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack[output], AttributeNames=names)
+_IN_A_QUEUE = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+
+
+def messages_in(stack: Stack, output: str, *names: str) -> int:
+    """The messages of a queue, in flight or not; or those that one of SQS's attributes counts."""
+    names = names or _IN_A_QUEUE
+    answer = stack.client("sqs").get_queue_attributes(QueueUrl=stack[output], AttributeNames=list(names))
     return sum(int(answer["Attributes"][name]) for name in names)
 
 
@@ -105,13 +108,22 @@ def _attention(stack: Stack, workflows: list[WorkflowState], unresolved: str | N
     return texts
 
 
-def _standstill(stack: Stack, workflows: list[WorkflowState], waiting_seconds: float) -> list[str]:
-    """Documents that wait although no workflow of the pool has anything to do, or waits for a job of somebody else."""
-    pool = [each for each in workflows if each.is_in_pool]
-    is_moving = any(each.phase != Phase.IDLE or each.not_before or each.error for each in pool)
-    if is_moving or waiting_seconds < _STANDSTILL_SECONDS:
-        return []
-    return [f"Documents wait, and no workflow is at work. workflow-trigger doctor --stack {stack.name}"]
+def _standstill(
+    stack: Stack, workflows: list[WorkflowState], pauses: Sequence[Pause], waits: Mapping[str, float]
+) -> list[str]:
+    """Routes whose documents wait although no workflow of theirs has anything to do. `waits`: seconds, by route."""
+    found = []
+    for route, seconds in waits.items():
+        pool = [each for each in workflows if each.is_in_pool and each.route == route]
+        is_paused = any(each.route in {route, ALL_ROUTES} for each in pauses)
+        is_explained = any(each.phase != Phase.IDLE or each.not_before or each.todo for each in pool)
+        is_busy = any((each.error or {}).get("type") == "Busy" for each in pool)  # with a job of somebody else
+        if seconds >= _STANDSTILL_SECONDS and not (is_paused or is_explained or is_busy):
+            where = f" of {route}" if route else ""
+            found.append(
+                f"Documents{where} wait, and no workflow is at work. workflow-trigger doctor --stack {stack.name}"
+            )
+    return found
 
 
 def blocking_reason(stack: Stack, workflow: Workflow, waiting_seconds: float) -> Advice | None:

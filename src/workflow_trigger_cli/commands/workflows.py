@@ -12,14 +12,14 @@ from workflow_trigger.adapters.unstructured.connections import Connections, ca_c
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
 from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
 from workflow_trigger.domain.job import Job
-from workflow_trigger.domain.matching import hold_a_token, tell_whose
+from workflow_trigger.domain.matching import any_has_token, tell_whose
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack
 
 DEFAULT_URL = "https://platform.unstructuredapp.io"
-_IDS_LIMIT = 2_800  # characters: Lambda's environment holds 4 KB, and the other settings need their share
+NAMES_LIMIT = 2_600  # characters: Lambda's environment holds 4 KB, and the other settings need their share
 
 
 def workspace_of(stack: Stack) -> Workflows:
@@ -60,8 +60,8 @@ def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack |
     """
     there = [each.strip() for each in stack.parameters["WorkflowIds"].split(",") if each.strip()] if stack else []
     pool = ",".join([*there, *(each.id for each in created)])
-    if len(pool) > _IDS_LIMIT:
-        pool = ",".join([*there, *(each.key or each.id for each in created)])
+    if len(pool) > NAMES_LIMIT:
+        pool = min(pool, ",".join([*there, *(each.key or each.id for each in created)]), key=len)
     where = f" --stack-name {stack.name} --region {stack.region}" if stack else ""
     more = f" UnstructuredApiUrl={shlex.quote(url)}" if stack is None and api_root(url) != DEFAULT_URL else ""
     return f"sam build && sam deploy{where} --parameter-overrides WorkflowIds={pool}{more}"
@@ -108,10 +108,13 @@ def check(workflows: Workflows, name: str) -> Finding:
         if found is None:
             says = "unknown to the platform, or not visible with this key"
             return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
-        finding = checked(found)
-        return finding if finding.health is Health.FAILED else _with_use(finding, workflows.jobs(found.id))
     except PlatformError as error:
         raise CommandError(str(error)) from error
+    finding = checked(found)
+    try:
+        return finding if finding.health is Health.FAILED else _with_use(finding, workflows.jobs(found.id))
+    except PlatformError as error:
+        return replace(finding, health=Health.UNKNOWN, says=f"{finding.says}; its jobs cannot be read: {error}")
 
 
 def _with_use(finding: Finding, jobs: Iterator[Job]) -> Finding:
@@ -122,7 +125,7 @@ def _with_use(finding: Finding, jobs: Iterator[Job]) -> Finding:
         total += 1
         if not tell_whose(job.file_names()):
             hidden += 1
-        elif not hold_a_token(job.file_names()):
+        elif not any_has_token(job.file_names()):
             foreign.append(job.created_at or "")
     if foreign:
         latest = max(foreign)

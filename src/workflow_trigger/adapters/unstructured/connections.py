@@ -47,7 +47,7 @@ def tls_context(ca_certificates: str = "") -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     if ca_certificates:
-        # Private authorities often lack what Python 3.13 asks for since, and their owners cannot make them anew.
+        # Many private authorities fail the strict checks that Python 3.13 turned on, and cannot be made anew.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         try:
             context.load_verify_locations(cadata=ca_certificates)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -71,8 +72,7 @@ class Workflows:
             PlatformError: the platform refuses, or does not answer with a list.
         """
         seen: set[str] = set()
-        page = 1
-        while page:
+        for page in count(1):
             answer = self._ask("GET", f"/workflows/?page={page}")
             if not isinstance(answer, list):
                 raise Unavailable("The platform did not answer with a list of workflows")
@@ -80,7 +80,8 @@ class Workflows:
             new = [each for each in found if each.id not in seen]
             yield from new
             seen.update(each.id for each in new)
-            page = page + 1 if new else 0
+            if not new:
+                return
 
     def get(self, workflow: str) -> WorkflowInformation | None:
         """A workflow by its id or key; None where there is none."""
@@ -114,7 +115,7 @@ class Workflows:
             try:
                 return parsed(redacted(response.data, self._key))
             except (HTTPError, OSError, ValueError) as failed:
-                raise _unheard(body)(f"{self._root + path} did not answer with JSON") from failed
+                raise _no_answer(body)(f"{self._root + path} did not answer with JSON") from failed
 
     @contextmanager
     def _answered(self, method: str, path: str, body: str | None = None) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -128,16 +129,16 @@ class Workflows:
         except (NewConnectionError, ConnectTimeoutError) as error:
             raise Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
         except (HTTPError, OSError) as error:
-            kind = Unreachable if is_untrusted(error) else _unheard(body)
+            kind = Unreachable if is_untrusted(error) else _no_answer(body)
             raise kind(f"No answer from {self._root + path}: {described(error)}") from error
         if not is_good:
-            unclear = _unheard(body)(f"HTTP {response.status}: {error_message(content)}")
+            unclear = _no_answer(body)(f"HTTP {response.status}: {error_message(content)}")
             raise error_for_status(response.status, response.headers, content) or unclear
         with response:
             yield response
 
 
-def _unheard(body: str | None) -> type[PlatformError]:
+def _no_answer(body: str | None) -> type[PlatformError]:
     """What it is to hear nothing: after a question, or after a request that may have been heard."""
     return OutcomeUnknown if body else Unavailable
 
@@ -148,10 +149,11 @@ def information_from(answer: Any) -> WorkflowInformation:
     Raises:
         Unavailable: it is none.
     """
-    if not isinstance(answer, Mapping) or not _ID.fullmatch(str(answer.get("id") or "")):
+    name = answer.get("id") if isinstance(answer, Mapping) else None
+    if not isinstance(name, str) or not _ID.fullmatch(name):
         raise Unavailable("The platform did not answer with a workflow")
     return WorkflowInformation(
-        id=answer["id"],
+        id=name,
         name=truncate(str(answer.get("name") or "")),
         key=answer.get("key") if isinstance(answer.get("key"), str) else None,
         has_source=bool(answer.get("sources")),
