@@ -2,18 +2,24 @@
 
 import contextlib
 import http.server
+import ipaddress
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from urllib3.connection import HTTPSConnection
 
 from workflow_trigger.adapters.unstructured import connections
@@ -191,6 +197,38 @@ def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones(comme
         part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
     assert len(received.requests) == 1
+
+
+def authority_of_older_make() -> tuple[str, trustme.LeafCert]:
+    """An authority as `openssl req -x509` makes it, without a key usage, and a certificate for 127.0.0.1."""
+    now = datetime.now(UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in ("Own Authority", "127.0.0.1")]
+
+    def signed(place: int, extension: x509.ExtensionType, *, critical: bool) -> x509.Certificate:
+        builder = x509.CertificateBuilder(issuer_name=names[0], subject_name=names[place])
+        builder = builder.public_key(keys[place].public_key()).serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        return builder.add_extension(extension, critical=critical).sign(keys[0], hashes.SHA256())
+
+    authority = signed(0, x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    leaf = signed(1, address, critical=False)
+    pem, traditional = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
+    key = keys[1].private_bytes(pem, traditional, serialization.NoEncryption())
+    return authority.public_bytes(pem).decode(), trustme.LeafCert(key, leaf.public_bytes(pem), [])
+
+
+def test_authority_without_a_key_usage_is_trusted_too() -> None:
+    """Python 3.13 refuses such ones by default, and nobody makes them anew."""
+    pem, certificate = authority_of_older_make()
+    received = Received()
+    with server(received, certificate) as port:
+        asking = trusting(f"https://127.0.0.1:{port}", pem)
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
+        with pytest.raises(PlatformError, match="is not trusted"):
+            trusting(f"https://127.0.0.1:{port}", trustme.CA().cert_pem.bytes().decode()).file_status("job")
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,23 @@ def test_workflow_may_be_named_by_its_key(harness: Harness) -> None:
     assert (harness.status(document), harness.row(document)["workflow_id"]) == ("COMPLETED", workflow_id)
 
 
+def test_workflow_that_was_made_anew_under_its_key_is_found(harness: Harness) -> None:
+    old, new = harness.settings.workflow_ids[0], "00000000-0000-4000-8000-000000000000"
+    harness.state.behaviour.workflow_keys["uploads-1"] = old
+    harness.state.behaviour.known_workflows = [old]
+    harness.configure(workflow_ids=("uploads-1",))
+    first = harness.upload("a.pdf", b"a")
+    harness.deliver(first)
+    harness.settle()
+    harness.state.behaviour.workflow_keys["uploads-1"] = new
+    harness.state.behaviour.known_workflows = [new]
+    second = harness.upload("b.pdf", b"b")
+    harness.deliver(second)
+    harness.settle()
+    assert [harness.row(each)["workflow_id"] for each in (first, second)] == [old, new]
+    assert [harness.status(each) for each in (first, second)] == ["COMPLETED", "COMPLETED"]
+
+
 def test_key_that_nobody_knows_is_written_down_until_it_is_corrected(harness: Harness) -> None:
     """Nothing else would tell: the documents wait, and there is no workflow that could show an error."""
     workflow_id = harness.settings.workflow_ids[0]

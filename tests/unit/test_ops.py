@@ -14,6 +14,8 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import trustme
+from botocore.exceptions import ClientError
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -594,3 +596,44 @@ def test_process_ends_although_a_thread_waits_for_an_answer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, env={"PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 3
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "GetBucketLocation")
+
+
+def test_doctor_names_an_owner_that_is_not_the_buckets() -> None:
+    stack = MagicMock(parameters={"ExpectedBucketOwner": "111122223333"}, region="eu-central-1")
+    stack.name, stack.__getitem__.return_value = "stack", "their-bucket"
+    stack.client.return_value.get_bucket_location.side_effect = refused("AccessDenied")
+    (found,) = Doctor(stack)._bucket_is_here()
+    assert (found.health, found.says) == (Health.FAILED, "their-bucket is not owned by ExpectedBucketOwner")
+    stack.session.client.return_value.get_bucket_location.side_effect = refused("AccessDenied")
+    with pytest.raises(ClientError):  # then it is not the owner: unknown, as any other refusal
+        list(Doctor(stack)._bucket_is_here())
+
+
+@pytest.mark.parametrize(
+    ("secret", "health"),
+    [
+        ({"SecretString": "no certificate"}, Health.FAILED),
+        ({"SecretBinary": b"no certificate"}, Health.FAILED),
+        ({"SecretBinary": trustme.CA().cert_pem.bytes()}, None),
+    ],
+)
+def test_doctor_says_whether_the_bundle_of_certificates_can_be_used(
+    secret: dict[str, Any], health: Health | None
+) -> None:
+    bundle = {"UnstructuredApiUrl": "https://platform.unstructuredapp.io", "CaBundleSecretArn": "arn:bundle"}
+    stack = MagicMock(parameters=bundle, region="eu-central-1")
+    stack.name, stack.__getitem__.return_value = "stack", "arn:key"
+    stack.client.return_value.get_secret_value.side_effect = lambda *, SecretId: (  # noqa: N803
+        secret if SecretId == "arn:bundle" else {"SecretString": "a-key"}
+    )
+    found = Doctor(stack)._platform()
+    if health is None:
+        assert not isinstance(found, Finding)
+    else:
+        assert isinstance(found, Finding)
+        assert (found.check, found.health) == ("certificates", health)
+        assert "CaBundleSecretArn" in found.says + found.fix
