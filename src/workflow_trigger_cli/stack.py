@@ -114,12 +114,16 @@ class Stack:
         return str(answer["Attributes"]["QueueArn"])
 
     @property
+    def default_pool(self) -> list[str]:
+        """What `WorkflowIds` names, ids or keys: the workflows of all documents that no route takes."""
+        return [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
+
+    @property
     def workflow_ids(self) -> list[str]:
         """The pools of all routes, as they were deployed: ids, or keys; each once."""
-        names = [each.strip() for each in self.parameters["WorkflowIds"].split(",") if each.strip()]
-        names += [each for route in self.routes for each in route.workflow_ids]
+        routed = [each for route in self.routes for each in route.workflow_ids]
         spelled: dict[str, str] = {}
-        for each in names:
+        for each in (*self.default_pool, *routed):
             spelled.setdefault(canonical_id(each), each)
         return list(spelled.values())
 

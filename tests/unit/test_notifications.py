@@ -133,3 +133,11 @@ def test_key_that_cannot_be_decoded_is_unreadable(key: str) -> None:
     parsed = ParsedEvent.of(event)
     assert parsed.versions == []
     assert "cannot be decoded" in parsed.unreadable[0]
+
+
+@pytest.mark.parametrize("depth", [2, 3_000])
+def test_envelope_that_holds_no_text_is_unreadable_however_deep(depth: int) -> None:
+    """SNS puts a text into its envelope; anything else is none of its, and must not end the invocation."""
+    body = '{"Type": "Notification", "Message": ' * depth + "1" + "}" * depth
+    parsed = ParsedEvent.of(body)
+    assert (parsed.versions, len(parsed.unreadable)) == ([], 1)

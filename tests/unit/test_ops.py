@@ -585,6 +585,9 @@ def test_deploy_line_takes_the_shorter_names_where_ids_do_not_fit() -> None:
     assert names(made(71, "uploads")) == "uploads-0"
     assert names(made(71, "x" * 47)) == f"{0:036}"
     assert names(made(71, None)) == f"{0:036}"
+    stack = Stack("s", "eu-central-1", "", datetime.now(UTC), {}, {"WorkflowIds": "a, b,"}, MagicMock())
+    line = f"sam build && sam deploy --stack-name s --region eu-central-1 --parameter-overrides WorkflowIds=a,b,{0:036}"
+    assert deploy_line(made(1, None), "https://vpc.example.com", stack) == line, "it keeps its pool and its address"
 
 
 def test_process_ends_although_a_thread_waits_for_an_answer() -> None:

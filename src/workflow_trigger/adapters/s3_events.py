@@ -59,7 +59,7 @@ class ParsedEvent:
                 self._read_record(_from_eventbridge, event)
             case {"detail-type": str(kind), "source": "aws.s3", "detail": _}:
                 self.skipped.append(f"not a creation: {_safe_for_log(kind)}")
-            case {"Type": "Notification", "Message": message}:
+            case {"Type": "Notification", "Message": str(message)}:
                 self._read(message, depth)
             case _:
                 self.unreadable.append("neither an S3 notification nor an EventBridge event of S3")

@@ -163,9 +163,8 @@ def upload_name(key: DocumentKey, attempt_id: str) -> str:
 
     The token names the document and the attempt, so that whatever the platform sends back names both.
     """
-    ascii_stem = (
-        unicodedata.normalize("NFKD", PurePosixPath(without_query(key.object)).stem).encode("ascii", "ignore").decode()
-    )
+    whole_stem = PurePosixPath(without_query(key.object)).stem
+    ascii_stem = unicodedata.normalize("NFKD", whole_stem).encode("ascii", "ignore").decode()
     stem = re.sub(r"[^A-Za-z0-9]+", "-", ascii_stem)[:_STEM_LIMIT].strip("-") or "document"
     extension = extension_of(key.object)
     identity = "\n".join((*key, attempt_id)).encode("utf-8", "surrogatepass")

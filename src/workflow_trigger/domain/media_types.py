@@ -61,7 +61,7 @@ _SAFE_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127
 _VAGUE = {"", "binary/octet-stream", OCTET_STREAM, "application/unknown", "application/x-unknown"}
 _VAGUE |= {"application/x-download", "application/force-download", "application/download"}
 _VAGUE |= {"multipart/form-data", "application/x-www-form-urlencoded"}
-_KNOWN = {*SUPPORTED.values(), "text/xml", "text/rtf"}
+_SPECIFIC = {*SUPPORTED.values(), "text/xml", "text/rtf"} - {OCTET_STREAM, "text/plain"}  # and known to the vendor
 
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,10})$")
 # Behind the extension: what is left of a query string, an editor's mark, a copy's number, a version or a date.
@@ -115,9 +115,8 @@ def media_type(declared: str | None, key: str) -> str:
     known = _BY_EXTENSION.get(extension)
     if known is None:
         return declared if is_specific else _OTHERS.get(f".{extension}", OCTET_STREAM)
-    says_more = declared in _KNOWN and declared not in {*_VAGUE, "text/plain"}
     is_text = known == "text/plain" and declared.startswith("text/")
-    return declared if says_more and (is_text or _family(declared) == _family(known)) else known
+    return declared if declared in _SPECIFIC and (is_text or _family(declared) == _family(known)) else known
 
 
 def _family(kind: str) -> str:

@@ -58,7 +58,7 @@ def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack |
 
     By their ids, or by their keys, which are shorter, where so many ids do not fit into a function's environment.
     """
-    there = [each.strip() for each in stack.parameters["WorkflowIds"].split(",") if each.strip()] if stack else []
+    there = stack.default_pool if stack else []
     pool = ",".join([*there, *(each.id for each in created)])
     if len(pool) > NAMES_LIMIT:
         pool = min(pool, ",".join([*there, *(each.key or each.id for each in created)]), key=len)
