@@ -20,11 +20,11 @@ FILE ?= events/documents/sample.pdf
 EVENT ?= events/s3-put.json
 KEY ?=
 ONLY ?=
-WORKERS ?= 5
+WORKERS ?= 10
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup docs pictures run up invoke event test test-unit check-code soak bench check format lock clean
+.PHONY: help setup docs pictures run up invoke event test tests test-unit check-code soak bench check format lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -77,7 +77,10 @@ invoke: setup
 event: setup
 	@$(RUN) -m local.event "$(KEY)"
 
-test: setup check
+test: setup
+	@$(MAKE) --silent --no-print-directory -j2 check tests
+
+tests:
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import urllib3
@@ -38,11 +38,17 @@ class Aws:
     """A way to MiniStack: clients that know its address."""
 
     endpoint: str
+    signature: ClassVar[Any] = None  # botocore's own
 
     @functools.cache  # noqa: B019  a client takes longer to make than most calls take; there are few of them
     def client(self, service: str) -> Any:
         """A boto3 client, made once."""
-        config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=50)
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=50,
+            user_agent="local",
+            signature_version=self.signature,
+        )
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,

@@ -31,24 +31,38 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# The longest begin first. Of the first five, one for each worker, two wait for the package that one of them builds.
-LONGEST = (
+# One for each worker begins: those that wait longest, and two that need a processor the while. A worker that has few
+# tests left is given its next file early, so small ones follow; then the longest again.
+FIRST = (
     "test_least_privilege",
-    "test_deployed",
     "test_scale",
-    "test_crash_points",
-    "test_fairness",
-    "test_operations",
+    "test_killed",
+    "test_upgrade",
+    "test_deployed",
     "test_steering",
-    "test_existing_bucket",
+    "test_batches",
+    "test_operations",
+    "test_faults",
+    "test_late_acceptance",
+    "test_memory",
+    "test_compare",
+    "test_labels",
+    "test_second_round",
+    "test_log_query",
+    "test_contract",
+    "test_fairness",
     "test_interrupted",
     "test_command_permissions",
+    "test_existing_bucket",
+    "test_crash_points",
+    "test_workflows",
+    "test_newcomer",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; within a file nothing changes."""
-    order = {name: place for place, name in enumerate(LONGEST)}
+    order = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 

@@ -61,6 +61,7 @@ def client(service: str) -> Any:
         read_timeout=20 if is_patient else 5,
         max_pool_connections=50,
         parameter_validation=False,  # half of the work of a transaction, and AWS validates anyway
+        user_agent="unstructured-workflow-trigger",  # botocore puts its own together anew for every call
         # TLS and the pin guard the bytes. A checksum as well would cost as much as the relay itself.
         response_checksum_validation="when_required",
         request_checksum_calculation="when_required",

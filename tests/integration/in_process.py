@@ -11,10 +11,12 @@ import io
 import site
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPResponse
 
@@ -22,16 +24,19 @@ from local.stack import TOOLS, Aws
 
 
 class Application:
-    """An ASGI application, in a thread with a loop of its own."""
+    """An ASGI application, asked by one thread at a time; a thread of its own would cost two switches a call."""
 
     def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
         self._application = application
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._loop, self._lock = asyncio.new_event_loop(), threading.Lock()
+        self._elsewhere = ThreadPoolExecutor(1)
 
     def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """What botocore's HTTP client would have brought."""
-        return asyncio.run_coroutine_threadsafe(self._answer(request), self._loop).result()
+        if asyncio._get_running_loop() is not None:  # a thread that runs a loop, as the platform's, cannot run another
+            return self._elsewhere.submit(self.answer, request).result()
+        with self._lock:
+            return self._loop.run_until_complete(self._answer(request))
 
     async def _answer(self, request: AWSPreparedRequest) -> AWSResponse:
         content, told = _content(request), list[dict[str, Any]]()
@@ -61,6 +66,7 @@ class InProcess(Aws):
     """Clients of an application in this process."""
 
     application: Application
+    signature = UNSIGNED
 
     @functools.cache  # noqa: B019  as the one that it stands for
     def client(self, service: str) -> Any:
@@ -74,7 +80,8 @@ def ministack_in_process() -> InProcess:
     """MiniStack as its own environment has it: what it needs is not what the product needs."""
     (packages,) = (TOOLS / "ministack/lib").glob("python*/site-packages")
     site.addsitedir(str(packages))
-    return InProcess("http://127.0.0.1", Application(importlib.import_module("ministack.app").app))
+    application = Application(importlib.import_module("ministack.app").app)
+    return InProcess("http://127.0.0.1", application)
 
 
 def _content(request: AWSPreparedRequest) -> bytes:

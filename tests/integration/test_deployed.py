@@ -3,18 +3,13 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-from botocore.exceptions import ClientError
-
-from local.stack import Aws, Deployed, deploy
+from local.stack import deploy
 from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import until
-from tests.releases import RELEASES
 from workflow_trigger.domain.model import FINAL
 
 AWKWARD = [
@@ -160,76 +155,6 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
     }
     detail = {"bucket": {"name": row["bucket"]}, "object": s3_object}
     return {"source": "aws.s3", "detail-type": "Object Created", "time": row["uploaded_at"], "detail": detail}
-
-
-@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
-def test_update_from_a_release_keeps_the_ledger_and_so_does_deletion(
-    deployed: DeployedHarness, package: Path, tmp_path: Path, release: Path
-) -> None:
-    """The template of the release, with the functions of today: what CloudFormation does is in question here."""
-    aws = deployed.stack.aws
-    parameters = {"WorkflowIds": str(uuid.uuid4()), "UnstructuredApiUrl": deployed.url, "PollSeconds": "1"}
-    template = release.read_text().replace("CodeUri: src/", f"CodeUri: {package.parent / 'OnUploadFunction'}")
-    (tmp_path / "template.yaml").write_text(template)
-    first = deploy(tmp_path / "template.yaml", aws, parameters)
-    first.set_key(deployed.state.behaviour.api_key)
-    aws.client("s3").put_object(Bucket=first["SourceBucket"], Key="a.pdf", Body=b"a")
-    until(lambda: len(first.rows()) == 1)
-    topic = aws.client("sns").create_topic(Name="later")["TopicArn"]
-    changes = {"MemorySize": "512", "MaxFilesPerRun": "5", "AlarmTopicArn": topic, "KeySuffix": ".pdf"}
-    updated = deploy(package, aws, {**parameters, **changes}, name=first.name)
-    kept = ("LedgerTable", "WorkflowsTable", "SourceBucket", "ResultsBucket", "UploadQueueUrl", "ApiKeySecret")
-    assert {name: updated[name] for name in kept} == {name: first[name] for name in kept}
-    assert [row["key"] for row in updated.rows()] == ["a.pdf"]
-    configuration = aws.client("lambda").get_function_configuration(FunctionName=updated["OnUploadFunction"])
-    assert (configuration["MemorySize"], configuration["Environment"]["Variables"]["MAX_FILES_PER_RUN"]) == (512, "5")
-
-    until(lambda: updated.rows()[0]["status"] == "COMPLETED")
-    until(lambda: _nobody_polls(updated))  # a run that is still there would write its log after the deletion
-    made = aws.client("cloudformation").describe_stack_resources(StackName=first.name)["StackResources"]
-    there_before = _still_there(aws, made)
-    assert len(there_before) > 20
-    aws.client("cloudformation").delete_stack(StackName=first.name)
-    until(lambda: "OnUploadFunction" not in _still_there(aws, made))
-    assert _still_there(aws, made) == {"Ledger", "DeadLetterQueue", "SourceBucket", "ResultsBucket"}
-    # What is left takes nothing but TLS, as before.
-    policies = [aws.client("s3").get_bucket_policy(Bucket=first[name])["Policy"] for name in kept[2:4]]
-    queue = {"QueueUrl": first["DeadLetterQueueUrl"], "AttributeNames": ["Policy"]}
-    policies.append(aws.client("sqs").get_queue_attributes(**queue)["Attributes"]["Policy"])
-    assert all("aws:SecureTransport" in policy for policy in policies)
-
-
-def _nobody_polls(stack: Deployed) -> bool:
-    items = stack.aws.client("dynamodb").scan(TableName=stack["WorkflowsTable"])["Items"]
-    return not any("lease_ends_at" in item for item in items if item["workflow_id"]["S"] == "poller")
-
-
-def _still_there(aws: Aws, resources: list[dict[str, Any]]) -> set[str]:
-    """Which of a stack's resources can still be found, by their logical names."""
-    clients = {name: aws.client(name) for name in ("sqs", "dynamodb", "lambda", "logs", "iam", "secretsmanager")}
-    clients |= {name: aws.client(name) for name in ("scheduler", "s3", "cloudwatch")}
-    probes: dict[str, Callable[[str], Any]] = {
-        "AWS::SQS::Queue": lambda url: clients["sqs"].get_queue_attributes(QueueUrl=url),
-        "AWS::DynamoDB::Table": lambda name: clients["dynamodb"].describe_table(TableName=name),
-        "AWS::Lambda::Function": lambda name: clients["lambda"].get_function_configuration(FunctionName=name),
-        "AWS::Lambda::EventSourceMapping": lambda uuid: clients["lambda"].get_event_source_mapping(UUID=uuid),
-        "AWS::Logs::LogGroup": lambda name: clients["logs"].describe_log_groups(logGroupNamePrefix=name)["logGroups"],
-        "AWS::IAM::Role": lambda name: clients["iam"].get_role(RoleName=name),
-        "AWS::IAM::ManagedPolicy": lambda arn: clients["iam"].get_policy(PolicyArn=arn),
-        "AWS::SecretsManager::Secret": lambda arn: clients["secretsmanager"].describe_secret(SecretId=arn),
-        "AWS::Scheduler::Schedule": lambda name: clients["scheduler"].get_schedule(Name=name),
-        "AWS::S3::Bucket": lambda name: clients["s3"].head_bucket(Bucket=name),
-        "AWS::CloudWatch::Alarm": lambda name: clients["cloudwatch"].describe_alarms(AlarmNames=[name])["MetricAlarms"],
-        "AWS::CloudWatch::Dashboard": lambda name: clients["cloudwatch"].get_dashboard(DashboardName=name),
-    }
-
-    def is_there(resource: dict[str, Any]) -> bool:
-        try:
-            return bool(probes[resource["ResourceType"]](resource["PhysicalResourceId"]))
-        except ClientError:
-            return False
-
-    return {each["LogicalResourceId"] for each in resources if each["ResourceType"] in probes and is_there(each)}
 
 
 def test_run_passes_with_all_that_an_account_may_demand(deployed: DeployedHarness, package: Path) -> None:
