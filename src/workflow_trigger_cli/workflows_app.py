@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from workflow_trigger.adapters.unstructured.api_key import key_in
-from workflow_trigger.adapters.unstructured.workflows import Workflows
+from workflow_trigger.adapters.unstructured.api_key import TypedKey, key_in
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.adapters.unstructured.workflows import listed
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands import workflows
@@ -29,7 +30,7 @@ def _stack(name: str | None, region: str | None, profile: str | None) -> Stack |
     return Stack.find(name, region=region, profile=profile) if name is not None else None
 
 
-def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> Workflows:
+def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> PlatformClient:
     """The workspace of a key, which never comes from an argument."""
     if stack is not None:
         return workflows.workspace_of(stack)
@@ -40,7 +41,7 @@ def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> Workflo
     key = key_in(secret("API key"))
     if not key:
         raise UsageError("That cannot be an API key: it is one word of ASCII characters")
-    return workflows.workspace(url, key, trusted)
+    return workflows.workspace(url, TypedKey(key), trusted)
 
 
 @workflows_app.command("create")
@@ -94,14 +95,14 @@ def workflows_list(
     """List the workflows of the workspace, and whether a pool can use them."""
     found = []
     try:
-        for each in _workspace(url, ca_bundle, _stack(stack, region, profile)).listed():
+        for each in listed(_workspace(url, ca_bundle, _stack(stack, region, profile))):
             found.append(each)
             if not as_json:
                 stdout.print(views.finding_line(checked(each)))
     except PlatformError as error:
         raise CommandError(str(error)) from error
     if as_json:
-        print_json([dataclasses.asdict(each) for each in found])
+        print_json([dataclasses.asdict(each) | dataclasses.asdict(checked(each)) for each in found])
 
 
 @workflows_app.command("check")

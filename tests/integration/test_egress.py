@@ -232,14 +232,20 @@ def test_authority_without_a_key_usage_is_trusted_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "no certificate", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"]
+    ("text", "says"),
+    [
+        ("", "is not there, or empty"),
+        (" ", "holds no certificates"),
+        ("no certificate", "holds no certificates"),
+        ("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----", "cannot be read"),
+    ],
 )
-def test_secret_without_certificates_blocks_and_sends_nothing(text: str) -> None:
+def test_secret_without_certificates_blocks_and_sends_nothing(text: str, says: str) -> None:
     received = Received()
     with server(received, trustme.CA().issue_cert("127.0.0.1")) as port:
         asking = trusting(f"https://127.0.0.1:{port}", text)
         part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
-        with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
+        with pytest.raises(SecretUnusable, match=f"CaBundleSecretArn.* {says}"):
             asking.run("w", Encoder([part], boundary="b"), lambda _: None)
         with pytest.raises(SecretUnusable, match="CaBundleSecretArn"):
             asking.file_status("job")
@@ -255,6 +261,25 @@ def test_secret_that_is_corrected_takes_effect_at_once() -> None:
     with pytest.raises(SecretUnusable):
         read()
     assert "BEGIN CERTIFICATE" in read()
+
+
+def test_request_for_a_change_is_sent_once_where_a_question_is_asked_again() -> None:
+    """A server that closes every connection when it has read: a change may have been made by then."""
+    heard: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            heard.append(connection.recv(65536).split()[0])
+
+    with listening(answer) as port:
+        asking = platform(f"http://127.0.0.1:{port}")
+        for ask in (lambda: asking.cancel("job"), lambda: asking.ask("/workflows/", str, post={"name": "a"})):
+            with pytest.raises(Unavailable):
+                ask()
+        assert heard == [b"POST", b"POST"]
+        with pytest.raises(Unavailable):
+            asking.job("job")
+        assert heard == [b"POST", b"POST", b"GET", b"GET"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -77,7 +77,11 @@ def test_check_names_what_speaks_against_a_workflow(platform: tuple[PlatformStat
         state.workflows[made] = {"id": made, "name": name, **usual, **wrong}
     done = run(url, "check", *state.workflows, "no-such-workflow", "--json")
     assert done.returncode == 1
-    says = [each["says"] for each in json.loads(done.stdout)]
+    found = json.loads(done.stdout)
+    verdicts = [{name: each[name] for name in ("health", "says", "fix")} for each in found[:-1]]
+    listed = json.loads(run(url, "list", "--json").stdout)
+    assert [{name: each[name] for name in verdict} for each, verdict in zip(listed, verdicts, strict=True)] == verdicts
+    says = [each["says"] for each in found]
     for text, part in zip(says, ("source", "schedule", "not active", "type basic", "unknown"), strict=True):
         assert part in text
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from workflow_trigger.adapters.dynamodb.mapping import Item
-from workflow_trigger.adapters.unstructured.workflows import Workflows
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Misconfigured, PlatformError
 from workflow_trigger.domain.model import RUNNING, Phase, Status
@@ -50,10 +50,10 @@ def running_jobs(stack: Stack, rows: Iterable[Item]) -> list[RunningJob]:
     return found
 
 
-def cancel_job(platform: Workflows, job: RunningJob) -> bool:
+def cancel_job(platform: PlatformClient, job: RunningJob) -> bool:
     """Ask the platform to stop a job. What became of its files is in the ledger as soon as the job has ended."""
     try:
-        platform.cancel_job(job.job_id)
+        platform.cancel(job.job_id)
     except Misconfigured as error:
         job.answer = f"not stopped: {error}"
         return False

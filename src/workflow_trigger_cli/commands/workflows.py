@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
-from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, Workflows
-from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
+from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, get
+from workflow_trigger.adapters.unstructured.workflows import create as create_workflow
+from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.errors import PlatformError, SecretUnusable, Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import any_has_token, tell_whose
 from workflow_trigger.settings import api_root
@@ -19,10 +22,11 @@ from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.stack import Stack
 
 DEFAULT_URL = "https://platform.unstructuredapp.io"
+_PATIENCE_SECONDS = 86_400.0  # a person can press Ctrl-C
 NAMES_LIMIT = 2_600  # characters: Lambda's environment holds 4 KB, and the other settings need their share
 
 
-def workspace_of(stack: Stack) -> Workflows:
+def workspace_of(stack: Stack) -> PlatformClient:
     """The workspace of a stack's key, reached as its functions reach it.
 
     Raises:
@@ -30,14 +34,15 @@ def workspace_of(stack: Stack) -> Workflows:
     """
     secrets = stack.client("secretsmanager")
     try:
-        key = ApiKey(secrets, stack["ApiKeySecret"]).value()
+        key = ApiKey(secrets, stack["ApiKeySecret"])
+        key.value()
         trusted = ca_certificates(secrets, stack.parameters.get("CaBundleSecretArn", ""))()
     except PlatformError as error:
         raise CommandError(str(error)) from error
     return workspace(stack.parameters["UnstructuredApiUrl"], key, trusted)
 
 
-def workspace(url: str, key: str, trusted: str = "") -> Workflows:
+def workspace(url: str, key: ApiKey, trusted: str = "") -> PlatformClient:
     """The workspace of a key. `trusted`: certificates (PEM) of a private authority.
 
     Raises:
@@ -47,10 +52,12 @@ def workspace(url: str, key: str, trusted: str = "") -> Workflows:
         root = api_root(url)
     except ValueError as error:
         raise UsageError(f"{url} {error}") from error
+    connections, deadline = Connections(root, lambda: trusted), Deadline.in_seconds(Clock(), _PATIENCE_SECONDS)
     try:
-        return Workflows(api_url=root, key=key, pool=Connections(root, lambda: trusted).kept)
+        _ = connections.kept  # the certificates are read now
     except SecretUnusable as error:
         raise UsageError("The bundle of certificates cannot be read") from error
+    return PlatformClient(api_url=root, api_key=key, connections=connections, deadline=deadline)
 
 
 def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack | None) -> str:
@@ -67,7 +74,7 @@ def deploy_line(created: Sequence[WorkflowInformation], url: str, stack: Stack |
     return f"sam build && sam deploy{where} --parameter-overrides WorkflowIds={pool}{more}"
 
 
-def create(workflows: Workflows, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:
+def create(platform: PlatformClient, name: str, count: int, template: Path | None) -> Iterator[WorkflowInformation]:
     """Create `count` workflows, called `name`, or `name-1` and so on.
 
     Raises:
@@ -78,8 +85,8 @@ def create(workflows: Workflows, name: str, count: int, template: Path | None) -
     for number in range(1, count + 1):
         called = name if count == 1 else f"{name}-{number}"
         try:
-            yield workflows.create(called, nodes)
-        except (OutcomeUnknown, Unavailable) as error:
+            yield create_workflow(platform, called, nodes)
+        except Unavailable as error:
             fix = "Look for it with: workflow-trigger workflows list"
             raise CommandError(f"Whether the workflow {called} was created is not known: {error}. {fix}") from error
         except PlatformError as error:
@@ -97,14 +104,14 @@ def _nodes(template: Path) -> list[Any]:
     return nodes
 
 
-def check(workflows: Workflows, name: str) -> Finding:
+def check(platform: PlatformClient, name: str) -> Finding:
     """Whether a workflow can be in a pool, and whether it is used by something else as far as its jobs tell.
 
     Raises:
         CommandError: the platform does not answer.
     """
     try:
-        found = workflows.get(name)
+        found = get(platform, name)
         if found is None:
             says = "unknown to the platform, or not visible with this key"
             return Finding(check=name, health=Health.FAILED, says=says, fix="workflow-trigger workflows list")
@@ -112,7 +119,7 @@ def check(workflows: Workflows, name: str) -> Finding:
         raise CommandError(str(error)) from error
     finding = checked(found)
     try:
-        return finding if finding.health is Health.FAILED else _with_use(finding, workflows.jobs(found.id))
+        return finding if finding.health is Health.FAILED else _with_use(finding, platform.jobs(found.id))
     except PlatformError as error:
         return replace(finding, health=Health.UNKNOWN, says=f"{finding.says}; its jobs cannot be read: {error}")
 

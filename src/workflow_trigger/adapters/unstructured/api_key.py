@@ -36,13 +36,13 @@ class ApiKey:
 
     def redact(self, content: bytes) -> bytes:
         """An answer without any key that was ever used. Asks nobody: a request may have been sent by now."""
-        for key in self._used:
-            content = redacted(content, key)
+        for key in filter(_is_secret, self._used):
+            content = content.replace(key.encode(), b"***")
         return content
 
     def redact_text(self, text: str) -> str:
         """The same of a text."""
-        for key in self._used:
+        for key in filter(_is_secret, self._used):
             text = text.replace(key, "***")
         return text
 
@@ -58,14 +58,24 @@ class ApiKey:
                 "No usable API key is set. Set it with: aws secretsmanager put-secret-value"
                 f"{_region(self._secret_arn)} --secret-id {self._secret_arn} --secret-string YOUR_KEY"
             )
-        if len(key) >= _SHORTEST_SECRET:
-            self._used |= {key}
+        self._used |= {key}
         return key
 
 
-def redacted(content: bytes, key: str) -> bytes:
-    """An answer without a key. What is shorter than a word is no secret, and would be found in any answer."""
-    return content.replace(key.encode(), b"***") if len(key) >= _SHORTEST_SECRET else content
+class TypedKey(ApiKey):
+    """One that a person has typed."""
+
+    def __init__(self, key: str) -> None:
+        self._value = key
+        self._used = frozenset({key})
+
+    def invalidate(self) -> None:
+        """There is no other."""
+
+
+def _is_secret(key: str) -> bool:
+    """What is shorter than a word is no secret, and would be found in any answer."""
+    return len(key) >= _SHORTEST_SECRET
 
 
 def read_secret(client: "SecretsManagerClient", secret_arn: str, what: str) -> str:

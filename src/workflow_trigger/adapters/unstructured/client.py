@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, described, is_untrusted
+from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, described, is_unheard
 from workflow_trigger.adapters.unstructured.multipart import Encoder
 from workflow_trigger.adapters.unstructured.responses import error_for_status, error_message, job_from, parsed
 from workflow_trigger.domain import errors
@@ -87,19 +87,19 @@ class PlatformClient:
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
-        return self._answer(_path("jobs", job_id), job_from)
+        return self.ask(_path("jobs", job_id), job_from)
 
     def details(self, job_id: str) -> Details:
         """How the processing went; what COMPLETED alone does not tell."""
-        return self._answer(_path("jobs", job_id, "details"), responses.details_from)
+        return self.ask(_path("jobs", job_id, "details"), responses.details_from)
 
     def failed_files(self, job_id: str) -> list[FailedFile] | None:
         """The files of a job that failed; None where the platform does not have, or refuses, this question."""
-        return self._or_none(lambda: self._answer(_path("jobs", job_id, "failed-files"), responses.failed_files_from))
+        return self._or_none(lambda: self.ask(_path("jobs", job_id, "failed-files"), responses.failed_files_from))
 
     def file_status(self, job_id: str) -> FileStatus | None:
         """The status of each file of a job; None where the platform does not have this newer question."""
-        return self._or_none(lambda: self._answer(_path("jobs", job_id, "file-status"), responses.file_status_from))
+        return self._or_none(lambda: self.ask(_path("jobs", job_id, "file-status"), responses.file_status_from))
 
     def names(self, job_id: str) -> FileStatus:
         """The names of a job's files, from its file status or its failed files; none where neither tells."""
@@ -110,13 +110,22 @@ class PlatformClient:
         documents = tuple(each.document for each in failed or () if each.document)
         return FileStatus(documents=documents, is_complete=failed is not None)
 
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job to be stopped.
+
+        Raises:
+            As `ask`.
+        """
+        with self._question(_path("jobs", job_id, "cancel"), post={}):
+            pass
+
     def workflow(self, workflow_id: str) -> Any:
         """A workflow, as the platform describes it."""
-        return self._answer(_path("workflows", workflow_id), lambda answer: answer or {})
+        return self.ask(_path("workflows", workflow_id), lambda answer: answer or {})
 
     def id_of_workflow(self, key: str) -> str:
         """The UUID of a workflow that is named by its key: jobs tell, and are listed by, the UUID alone."""
-        return self._answer(_path("workflows", key), responses.workflow_id_from)
+        return self.ask(_path("workflows", key), responses.workflow_id_from)
 
     def has_workflow(self, workflow_id: str) -> bool | None:
         """Whether the key's workspace has a workflow; None where the platform does not say."""
@@ -147,38 +156,50 @@ class PlatformClient:
                 raise errors.Unavailable(f"HTTP {response.status}: the output is not ready")
             yield self._chunks(response, _CHUNK_BYTES)
 
-    def _answer[T](self, path: str, read: Callable[[Any], T | None]) -> T:
-        with self._question(path) as response:
+    def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
+        """What `read` makes of the answer to a question or, with JSON to post, to a request for a change.
+
+        Raises:
+            Misconfigured, Throttled: the platform said so. Unreachable: it has not heard of the change. Unavailable: no
+                answer, or none that makes sense; a change may have been made.
+        """
+        with self._question(path, post=post) as response:
             answer = read(parsed(self._bounded(response)))
             if answer is None:
                 raise errors.Unavailable(f"The answer to {path} makes no sense")
             return answer
 
     @contextmanager
-    def _question(self, path: str, *, seconds: float = _QUESTION_SECONDS) -> Iterator[urllib3.BaseHTTPResponse]:
-        """The answer to a question, 2xx; `path` is below `/api/v1`.
+    def _question(
+        self, path: str, *, seconds: float = _QUESTION_SECONDS, post: Any = None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The answer to a question, or to what is posted, 2xx; `path` is below `/api/v1`.
 
         Raises:
-            Misconfigured, Throttled: the platform said so. Unavailable: no answer, or none that makes sense.
+            As `ask`.
         """
         try:
             try:
-                response = self._asked(path, seconds)
+                response = self._asked(path, seconds, post)
             except ProtocolError:  # the server has closed a kept connection, say while the function was frozen
-                response = self._asked(path, seconds)
+                if post is not None:
+                    raise
+                response = self._asked(path, seconds, post)
             except errors.KeyRejected:
                 self._api_key.invalidate()  # it may have been rotated
-                response = self._asked(path, seconds)
+                response = self._asked(path, seconds, post)
             with response:
                 yield response
         except (HTTPError, OSError) as error:
+            if post is not None and is_unheard(error):
+                raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
             raise errors.Unavailable(f"No answer from the platform: {described(error)}") from error
         except ValueError as error:
             raise errors.Unavailable(
                 f"The platform's answer is not what it should be: {type(error).__name__}"
             ) from error
 
-    def _asked(self, path: str, seconds: float) -> urllib3.BaseHTTPResponse:
+    def _asked(self, path: str, seconds: float, post: Any) -> urllib3.BaseHTTPResponse:
         until, now = self.throttle.until, self._deadline.clock.now()
         if until is not None and now < until:
             raise errors.Throttled("The platform asked for a pause", (until - now).total_seconds())
@@ -187,7 +208,10 @@ class PlatformClient:
             raise errors.Unavailable("No answer could come before the invocation ends")
         timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
         more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
-        response = self._connections.kept.request("GET", self._root + path, headers=self._headers(), **more)
+        method = "GET" if post is None else "POST"
+        response = self._connections.kept.request(
+            method, self._root + path, headers=self._headers(), json=post or None, **more
+        )
         if 200 <= response.status < 300:
             return response
         with response:
@@ -235,11 +259,9 @@ class PlatformClient:
             try:
                 with pool.request("POST", f"{self._root}{_path('workflows', workflow_id, 'run')}", **more) as response:
                     content = self._bounded(response)
-            except (NewConnectionError, ConnectTimeoutError) as error:
-                raise errors.Unreachable(f"The platform cannot be reached: {type(error).__name__}") from error
             except (HTTPError, OSError) as error:
-                if is_untrusted(error):
-                    raise errors.Unreachable(f"The platform cannot be reached: {described(error)}") from error
+                if is_unheard(error):
+                    raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
                 raise unheard(f"The run request broke off: {type(error).__name__}") from error
         return self._answered(response.status, response.headers, content, unheard)
 

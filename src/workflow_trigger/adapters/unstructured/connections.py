@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from workflow_trigger.adapters.unstructured.api_key import read_secret
 from workflow_trigger.domain.errors import SecretUnusable
@@ -91,7 +92,8 @@ def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable
         text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn")
         found = "\n".join(_CERTIFICATE.findall(text))  # a bundle may have comments, in any alphabet
         if not found:
-            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn holds no certificates in PEM form")
+            said = "holds no certificates in PEM form" if text else "is not there, or empty"
+            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn {said}")
         tls_context(found)
         return found
 
@@ -101,6 +103,11 @@ def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable
 def is_untrusted(error: Exception) -> bool:
     """Whether a connection broke because of the server's certificate."""
     return any(isinstance(each, ssl.SSLCertVerificationError) for each in (error, error.__cause__, *error.args))
+
+
+def is_unheard(error: Exception) -> bool:
+    """Whether a connection broke before anything was sent."""
+    return isinstance(error, NewConnectionError | ConnectTimeoutError) or is_untrusted(error)
 
 
 def described(error: Exception) -> str:
