@@ -66,8 +66,15 @@ def test_download_that_fails_is_tried_again_without_a_new_run(results: Harness) 
     assert results.state.shown.total() == 3
 
 
-def test_answer_without_an_output_is_none(results: Harness) -> None:
-    results.state.faults.append(Fault("download", "status", status=202, times=2, body='{"detail": "not ready"}'))
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 202, "body": '{"detail": "not ready"}'},
+        {"status": 200, "body": "<html>Please log in</html>", "headers": {"content-type": "text/html; charset=utf-8"}},
+    ],
+)
+def test_answer_without_an_output_is_none(results: Harness, answer: dict[str, Any]) -> None:
+    results.state.faults.append(Fault("download", "status", times=2, **answer))
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
     results.settle()

@@ -152,8 +152,9 @@ class PlatformClient:
         """
         query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
         with self._question(f"{_path('jobs', job_id, 'download')}?{query}") as response:
-            if response.status != HTTPStatus.OK:
-                raise errors.Unavailable(f"HTTP {response.status}: the output is not ready")
+            is_page = "html" in response.headers.get("Content-Type", "")  # of something on the way
+            if response.status != HTTPStatus.OK or is_page:
+                raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
             yield self._chunks(response, _CHUNK_BYTES)
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
