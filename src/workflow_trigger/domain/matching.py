@@ -47,7 +47,7 @@ def tell_whose(names: Iterable[str]) -> bool:
 
 
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
-    """The jobs that the attempt may have started: not known before, and not older than its first look.
+    """The jobs that the attempt may have started: not known before, nor older than the look before its first request.
 
     A name proves more than a list of known jobs or a clock: a job that names a file of the attempt is one of them.
     Takes in a list of any length; keeps only these.
@@ -110,7 +110,10 @@ def is_own_file(file_id: str, upload_name: str | None) -> bool:
 def attribute_failures(
     failed: Sequence[FailedFile], documents: Sequence[SentDocument]
 ) -> tuple[dict[DocumentKey, str], list[FailedFile]]:
-    """The reason of each document that is named as failed, and the failures that match no document."""
+    """The reason of each document that is named as failed, and the failures that match no document.
+
+    What they mean for the documents is in `domain/outcome.py`.
+    """
     reasons: dict[DocumentKey, str] = {}
     unattributed: list[FailedFile] = []
     for each in failed:

@@ -1,7 +1,8 @@
-"""What every failure means: for the documents, for the workflow, what counts, and when it ends. One table.
+"""What every failure to start a job means: for documents and workflow, what counts, and when it ends. One table.
 
 While it is uncertain whether anything of a batch runs, the batch stays with its workflow (`services/settle.py`). This
-module says what happens as soon as it is certain that nothing runs. `docs/failures.md` is made from `POLICIES`.
+module says what happens as soon as it is certain that nothing runs. What becomes of each file of a job that did start
+is in `domain/outcome.py`. `docs/failures.md` is made from `POLICIES`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from workflow_trigger.domain.model import Document, DocumentUpdate, Status, Work
 
 COUNTED_FAILURES_LIMIT = 5
 REFUSALS_IN_A_ROW = 3  # of solo documents: after so many the workflow is suspected, not the next document
-ROUNDS = 3  # complete lists of jobs, each two minutes after a request, that show nothing of an attempt: it is let go
+ROUNDS = 3  # complete lists, two minutes apart, that do not show an attempt's job: then, at the earliest, it is let go
 SICK_AFTER = 3  # requests in a row without an answer: a person should look
 BACKOFF_LIMIT_SECONDS = 900.0
 _DENIED_SECONDS = 300.0
@@ -51,8 +52,8 @@ ENDS_AS = {Documents.REJECTED: Status.REJECTED, Documents.SUPERSEDED: Status.SUP
 _BY_ITSELF, _AT_ONCE, _BY_A_PERSON = "automatically", "at once", "when a person has fixed it"
 _FIVE = "five counted failures, the last one alone: `REJECTED`"
 _REFUSED = (
-    "alone: `REJECTED`, at once; by a suspected workflow: when another one refuses it too or, in a pool of one, when "
-    "the workflow refuses it again after it has accepted another"
+    "alone: `REJECTED`, at once; by a suspected workflow: when, after the pool has accepted another document, a second "
+    "workflow refuses it too or, in a pool of one, the same workflow does"
 )
 
 
@@ -155,7 +156,7 @@ def _after(
         return back_unchanged(document.key)
     update = DocumentUpdate(key=document.key, to=ENDS_AS.get(does, Status.PENDING), error=as_stored(error))
     if does in ENDS_AS:
-        return replace(update, last_sequencer=document.source.sequencer or "")  # a later event brings it back
+        return replace(update, last_sequencer=document.source.sequencer or "")  # if no later event of its key has come
     if does is Documents.PUT_OFF:
         return replace(update, eligible_at=iso(given.now + timedelta(seconds=_DENIED_SECONDS)))
     if does is Documents.UNCHANGED:
@@ -171,21 +172,21 @@ def _after(
 
 def _has_accepted_since(document: Document, given: Circumstances) -> bool:
     """Whether the pool has accepted another document since this one's last failure: so it is not an outage."""
-    return document.accepted_then is None or given.accepted != document.accepted_then  # less: the pool has changed
+    return document.accepted_then is None or given.accepted != document.accepted_then  # fewer when the pool has changed
 
 
 def _ends(error: TriggerError, document: Document, given: Circumstances, workflow: Workflow) -> bool:
     """Whether a document that failed alone is given up.
 
-    A workflow that refuses one after the other is suspected itself: then it takes a second workflow that refuses the
-    document or, where there is none, an acceptance between two refusals.
+    A workflow that refuses one after the other is suspected itself: then it takes an acceptance between two refusals
+    and, where there is one, a second workflow that refuses the document too.
     """
     if not isinstance(error, Refused):
         return _has_accepted_since(document, given) and document.counted_failures + 1 >= COUNTED_FAILURES_LIMIT
     if workflow.consecutive_refusals < REFUSALS_IN_A_ROW:
         return True
-    failed_before = document.accepted_then is not None and _has_accepted_since(document, given)
-    return failed_before and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
+    pool_goes_on = document.accepted_then is not None and _has_accepted_since(document, given)
+    return pool_goes_on and (given.pool_size == 1 or document.workflow_id != workflow.workflow_id)
 
 
 # -- the workflow ------------------------------------------------------------------------------------------------------
@@ -196,8 +197,8 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
     solo = len(documents) == 1
     if isinstance(error, Refused):
         return replace(workflow, consecutive_refusals=workflow.consecutive_refusals + solo)
-    is_the_documents = solo and documents[0].failures > 0 and not isinstance(error, errors.Unreachable)
-    if policy_for(error).workflow is not OnWorkflow.BACKS_OFF or is_the_documents:
+    is_blamed_on_document = solo and documents[0].failures > 0 and not isinstance(error, errors.Unreachable)
+    if policy_for(error).workflow is not OnWorkflow.BACKS_OFF or is_blamed_on_document:
         return workflow
     lost_requests = max(workflow.attempt.rounds, 1)
     return replace(workflow, consecutive_failures=workflow.consecutive_failures + lost_requests)

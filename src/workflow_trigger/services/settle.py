@@ -1,15 +1,17 @@
 """Use case: find out what became of an attempt whose answer was lost. Until then its batch stays with its workflow.
 
-committed ── a list of jobs shows it ──► running
-    └─ two minutes after the commit a complete list shows nothing: a round
+committed: the platform may have heard a request of the batch
+    ── a look shows its job, whichever request started it ──► running: followed like any other (`services/track.py`)
+    └─ two minutes after a request a complete list does not show it: a round
            first and second round ──► the same batch again, under the same names ──► committed
-                (not while any other new job is active: a request would be in vain)
-           third round, or the workflow left the pool ──► let go: the documents go back
+                (not while any new job is active: a request would be in vain)
+           third round, or the workflow left the pool ──► let go: the documents go back to the queue
                 (not while a job is active that may be the attempt's)
            the workflow was deleted ──► let go
 
-So: request at 0:00, its answer given up at 2:00; second request at 2:00, third at 4:00, let go at 6:00. While a request
-is on its way nobody looks. A busy answer to a second request proves nothing: the active job may be the first one's.
+So: request at 0:00; answer given up at 2:00, look, second request; 4:00 look, third request; 6:00 look, let go. While
+an answer is waited for nobody looks; when it breaks off earlier, looks begin at once. A busy answer to a second request
+proves nothing: the active job may be the first one's.
 """
 
 from dataclasses import replace
@@ -55,12 +57,14 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     if not workflow.lease_has_ended(context.clock.now()):
         return workflow
     workflow = named(context, workflow)
-    is_time = has_passed(workflow.attempt.settle_after, context.clock.now())  # a list from before proves nothing
-    found, is_busy = _look(context, workflow, is_time=is_time)
+    is_round_due = has_passed(workflow.attempt.settle_after, context.clock.now())  # before, absence proves nothing
+    found, is_busy = _look(context, workflow, is_round_due=is_round_due)
     if found.job is not None:
         return _found(context, workflow, found.job, is_inferred=found.is_inferred)
+    if not is_round_due:
+        return workflow
     may_run = any(job.state.is_active for job in found.unexplained)
-    return _after_round(context, workflow, may_run=may_run, is_busy=is_busy) if is_time else workflow
+    return _after_round(context, workflow, may_run=may_run, is_busy=is_busy)
 
 
 def named(context: Context, workflow: Workflow) -> Workflow:
@@ -92,8 +96,8 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     return True
 
 
-def _look(context: Context, workflow: Workflow, *, is_time: bool) -> tuple[Search, bool]:
-    """What the list shows of an attempt; and whether any new job is active, so that a request would be in vain."""
+def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[Search, bool]:
+    """What the list shows of an attempt; and whether any new job at all is active: then a request would be in vain."""
     attempt = workflow.attempt
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
@@ -112,7 +116,7 @@ def _look(context: Context, workflow: Workflow, *, is_time: bool) -> tuple[Searc
                 raise
             return FileStatus()
 
-    found = match(new, attempt, ask_names, may_infer=is_time and may_infer)
+    found = match(new, attempt, ask_names, may_infer=is_round_due and may_infer)
     return found, any(job.state.is_active for job in new)
 
 
@@ -125,21 +129,22 @@ def _found(context: Context, workflow: Workflow, job: Job, *, is_inferred: bool)
 
 
 def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy: bool) -> Workflow:
-    """A complete list showed nothing of a request that is older than two minutes: send it again, or let go."""
+    """A complete list does not show the job of a request that is two minutes old: send it again, or let go."""
     rounds, settle_after = workflow.attempt.rounds + 1, context.iso_later(SETTLE_SECONDS)
     after = workflow.with_attempt(rounds=rounds, settle_after=settle_after)
     told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": rounds}
     logger.warning("not accepted so far", **told, **after.attempt.log_fields)
     documents = _documents(context, workflow)
-    is_last = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    if (is_last and not may_run) or is_gone(context, workflow):
+    may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
+    if (may_let_go and not may_run) or is_gone(context, workflow):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
-        requests = 1 if is_busy else rounds  # while another job was active, none was sent again
+        # About how many were lost, which count against the workflow: none is sent again while another job is active.
+        requests = 1 if is_busy else min(rounds, ROUNDS)
         let_go = replace(after, unanswered=after.attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(let_go.with_attempt(rounds=requests), OutcomeUnknown(reason), documents)
     is_whole = len(documents) == len(after.attempt.documents)  # only the very same batch may be sent again
-    if is_last or is_busy or not context.has_time() or not is_whole:
+    if may_let_go or is_busy or not context.has_time() or not is_whole:
         return context.commit(Transition(workflow, after))
     again = replace(after.with_attempt(lease_ends_at=context.iso_later(LEASE_SECONDS)), phase=Phase.SUBMITTING)
     return send(context, context.commit(Transition(workflow, again)), documents)
