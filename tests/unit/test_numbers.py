@@ -51,11 +51,12 @@ def queue(name: str) -> Any:
 
 
 NUMBERS = [
-    ("README.md", r"sends them next, (\d+) in one job", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
+    ("README.md", r"is free, and sends (\d+) in one job", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
     ("README.md", r"in one job by default, up to (\d+)", TEMPLATE["Parameters"]["MaxFilesPerRun"]["MaxValue"]),
     ("README.md", r"one Lambda invocation of (\d+ minutes)", TEMPLATE["Globals"]["Function"]["Timeout"]),
     ("README.md", r"`MaxFilesPerRun` \| (\d+)", TEMPLATE["Parameters"]["MaxFilesPerRun"]["Default"]),
     ("README.md", r"With `MemorySize` (\d+)", TEMPLATE["Parameters"]["MemorySize"]["Default"]),
+    ("README.md", r"`LedgerRetentionDays`, (\d+) by default", TEMPLATE["Parameters"]["LedgerRetentionDays"]["Default"]),
     ("docs/operations.md", r"There are (\w+) alarms", len(ALARMS)),
     ("docs/operations.md", r"`WaitingAlarm` \| .* for (an hour)", queue("WaitingAlarm")["Threshold"]),
     ("docs/operations.md", r"`RunningAlarm` \| .* for (six hours)", queue("RunningAlarm")["Threshold"]),
@@ -103,6 +104,15 @@ def test_range_of_the_relay_is_that_of_the_last_measurement() -> None:
     ratios = [ours["processor_seconds"] / raw["processor_seconds"] for ours, raw in pairs]
     low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     assert f"at {low:.2f} to {high:.2f} times the processor time of raw TLS sockets" in (ROOT / "README.md").read_text()
+
+
+def test_dollars_are_those_of_the_last_computation() -> None:
+    bills = json.loads((ROOT / "bench/results/cost.json").read_text())["data"]["bills"]
+    idle, _, some, many = (sum(bill["items"].values()) for bill in bills)
+    said = (
+        f"{idle:.2f} dollars a month for an idle stack, {some:.2f} with 10,000 documents, and {many:.2f} with a million"
+    )
+    assert said in (ROOT / "README.md").read_text()
 
 
 def test_every_alarm_has_its_line() -> None:
