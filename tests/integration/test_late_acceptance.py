@@ -5,6 +5,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from local.fake_platform.state import Fault, SimulatedJob
 from tests.integration.fault_injection import PassThrough
 from tests.integration.harness import OPEN, Harness
 from workflow_trigger.adapters.unstructured import client as platform_client
+from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.errors import Busy
+from workflow_trigger.domain.job import JobState
 from workflow_trigger.domain.model import Phase, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.submit import Queue, submit
@@ -458,3 +461,26 @@ def test_batch_of_a_claim_that_is_lost_is_handed_out_again(harness: Harness) -> 
     queue = Queue(context)
     submit(context, harness.workflow(), queue)
     assert [each.key for each in queue.take(harness.workflow())] == [second.document_key]
+
+
+def test_nameless_job_in_a_state_that_nobody_knows_holds_the_batch(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that the platform may gain. Nothing may be inferred, for a batch was let go here not long ago."""
+    harness.grow_pool(2)
+    harness.state.behaviour.list_shows_files = harness.state.behaviour.has_file_status = False
+    for each in harness.workflows():
+        let_go_at = harness.context().iso_later()
+        harness.ledger().commit(Transition(each, replace(each, let_go_at=let_go_at)))
+    harness.state.behaviour.default_job_seconds = 1_200
+    harness.state.faults.append(Fault("run", "drop-after"))
+    document = harness.upload("a.pdf", b"1")
+    harness.deliver(document)
+    with monkeypatch.context() as patch:
+        for word in responses.ACTIVE:
+            patch.setitem(responses._JOB_STATES, word, JobState.UNKNOWN)
+        for _ in range(15):
+            harness.tick(after_seconds=60)
+        assert (harness.status(document), harness.accepted(document)) == ("SUBMITTING", 1)
+    harness.settle(minutes=120)
+    assert harness.status(document) == "COMPLETED"

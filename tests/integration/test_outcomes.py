@@ -1,5 +1,7 @@
 """Each file has an end of its own, whatever its job calls itself; what does not fit is waited for, and not for ever."""
 
+import json
+
 import pytest
 
 from local.fake_platform.state import Fault, SimulatedJob
@@ -81,6 +83,26 @@ def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
     assert {stored.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
     stored.settle()
     assert [stored.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+
+
+@pytest.mark.parametrize("how", [{"truncated": True}, {"index_finished": False}], ids=["truncated", "unfinished"])
+@pytest.mark.parametrize("comes", [True, False], ids=["the rest comes", "it never does"])
+def test_list_of_files_that_is_not_complete_proves_nothing(stored: Harness, how: dict[str, bool], comes: bool) -> None:
+    """Two of five failed, and the list names the first; without a summary."""
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.ending = "COMPLETED_WITH_ERRORS"
+    job.failed = {names[0]: REASON, names[3]: REASON}
+    first = {"document": names[0], "status": "FAILURE", "error": REASON}
+    listed = [first, *({"document": name, "status": "SUCCESS"} for name in names[1:3])]
+    body, times = json.dumps({"files": listed, **how}), 4 if comes else 10_000
+    stored.state.faults.append(Fault("file-status", "status", status=200, body=body, times=times))
+    stored.state.faults.append(Fault("failed-files", "status", status=404, times=times))
+    stored.tick(after_seconds=30)
+    assert {stored.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
+    stored.settle()
+    # Where it never comes, outputs are the witnesses of what is not named; in the simulation a failed file has none.
+    assert [stored.status(each) for each in documents] == ["FAILED", "COMPLETED", "COMPLETED", "FAILED", "COMPLETED"]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 422])

@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import names_are_missing, outcomes
+from workflow_trigger.domain.outcome import is_untold, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -257,8 +257,15 @@ def test_document_gets_its_own_entries_where_ids_tell_them() -> None:
 # -- the end of each file ----------------------------------------------------------------------------------------------
 
 
-def ends(status: str, details: Details, failed: list[FailedFile], *sent: SentDocument) -> list[tuple[str, str, bool]]:
-    found = outcomes(job("j", status=status), details, failed, sent)
+def ends(
+    status: str,
+    details: Details,
+    failed: list[FailedFile],
+    *sent: SentDocument,
+    is_complete: bool = True,
+) -> list[tuple[str, str, bool]]:
+    told = FileStatus(failed=tuple(failed), is_complete=is_complete)
+    found = outcomes(job("j", status=status), details, told, sent)
     order = [found[each.key] for each in sent]
     return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
 
@@ -267,7 +274,8 @@ def failure(sent: SentDocument) -> FailedFile:
     return FailedFile(document=sent.upload_name or "", error="broken page")
 
 
-FIVE = [SentDocument(document(name).key, upload_name(document(name).key, "x")) for name in "12345"]
+TEN = [SentDocument(document(name).key, upload_name(document(name).key, "x")) for name in "1234567890"]
+FIVE = TEN[:5]
 SUCCEEDED = ("COMPLETED", "", False)
 DECIDED = ("FAILED", "JobFailed", True)
 NAMED = ("FAILED", "FileFailed", False)
@@ -285,6 +293,18 @@ NAMED = ("FAILED", "FileFailed", False)
 def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details: Details) -> None:
     """Cases 1 and 2."""
     assert ends("FAILED", details, [failure(FIVE[2])], *FIVE) == [DECIDED, DECIDED, NAMED, DECIDED, DECIDED]
+
+
+def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
+    one, two, three, *_ = FIVE
+    details = details_of("COMPLETED_WITH_ERRORS")
+    told = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
+    assert is_untold(job("j", status="COMPLETED"), details, told, [one, two, three])
+    assert not is_untold(job("j", status="COMPLETED"), details, told, [one, two])
+    assert not is_untold(job("j", status="COMPLETED"), details, replace(told, is_complete=True), [one, two, three])
+    assert not is_untold(job("j", status="STOPPED"), details, told, [one, two, three])
+    unattributed = ("FAILED", "Unattributed", True)
+    assert ends("COMPLETED", details, [failure(one)], one, two, is_complete=False) == [NAMED, unattributed]
 
 
 def test_outputs_decide_in_a_failed_job_of_which_nothing_is_known() -> None:
@@ -341,7 +361,8 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
     ],
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
-    assert names_are_missing(details, named) is missing
+    told = FileStatus(failed=tuple(failure(each) for each in TEN[:named]), is_complete=True)
+    assert is_untold(job("j", status="COMPLETED"), details, told, TEN) is missing
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:

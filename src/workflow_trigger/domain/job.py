@@ -74,6 +74,7 @@ class FileStatus:
 
     documents: tuple[str, ...] = ()
     failed: tuple[FailedFile, ...] = ()
+    succeeded: tuple[str, ...] = ()
     is_complete: bool = False
 
 

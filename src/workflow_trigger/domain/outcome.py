@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.job import Details, FailedFile, Job, JobState
-from workflow_trigger.domain.matching import attribute_failures
+from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
+from workflow_trigger.domain.matching import attribute_failures, mentions
 from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
@@ -29,7 +29,16 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return job.state is not JobState.FAILED and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
-def names_are_missing(details: Details, named: int) -> bool:
+def is_untold(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:
+    """Whether more is to be told of who failed: fewer are named than did, or the list of files goes on."""
+    failed = {each.document for each in told.failed}
+    are_all_named = all(mentions([*told.succeeded, *failed], [sent.upload_name]) for sent in documents)
+    goes_on = bool(failed) and not (told.is_complete or are_all_named)
+    is_stopped = JobState.STOPPED in {job.state, details.state}
+    return not is_stopped and (goes_on or _names_are_missing(details, len(failed)))
+
+
+def _names_are_missing(details: Details, named: int) -> bool:
     """Whether more files failed than are named, and not all did: a contradiction that may pass."""
     all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > named and not all_failed
@@ -37,35 +46,33 @@ def names_are_missing(details: Details, named: int) -> bool:
 
 
 def outcomes(
-    job: Job, details: Details, failed: Sequence[FailedFile], documents: Sequence[SentDocument]
+    job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]
 ) -> dict[DocumentKey, Outcome]:
-    """What became of each document. `failed` holds `/failed-files` and the failures of `/file-status`."""
+    """What became of each document. `told`: its failed files are those of `/failed-files` as well."""
     said = {job.state, details.state}
     keys = [sent.key for sent in documents]
     if JobState.STOPPED in said:
         return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
-    reasons, unattributed = attribute_failures(failed, documents)
+    reasons, unattributed = attribute_failures(told.failed, documents)
     is_alone, has_failed = len(documents) == 1, JobState.FAILED in said
     if is_alone and unattributed:
         reasons = {keys[0]: unattributed[0].error}
-    others = _of_the_others(details, len(reasons), unattributed, has_failed=has_failed, is_alone=is_alone)
+    others = _of_the_others(details, told, len(reasons), has_failed=has_failed, is_alone=is_alone)
+    if unattributed:
+        others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     return dict.fromkeys(keys, others) | {
         key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()
     }
 
 
-def _of_the_others(
-    details: Details, named: int, unattributed: Sequence[FailedFile], *, has_failed: bool, is_alone: bool
-) -> Outcome:
+def _of_the_others(details: Details, told: FileStatus, named: int, *, has_failed: bool, is_alone: bool) -> Outcome:
     """The end of every document that no failure names."""
-    if unattributed:
-        return _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     if has_failed:
         may_have_succeeded = not is_alone or details.state is JobState.PARTLY
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    if names_are_missing(details, named):
+    if _names_are_missing(details, named) or (named and not told.is_complete):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 

@@ -63,7 +63,10 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
         return _found(context, workflow, found.job, is_inferred=found.is_inferred)
     if not is_round_due:
         return workflow
-    may_run = any(job.state.is_active for job in found.unexplained)
+    if found.unexplained:
+        ids = [job.id for job in found.unexplained]
+        logger.error("a job that hides its files may be the batch's", workflow_id=workflow.workflow_id, job_ids=ids)
+    may_run = any(not job.state.has_ended for job in found.unexplained)
     return _after_round(context, workflow, may_run=may_run, is_busy=is_busy)
 
 

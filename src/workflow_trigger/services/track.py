@@ -9,9 +9,9 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
-from workflow_trigger.domain.job import Details, FailedFile, Job, JobState, has_ended
+from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
-from workflow_trigger.domain.outcome import Outcome, is_plain_success, names_are_missing, outcomes
+from workflow_trigger.domain.outcome import Outcome, is_plain_success, is_untold, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates, running_status
 from workflow_trigger.services.settle import is_gone, named
@@ -66,7 +66,7 @@ class _Tracked:
                 if not self._job.state.has_ended:
                     return self._note_progress()  # a status that nobody knows, and details that go on
                 return self._doubt("Contradiction", f"{says}, its details {details.status}")
-            failed = self._failures(details)
+            told = self._told(details)
         except NotFound:
             if not self._job.state.has_ended:
                 return self._note_progress()  # a status that nobody knows, and nothing says that it is an end
@@ -75,17 +75,18 @@ class _Tracked:
             raise
         except (Misconfigured, Unavailable) as error:
             return self._doubt(_UNANSWERED, f"{says}; {error}")
-        if names_are_missing(details, len({each.document for each in failed})) and not self._is_overdue("NamesMissing"):
+        sent = self._attempt.documents
+        if is_untold(self._job, details, told, sent) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
-        return self._finish(outcomes(self._job, details, failed, self._attempt.documents))
+        return self._finish(outcomes(self._job, details, told, sent))
 
-    def _failures(self, details: Details) -> list[FailedFile]:
-        """The failed files of the job; where anything failed, by the status of each file as well."""
+    def _told(self, details: Details) -> FileStatus:
+        """The failed files of the job; where anything failed, the status of each file as well, if it can be had."""
         failed = self._context.client.failed_files(self._job.id) or []
-        if is_plain_success(self._job, details, failed):
-            return failed
-        status = self._context.client.file_status(self._job.id)
-        return [*failed, *status.failed] if status else failed
+        has_failures = not is_plain_success(self._job, details, failed)
+        status = self._context.client.file_status(self._job.id) if has_failures else None
+        status = status or FileStatus(is_complete=True)
+        return replace(status, failed=(*failed, *status.failed))
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workflow_trigger.adapters.unstructured.api_key import read_secret
 from workflow_trigger.domain.errors import SecretUnusable
@@ -113,7 +113,7 @@ def is_unheard(error: Exception) -> bool:
 def described(error: Exception) -> str:
     """Why a connection broke, for an operator."""
     if not is_untrusted(error):
-        return type(error).__name__
+        return str(error) if type(error) is HTTPError else type(error).__name__  # that class is raised by us alone
     return f"its certificate is not trusted; a private authority has to be in CaBundleSecretArn. ({error})"
 
 

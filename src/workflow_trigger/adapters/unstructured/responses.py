@@ -260,10 +260,11 @@ def failed_files_from(answer: Any) -> list[FailedFile] | None:
 def file_status_from(answer: Any) -> FileStatus:
     """The status of each of a job's files, as far as it goes."""
     answer = answer if isinstance(answer, Mapping) else {}
-    entries = _objects(answer, "files") or []
+    entries = [each for each in _objects(answer, "files") or [] if isinstance(each.get("document"), str)]
     return FileStatus(
-        documents=tuple(name for entry in entries if isinstance(name := entry.get("document"), str) and name),
+        documents=tuple(entry["document"] for entry in entries if entry["document"]),
         failed=tuple(_failed_file(entry) for entry in entries if entry.get("status") == "FAILURE"),
+        succeeded=tuple(entry["document"] for entry in entries if entry.get("status") == "SUCCESS"),
         is_complete=not answer.get("truncated") and answer.get("index_finished") is not False,
     )
 
