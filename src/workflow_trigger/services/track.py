@@ -86,7 +86,8 @@ class _Tracked:
         has_failures = not is_plain_success(self._job, details, failed)
         status = self._context.client.file_status(self._job.id) if has_failures else None
         status = status or FileStatus(is_complete=True)
-        return replace(status, failed=(*failed, *status.failed))
+        # A list of failed files that has come is whole; the status of each file may go on, or be cut off.
+        return replace(status, failed=(*failed, *status.failed), is_complete=status.is_complete or bool(failed))
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
