@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workflow_trigger.adapters.unstructured.api_key import TypedKey, key_in
+from workflow_trigger.adapters.unstructured.api_key import GivenKey, key_in
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.workflows import listed
 from workflow_trigger.domain.errors import PlatformError
@@ -41,7 +41,7 @@ def _workspace(url: str, ca_bundle: Path | None, stack: Stack | None) -> Platfor
     key = key_in(secret("API key"))
     if not key:
         raise UsageError("That cannot be an API key: it is one word of ASCII characters")
-    return workflows.workspace(url, TypedKey(key), trusted)
+    return workflows.workspace(url, GivenKey(key), trusted)
 
 
 @workflows_app.command("create")

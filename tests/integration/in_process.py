@@ -5,6 +5,7 @@ the wire is tested where the template is deployed, and where functions run in pr
 """
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import io
@@ -33,7 +34,8 @@ class Application:
 
     def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """What botocore's HTTP client would have brought."""
-        if asyncio._get_running_loop() is not None:  # a thread that runs a loop, as the platform's, cannot run another
+        with contextlib.suppress(RuntimeError):  # a thread that runs a loop, as the platform's, cannot run another
+            asyncio.get_running_loop()
             return self._elsewhere.submit(self.answer, request).result()
         with self._lock:
             return self._loop.run_until_complete(self._answer(request))
@@ -66,7 +68,7 @@ class InProcess(Aws):
     """Clients of an application in this process."""
 
     application: Application
-    signature = UNSIGNED
+    signature = UNSIGNED  # a signature takes a tenth of a call; the deployed tests sign
 
     @functools.cache  # noqa: B019  as the one that it stands for
     def client(self, service: str) -> Any:

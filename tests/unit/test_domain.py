@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_trigger.adapters.unstructured.responses import details_from, job_from
+from workflow_trigger.adapters.unstructured.responses import details_from, file_status_from, job_from
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batch
 from workflow_trigger.domain.clock import iso
@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import is_untold, outcomes
+from workflow_trigger.domain.outcome import is_more_to_come, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -262,9 +262,8 @@ def ends(
     details: Details,
     failed: list[FailedFile],
     *sent: SentDocument,
-    is_complete: bool = True,
 ) -> list[tuple[str, str, bool]]:
-    told = FileStatus(failed=tuple(failed), is_complete=is_complete)
+    told = FileStatus(failed=tuple(failed), is_complete=True)
     found = outcomes(job("j", status=status), details, told, sent)
     order = [found[each.key] for each in sent]
     return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
@@ -297,14 +296,28 @@ def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details
 
 def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     one, two, three, *_ = FIVE
-    details = details_of("COMPLETED_WITH_ERRORS")
+    ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
     told = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
-    assert is_untold(job("j", status="COMPLETED"), details, told, [one, two, three])
-    assert not is_untold(job("j", status="COMPLETED"), details, told, [one, two])
-    assert not is_untold(job("j", status="COMPLETED"), details, replace(told, is_complete=True), [one, two, three])
-    assert not is_untold(job("j", status="STOPPED"), details, told, [one, two, three])
-    unattributed = ("FAILED", "Unattributed", True)
-    assert ends("COMPLETED", details, [failure(one)], one, two, is_complete=False) == [NAMED, unattributed]
+    assert is_more_to_come(ended, details, told, [one, two, three])
+    assert not is_more_to_come(ended, details, told, [one, two])
+    whole = replace(told, is_complete=True)
+    assert not is_more_to_come(ended, details, whole, [one, two, three])
+    undecided = replace(whole, documents=(three.upload_name or "",))  # it is listed, say as IN_PROGRESS
+    assert is_more_to_come(ended, details, undecided, [one, two, three])
+    assert not is_more_to_come(job("j", status="STOPPED"), details, told, [one, two, three])
+    for each in (told, undecided):
+        found = outcomes(ended, details, each, [one, two, three])
+        assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]
+        assert (found[two.key].outputs_decide, found[three.key].outputs_decide) == (False, True)
+
+
+def test_failure_that_the_list_of_files_does_not_name_is_one() -> None:
+    told = file_status_from(
+        {"files": [{"document": None, "status": "FAILURE"}, {"document": "a", "status": "SUCCESS"}]}
+    )
+    assert told == FileStatus(
+        documents=("a",), failed=(FailedFile(document="", error=""),), succeeded=("a",), is_complete=True
+    )
 
 
 def test_outputs_decide_in_a_failed_job_of_which_nothing_is_known() -> None:
@@ -362,7 +375,7 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
     told = FileStatus(failed=tuple(failure(each) for each in TEN[:named]), is_complete=True)
-    assert is_untold(job("j", status="COMPLETED"), details, told, TEN) is missing
+    assert is_more_to_come(job("j", status="COMPLETED"), details, told, TEN) is missing
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:

@@ -29,13 +29,18 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return job.state is not JobState.FAILED and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
-def is_untold(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:
+def is_more_to_come(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:
     """Whether more is to be told of who failed: fewer are named than did, or the list of files goes on."""
-    failed = {each.document for each in told.failed}
-    are_all_named = all(mentions([*told.succeeded, *failed], [sent.upload_name]) for sent in documents)
-    goes_on = bool(failed) and not (told.is_complete or are_all_named)
-    is_stopped = JobState.STOPPED in {job.state, details.state}
-    return not is_stopped and (goes_on or _names_are_missing(details, len(failed)))
+    if JobState.STOPPED in {job.state, details.state}:
+        return False
+    return _goes_on(told, documents) or _names_are_missing(details, len({each.document for each in told.failed}))
+
+
+def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
+    """Whether files failed, and a list of files that is not complete, or not decided, may name more of ours."""
+    decided = [*told.succeeded, *(each.document for each in told.failed)]
+    names = [sent.upload_name for sent in documents if not mentions(decided, [sent.upload_name])]
+    return bool(told.failed and names) and (not told.is_complete or mentions(told.documents, names))
 
 
 def _names_are_missing(details: Details, named: int) -> bool:
@@ -57,22 +62,25 @@ def outcomes(
     is_alone, has_failed = len(documents) == 1, JobState.FAILED in said
     if is_alone and unattributed:
         reasons = {keys[0]: unattributed[0].error}
-    others = _of_the_others(details, told, len(reasons), has_failed=has_failed, is_alone=is_alone)
+    others = _of_the_others(details, len(reasons), has_failed=has_failed, is_alone=is_alone)
+    good: list[DocumentKey] = []
+    if not has_failed and (unattributed or _goes_on(told, documents)):
+        good = [sent.key for sent in documents if mentions(told.succeeded, [sent.upload_name])]
+        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     if unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
-    return dict.fromkeys(keys, others) | {
-        key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()
-    }
+    failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
+    return dict.fromkeys(keys, others) | dict.fromkeys(good, Outcome(status=Status.COMPLETED)) | failures
 
 
-def _of_the_others(details: Details, told: FileStatus, named: int, *, has_failed: bool, is_alone: bool) -> Outcome:
+def _of_the_others(details: Details, named: int, *, has_failed: bool, is_alone: bool) -> Outcome:
     """The end of every document that no failure names."""
     if has_failed:
         may_have_succeeded = not is_alone or details.state is JobState.PARTLY
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    if _names_are_missing(details, named) or (named and not told.is_complete):
+    if _names_are_missing(details, named):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 

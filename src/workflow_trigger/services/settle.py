@@ -6,7 +6,7 @@ committed: the platform may have heard a request of the batch
            first and second round ──► the same batch again, under the same names ──► committed
                 (not while any new job is active: a request would be in vain)
            third round, or the workflow left the pool ──► let go: the documents go back to the queue
-                (not while a job is active that may be the attempt's)
+                (not while a job may still run that may be the attempt's)
            the workflow was deleted ──► let go
 
 So: request at 0:00; answer given up at 2:00, look, second request; 4:00 look, third request; 6:00 look, let go. While

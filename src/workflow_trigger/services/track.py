@@ -11,7 +11,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
-from workflow_trigger.domain.outcome import Outcome, is_plain_success, is_untold, outcomes
+from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates, running_status
 from workflow_trigger.services.settle import is_gone, named
@@ -76,7 +76,7 @@ class _Tracked:
         except (Misconfigured, Unavailable) as error:
             return self._doubt(_UNANSWERED, f"{says}; {error}")
         sent = self._attempt.documents
-        if is_untold(self._job, details, told, sent) and not self._is_overdue("NamesMissing"):
+        if is_more_to_come(self._job, details, told, sent) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
         return self._finish(outcomes(self._job, details, told, sent))
 

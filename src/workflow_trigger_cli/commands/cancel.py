@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from workflow_trigger.adapters.dynamodb.mapping import Item
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import Misconfigured, PlatformError
+from workflow_trigger.domain.errors import Misconfigured, NotSent, PlatformError, Throttled
 from workflow_trigger.domain.model import RUNNING, Phase, Status
 from workflow_trigger_cli.stack import Stack
 
@@ -54,7 +54,7 @@ def cancel_job(platform: PlatformClient, job: RunningJob) -> bool:
     """Ask the platform to stop a job. What became of its files is in the ledger as soon as the job has ended."""
     try:
         platform.cancel(job.job_id)
-    except Misconfigured as error:
+    except (Misconfigured, Throttled, NotSent) as error:
         job.answer = f"not stopped: {error}"
         return False
     except PlatformError as error:

@@ -13,7 +13,7 @@ from workflow_trigger.adapters.unstructured.connections import Connections, ca_c
 from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, get
 from workflow_trigger.adapters.unstructured.workflows import create as create_workflow
 from workflow_trigger.domain.clock import Clock, Deadline
-from workflow_trigger.domain.errors import PlatformError, SecretUnusable, Unavailable
+from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import any_has_token, tell_whose
 from workflow_trigger.settings import api_root
@@ -86,7 +86,7 @@ def create(platform: PlatformClient, name: str, count: int, template: Path | Non
         called = name if count == 1 else f"{name}-{number}"
         try:
             yield create_workflow(platform, called, nodes)
-        except Unavailable as error:
+        except (OutcomeUnknown, Unavailable) as error:
             fix = "Look for it with: workflow-trigger workflows list"
             raise CommandError(f"Whether the workflow {called} was created is not known: {error}. {fix}") from error
         except PlatformError as error:

@@ -62,7 +62,7 @@ class ApiKey:
         return key
 
 
-class TypedKey(ApiKey):
+class GivenKey(ApiKey):
     """One that a person has typed."""
 
     def __init__(self, key: str) -> None:

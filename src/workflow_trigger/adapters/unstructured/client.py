@@ -116,8 +116,7 @@ class PlatformClient:
         Raises:
             As `ask`.
         """
-        with self._question(_path("jobs", job_id, "cancel"), post={}):
-            pass
+        self.ask(_path("jobs", job_id, "cancel"), lambda answer: answer or {}, post={})
 
     def workflow(self, workflow_id: str) -> Any:
         """A workflow, as the platform describes it."""
@@ -152,7 +151,7 @@ class PlatformClient:
         """
         query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
         with self._question(f"{_path('jobs', job_id, 'download')}?{query}") as response:
-            is_page = "html" in response.headers.get("Content-Type", "")  # of something on the way
+            is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
             yield self._chunks(response, _CHUNK_BYTES)
@@ -161,10 +160,10 @@ class PlatformClient:
         """What `read` makes of the answer to a question or, with JSON to post, to a request for a change.
 
         Raises:
-            Misconfigured, Throttled: the platform said so. Unreachable: it has not heard of the change. Unavailable: no
-                answer, or none that makes sense; a change may have been made.
+            Misconfigured, Throttled: the platform said so. Unavailable: no answer, or none that makes sense.
+            Unreachable, OutcomeUnknown: the change was not made, or may have been.
         """
-        with self._question(path, post=post) as response:
+        with self._question(path, seconds=_QUESTION_SECONDS if post is None else _LIST_SECONDS, post=post) as response:
             answer = read(parsed(self._bounded(response)))
             if answer is None:
                 raise errors.Unavailable(f"The answer to {path} makes no sense")
@@ -194,7 +193,7 @@ class PlatformClient:
         except (HTTPError, OSError) as error:
             if post is not None and is_unheard(error):
                 raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
-            raise errors.Unavailable(f"No answer from the platform: {described(error)}") from error
+            raise _unanswered(post)(f"No answer from the platform: {described(error)}") from error
         except ValueError as error:
             raise errors.Unavailable(
                 f"The platform's answer is not what it should be: {type(error).__name__}"
@@ -216,9 +215,11 @@ class PlatformClient:
         if 200 <= response.status < 300:
             return response
         with response:
-            raise self._error_of(response)
+            raise self._error_of(response, _unanswered(post))
 
-    def _error_of(self, response: urllib3.BaseHTTPResponse) -> errors.PlatformError:
+    def _error_of(
+        self, response: urllib3.BaseHTTPResponse, otherwise: type[errors.PlatformError]
+    ) -> errors.PlatformError:
         """What an answer to a question stands for. A question has no file that could be refused."""
         content = self._bounded(response)
         error = error_for_status(response.status, response.headers, content)
@@ -228,7 +229,7 @@ class PlatformClient:
             return errors.Misconfigured(str(error))
         if response.status == HTTPStatus.NOT_IMPLEMENTED:
             return errors.Misconfigured(f"HTTP 501: {error_message(content)}")
-        return error or errors.Unavailable(f"HTTP {response.status}: {error_message(content)}")
+        return error or otherwise(f"HTTP {response.status}: {error_message(content)}")
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -319,6 +320,11 @@ class PlatformClient:
     def _headers(self) -> dict[str, str]:
         key = self._api_key.value()
         return {"unstructured-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+def _unanswered(post: Any) -> type[errors.PlatformError]:
+    """What it is to hear nothing: after a question, or after a request that may have been heard."""
+    return errors.Unavailable if post is None else errors.OutcomeUnknown
 
 
 def _path(*parts: str) -> str:

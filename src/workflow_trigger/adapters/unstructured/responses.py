@@ -260,11 +260,12 @@ def failed_files_from(answer: Any) -> list[FailedFile] | None:
 def file_status_from(answer: Any) -> FileStatus:
     """The status of each of a job's files, as far as it goes."""
     answer = answer if isinstance(answer, Mapping) else {}
-    entries = [each for each in _objects(answer, "files") or [] if isinstance(each.get("document"), str)]
+    entries = _objects(answer, "files") or []
+    named = [(name, each.get("status")) for each in entries if isinstance(name := each.get("document"), str) and name]
     return FileStatus(
-        documents=tuple(entry["document"] for entry in entries if entry["document"]),
+        documents=tuple(name for name, _ in named),
         failed=tuple(_failed_file(entry) for entry in entries if entry.get("status") == "FAILURE"),
-        succeeded=tuple(entry["document"] for entry in entries if entry.get("status") == "SUCCESS"),
+        succeeded=tuple(name for name, status in named if status == "SUCCESS"),
         is_complete=not answer.get("truncated") and answer.get("index_finished") is not False,
     )
 

@@ -34,7 +34,7 @@ def create(client: PlatformClient, name: str, nodes: list[Any]) -> WorkflowInfor
     """Create a workflow that takes files: custom, without a source, a destination and a schedule.
 
     Raises:
-        Unavailable: it may have been created. PlatformError: it was not.
+        OutcomeUnknown, Unavailable: it may have been created. PlatformError: it was not.
     """
     wanted = {"name": name, "workflow_type": "custom", "workflow_nodes": nodes}
     return client.ask("/workflows/", information_from, post=wanted)
