@@ -62,25 +62,25 @@ def outcomes(
     is_alone, has_failed = len(documents) == 1, JobState.FAILED in said
     if is_alone and unattributed:
         reasons = {keys[0]: unattributed[0].error}
+    others = _of_the_others(details, len(reasons), has_failed=has_failed, is_alone=is_alone)
+    good: list[DocumentKey] = []
+    if not has_failed and (unattributed or _goes_on(told, documents)):
+        good = [sent.key for sent in documents if mentions(told.succeeded, [sent.upload_name])]
+        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     if unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
-    else:
-        is_unclear = _goes_on(told, documents) or _names_are_missing(details, len(reasons))
-        others = _of_the_others(details, is_unclear=is_unclear, has_failed=has_failed, is_alone=is_alone)
-    # In a job that failed as a whole, say in its last step, the success of a file is none.
-    good = [] if has_failed else [sent.key for sent in documents if mentions(told.succeeded, [sent.upload_name])]
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
     return dict.fromkeys(keys, others) | dict.fromkeys(good, Outcome(status=Status.COMPLETED)) | failures
 
 
-def _of_the_others(details: Details, *, is_unclear: bool, has_failed: bool, is_alone: bool) -> Outcome:
-    """The end of every document of which neither failure nor success is told."""
+def _of_the_others(details: Details, named: int, *, has_failed: bool, is_alone: bool) -> Outcome:
+    """The end of every document that no failure names."""
     if has_failed:
         may_have_succeeded = not is_alone or details.state is JobState.PARTLY
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    if is_unclear:
+    if _names_are_missing(details, named):
         return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     return Outcome(status=Status.COMPLETED)
 
