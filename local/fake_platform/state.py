@@ -44,6 +44,7 @@ class SimulatedJob:
     status: str | None = None  # what the job calls that; None: the usual name
     failed: dict[str, str] = field(default_factory=dict)  # document → error; with the ending FAILED: only these failed
     summary: dict[str, int] | None = None  # of the details: total_docs, total_docs_succeeded, total_docs_failed
+    done: set[str] = field(default_factory=set)  # files that had succeeded when it was stopped
     has_no_outputs: bool = False  # none of its files can be downloaded
     names_hidden_until: float = 0  # the failed files are not told before
     ours: bool = True  # False: a foreign job
@@ -77,10 +78,10 @@ class SimulatedJob:
 
     def truth(self, file: StoredFile) -> str:
         """What really became of a file, in the words of the ledger."""
-        if self.stopped_at is not None or self.ending == "STOPPED":
-            return "STOPPED"
         if file.filename in self.failed or file.file_id in self.failed:
             return "FAILED"
+        if self.stopped_at is not None or self.ending == "STOPPED":
+            return "COMPLETED" if file.filename in self.done else "STOPPED"
         return "FAILED" if self.ending == "FAILED" and not self.failed else "COMPLETED"
 
 

@@ -68,6 +68,19 @@ def test_file_without_an_output_in_a_failed_job_failed_too(stored: Harness) -> N
     assert {stored.status(each) for each in documents} == {"FAILED"}
 
 
+@pytest.mark.parametrize("how", ["file-status", "summary", "nothing"])
+def test_file_that_succeeded_before_its_job_was_stopped_is_completed(stored: Harness, how: str) -> None:
+    documents, job = five(stored)
+    stored.state.behaviour.has_file_status = how == "file-status"
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 2, "total_docs_failed": 1} if how == "summary" else None
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.done, job.failed, job.ending = set(names[:2]), {names[2]: REASON}, "STOPPED"
+    stored.settle()
+    ends = ["STOPPED" if how == "nothing" else "COMPLETED"] * 2 + ["FAILED"] + ["STOPPED"] * 2
+    assert [stored.status(each) for each in documents] == ends
+    assert stored.row(documents[4])["error"]["type"] == "JobStopped"
+
+
 @pytest.mark.parametrize("how", ["empty", "404"])
 def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
     """Case 3."""

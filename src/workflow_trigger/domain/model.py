@@ -244,6 +244,7 @@ class EndedDocument:
 
     key: DocumentKey
     unless: Mapping[str, str] | None = None
+    status: Status = Status.FAILED  # if no output can be had
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
+_STOPPED = "the job was stopped"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +23,9 @@ class Outcome:
     status: Status
     error: Mapping[str, str] | None = None
     outputs_decide: bool = False
+
+
+_COMPLETED = Outcome(status=Status.COMPLETED)
 
 
 def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
@@ -54,35 +58,29 @@ def outcomes(
     job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]
 ) -> dict[DocumentKey, Outcome]:
     """What became of each document. `told`: its failed files are those of `/failed-files` as well."""
-    said = {job.state, details.state}
-    keys = [sent.key for sent in documents]
-    if JobState.STOPPED in said:
-        return dict.fromkeys(keys, _ended("JobStopped", details.message or "the job was stopped", Status.STOPPED))
+    keys, has_failed = [sent.key for sent in documents], JobState.FAILED in {job.state, details.state}
     reasons, unattributed = attribute_failures(told.failed, documents)
-    is_alone, has_failed = len(documents) == 1, JobState.FAILED in said
-    if is_alone and unattributed:
-        reasons = {keys[0]: unattributed[0].error}
-    others = _of_the_others(details, len(reasons), has_failed=has_failed, is_alone=is_alone)
-    good: list[DocumentKey] = []
-    if not has_failed and (unattributed or _goes_on(told, documents)):
-        good = [sent.key for sent in documents if mentions(told.succeeded, [sent.upload_name])]
-        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
-    if unattributed:
+    if len(documents) == 1 and unattributed:
+        reasons, unattributed = {keys[0]: unattributed[0].error}, []
+    if JobState.STOPPED in {job.state, details.state}:
+        any_succeeded = bool(details.succeeded or told.succeeded)
+        others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=any_succeeded)
+    elif unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
+    elif has_failed:
+        may_have_succeeded = len(documents) > 1 or details.state is JobState.PARTLY
+        decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
+        others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
+    elif _goes_on(told, documents) or _names_are_missing(details, len(reasons)):
+        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
+    else:
+        others = _COMPLETED
+    # Of a job that says of no file that it failed, although some did, the successes are not believed either.
+    believed = told.succeeded if told.failed and not has_failed else ()
+    good = [sent.key for sent in documents if mentions(believed, [sent.upload_name])]
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
-    return dict.fromkeys(keys, others) | dict.fromkeys(good, Outcome(status=Status.COMPLETED)) | failures
-
-
-def _of_the_others(details: Details, named: int, *, has_failed: bool, is_alone: bool) -> Outcome:
-    """The end of every document that no failure names."""
-    if has_failed:
-        may_have_succeeded = not is_alone or details.state is JobState.PARTLY
-        decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
-        return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    if _names_are_missing(details, named):
-        return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
-    return Outcome(status=Status.COMPLETED)
+    return dict.fromkeys(keys, others) | dict.fromkeys(good, _COMPLETED) | failures
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:

@@ -140,7 +140,7 @@ class _Collector:
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
         """COMPLETED, if it succeeded anyway or an output could be had."""
         succeeded = ended.unless is None or any("missing" not in entry for entry in entries)
-        status = Status.COMPLETED if succeeded else Status.FAILED
+        status = Status.COMPLETED if succeeded else ended.status
         results = [] if self._context.results is None or not succeeded else entries
         missing = sum("missing" in entry for entry in results)
         told: dict[str, Any] = {

@@ -103,7 +103,7 @@ class _Tracked:
             job_id=self._job.id,
             workflow_id=self._workflow.workflow_id,
             attempt_id=self._attempt.id,
-            documents=tuple(EndedDocument(key, end.error) for key, end in waiting.items()),
+            documents=tuple(EndedDocument(key, end.error, end.status) for key, end in waiting.items()),
             ended_at=self._context.iso_later(),
             is_solo=len(self._attempt.documents) == 1,
         )

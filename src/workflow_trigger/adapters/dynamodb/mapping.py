@@ -265,7 +265,10 @@ def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
     if item["workflow_id"] == POLLER_KEY:
         return Poller(**_from(item, Poller))
     if item["workflow_id"].startswith(_ENDED_JOB):
-        documents = tuple(model.EndedDocument(_document_key(each), each.get("unless")) for each in item["documents"])
+        documents = tuple(
+            model.EndedDocument(_document_key(each), each.get("unless"), Status(each.get("status", Status.FAILED)))
+            for each in item["documents"]
+        )
         return EndedJob(**_from(item, EndedJob) | {"workflow_id": item["of_workflow"], "documents": documents})
     return _workflow_from_item(item)
 
