@@ -49,11 +49,13 @@ def on_upload(event: Any, invocation: LambdaContext) -> dict[str, Any]:
 def on_schedule(_event: Any, invocation: LambdaContext) -> None:
     """Fired every minute, and by uploads: follows jobs to their end, settles what is unknown, submits what waits."""
     context = context_of(invocation)
+    reconciler = Reconciler(context, worker_threads=worker_threads())
     try:
-        Reconciler(context, worker_threads=worker_threads()).run(POLL_FOR_SECONDS)
+        reconciler.run(POLL_FOR_SECONDS)
     finally:
         report(context)  # first, because the ages of what waits can only be had while the ledger answers
-        report(context, gauges(context))
+        if reconciler.snapshot is not None:
+            report(context, gauges(context, reconciler.snapshot))
 
 
 @logger.inject_lambda_context

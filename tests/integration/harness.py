@@ -33,7 +33,7 @@ from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, EndedJob, Status, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context, Counts
-from workflow_trigger.services.reconcile import Reconciler, step
+from workflow_trigger.services.reconcile import Reconciler, gauges, step
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings
@@ -250,6 +250,11 @@ class Harness:
         self.clock.sleep(after_seconds)
         with contextlib.suppress(*([ExceptionGroup] if self.has_a_defect else [])):
             Reconciler(self.context(seconds=seconds)).run(window_seconds)
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """What on_schedule would measure now, by route."""
+        context = self.context()
+        return gauges(context, context.snapshot())
 
     def step_all(self, *, hook: Hook | None = None) -> None:
         """on_schedule without its threads and its polling: each workflow one step, then what lost its owner."""

@@ -329,7 +329,7 @@ def test_upload_that_is_submitted_wakes_the_poller_unless_it_is_awake(harness: H
 def test_counts_are_told_when_the_ledger_does_not_answer(harness: Harness, monkeypatch: Any, capsys: Any) -> None:
     context = harness.context()
 
-    def no_answer(_context: object) -> None:
+    def no_answer(*_: object) -> None:
         raise LedgerUnavailable("no answer")
 
     monkeypatch.setattr(handlers, "context_of", lambda _invocation: context)

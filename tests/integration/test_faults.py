@@ -20,7 +20,6 @@ from workflow_trigger.domain.errors import ConflictError, LedgerUnavailable
 from workflow_trigger.domain.model import Phase, Transition
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
 from workflow_trigger.services import recover
-from workflow_trigger.services.reconcile import gauges
 
 
 def three(harness: Harness) -> list[ObjectVersion]:
@@ -837,7 +836,7 @@ def test_job_that_vanishes_fails_its_rows_after_a_quarter_of_an_hour(harness: Ha
 @pytest.mark.parametrize("silent", ["job", "jobs", None])
 def test_jobs_that_do_not_end_are_told_by_their_age(harness: Harness, silent: str | None) -> None:
     """One that hangs, one that nothing is told about, one whose answer was lost and that no list shows."""
-    said = gauges(harness.context())[""]
+    said = harness.gauges()[""]
     assert said["LongestRunSeconds"] == 0
     harness.state.behaviour.default_job_seconds = 1e7
     if silent == "jobs":
@@ -847,10 +846,10 @@ def test_jobs_that_do_not_end_are_told_by_their_age(harness: Harness, silent: st
         harness.state.faults.append(Fault(silent, "status", status=500, times=10_000))
     for _ in range(7):
         harness.tick(after_seconds=3_600)
-    said = gauges(harness.context())[""]
+    said = harness.gauges()[""]
     assert 21_600 < said["LongestRunSeconds"] < 28_800
     harness.configure(workflow_ids=("another",))
-    said = gauges(harness.context())[""]
+    said = harness.gauges()[""]
     assert 21_600 < said["LongestRunSeconds"] < 28_800
 
 

@@ -90,7 +90,7 @@ def test_route_that_is_blocked_does_not_hold_another(routed: Harness, lane: Lane
     minutes = routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in fine))
     assert minutes <= minutes_alone + 2, "as if alone, but for the lot that gives the bulk lane its turn"
     assert {routed.status(each) for each in blocked} == {"PENDING"}
-    said = gauges(routed.context())
+    said = routed.gauges()
     assert said["invoices/"]["IdleWaitingSeconds"] > 0
     assert (said["legal/"]["OldestWaitingSeconds"], said[""]["OldestWaitingSeconds"]) == (0, 0)
 
@@ -125,7 +125,7 @@ def test_documents_of_no_route_any_more_are_found_behind_those_of_others(routed:
     left = uploads(routed, "legal/", 3)
     arrive(routed, *left)
     routed.configure(routes=(Route("invoices/", INVOICES),))
-    assert gauges(routed.context())["*"]["OldestWaitingSeconds"] > 0
+    assert routed.gauges()["*"]["OldestWaitingSeconds"] > 0
     routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
 
 
@@ -166,7 +166,7 @@ def test_metrics_name_their_route(routed: Harness, capsys: pytest.CaptureFixture
     event = ParsedEvent()
     event.versions.append(document)
     submit_now(context, register(event, context))
-    bootstrap.report(context, gauges(context))
+    bootstrap.report(context, gauges(context, context.snapshot()))
     bootstrap.metrics.flush_metrics()
     lines: list[dict[str, Any]] = [
         json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line

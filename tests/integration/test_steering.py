@@ -10,7 +10,6 @@ from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import rows_under, run_to_the_end, until, upload, url_of
 from tests.integration.harness import Harness
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Transition, Workflow
-from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.settings import routes
 from workflow_trigger_cli.commands import forget
 from workflow_trigger_cli.stack import Stack
@@ -34,14 +33,14 @@ def test_pause_begins_nothing_and_follows_what_runs(harness: Harness) -> None:
     harness.settle(until=lambda: harness.status(running) == "COMPLETED")
     harness.tick(after_seconds=3_600, window_seconds=30)
     assert (harness.status(waiting), harness.accepted(waiting)) == ("PENDING", 0)
-    measured = gauges(harness.context())[""]
+    measured = harness.gauges()[""]
     assert measured["PausedSeconds"] > 3_600
     assert measured["OldestWaitingSeconds"] > 3_600
     assert measured["IdleWaitingSeconds"] == 0  # a pause is no fault
     assert harness.ledger().resume(pause)
     harness.settle()
     assert (harness.status(waiting), harness.accepted(waiting)) == ("COMPLETED", 1)
-    assert "PausedSeconds" not in gauges(harness.context())[""]
+    assert "PausedSeconds" not in harness.gauges()[""]
 
 
 def test_pause_of_a_route_holds_no_other(harness: Harness) -> None:

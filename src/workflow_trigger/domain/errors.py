@@ -24,6 +24,8 @@ _TURNS = {*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 
 def printable(text: str) -> str:
     """A remote text without what ends a line or turns its direction, and what is refused because it is not Unicode."""
+    if text.isprintable():  # by far the most; none of those characters is
+        return text
     return "".join("\ufffd" if unicodedata.category(each) in _UNFIT or each in _TURNS else each for each in text)
 
 

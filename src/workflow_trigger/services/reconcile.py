@@ -28,7 +28,8 @@ from workflow_trigger.services.track import track
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
 
-_LEASE_SECONDS = 20.0  # of the one run that polls, beyond the next look
+_LEASE_SECONDS = 45.0  # of the one run that polls, beyond the next look
+_LEASE_RESERVE_SECONDS = 10.0  # it is renewed when less of it would be left at the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
 _ORPHANS_EVERY_MINUTES = 10
@@ -59,9 +60,9 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     return workflow
 
 
-def gauges(context: Context) -> dict[str, dict[str, float]]:
+def gauges(context: Context, snapshot: Snapshot) -> dict[str, dict[str, float]]:
     """By route, seconds for which its queue has been waiting, and without any workflow at work; and jobs have run."""
-    snapshot, now = context.snapshot(), context.clock.now()
+    now = context.clock.now()
     found: dict[str, dict[str, float]] = {}
     for name, own in context.by_route().items():
         workflows = [each for each in snapshot.workflows if context.of_workflow(each.workflow_id) is own]
@@ -105,6 +106,7 @@ class Reconciler:
         self._read_at: datetime | None = None
         self._is_ours = False
         self._failures: list[Exception] = []
+        self.snapshot: Snapshot | None = None  # the last one that was read
 
     def run(self, seconds: float) -> None:
         """Poll for about that long while anything is active, or until the next run takes over.
@@ -113,11 +115,12 @@ class Reconciler:
             ExceptionGroup: parts failed unexpectedly; the others were done nevertheless.
         """
         until = self._context.later(seconds)
-        snapshot = self._context.snapshot()
+        snapshot = self._read()
         self._guarded(recover.publish_late_events, self._context)
         self._guarded(recover.finish_batches, self._context)
         if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
             self._guarded(recover.recover_orphans, self._context, snapshot)
+            snapshot = self._read()
         self._is_ours = self._takes_over(snapshot)
         with ExitStack() as threads:
             for each in {*self._questions.values(), *self._streams.values(), *self._copies.values()}:
@@ -153,21 +156,25 @@ class Reconciler:
         is_young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
         if before.is_alive(now) and is_young:
             return False
-        self._poller = before
-        return self._renew(began_at=iso(now))
+        self._poller = replace(before, lease_ends_at=None)
+        return self._renew(owner=self._owner, began_at=iso(now))
 
     def _renew(self, **changes: str) -> bool:
         """Hold the lease until after the next look; False when another run has taken it."""
-        lease_ends_at = self._context.iso_later(self._context.settings.poll_seconds + _LEASE_SECONDS)
-        return self._write_poller(owner=self._owner, lease_ends_at=lease_ends_at, **changes)
+        poll_seconds, later = self._context.settings.poll_seconds, self._context.iso_later
+        if (self._poller.lease_ends_at or "") < later(poll_seconds + _LEASE_RESERVE_SECONDS):
+            changes["lease_ends_at"] = later(poll_seconds + _LEASE_SECONDS)
+        return self._write_poller(**changes)
 
     def _write_poller(self, **changes: str | None) -> bool:
+        """Write what has changed; False when another run was faster."""
         until = self._context.client.throttle.until
         unresolved = "; ".join(f"{name}: {why}" for name, why in self._context.unresolved.items()) or None
         paused_until = iso(until) if until else None
         after = replace(self._poller, paused_until=paused_until, unresolved=unresolved, **changes)
         try:
-            self._poller = self._context.commit(Transition(self._poller, after))
+            if after != self._poller:
+                self._poller = self._context.commit(Transition(self._poller, after))
         except ConflictError:
             return False
         return True
@@ -175,7 +182,7 @@ class Reconciler:
     def _release(self) -> bool:
         """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
         self._write_poller(lease_ends_at=None)
-        snapshot = self._context.snapshot()
+        self.snapshot = snapshot = self._context.snapshot()
         followed = {key for key, each in self._workflows.items() if each.is_at_work}
         if followed.issuperset(each.workflow_id for each in snapshot.workflows if each.is_at_work):
             return True
@@ -184,19 +191,22 @@ class Reconciler:
 
     # -- the round -----------------------------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        """Read all workflows, every PollSeconds, and see whether another run polls by now."""
-        if not self._is_ours or (self._read_at is not None and self._context.clock.now() < self._read_at):
-            return
+    def _read(self) -> Snapshot:
+        """Everything but the documents, as it is now; what workers are at stays as they left it."""
         self._read_at = self._context.later(self._context.settings.poll_seconds)
-        snapshot = self._context.snapshot()
+        self.snapshot = snapshot = self._context.snapshot()
         kept = {key: each for key, each in self._workflows.items() if key in self._in_flight.values()}
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
         self._ended = {each.job_id: each for each in snapshot.ended_jobs}
         for queue in self._queues.values():
             queue.refresh()
-        self._poller = snapshot.poller
-        self._is_ours = snapshot.poller.owner == self._owner and self._renew()
+        return snapshot
+
+    def _refresh(self) -> None:
+        """Read again every PollSeconds, and see whether another run polls by now."""
+        if self._is_ours and (self._read_at is None or self._context.clock.now() >= self._read_at):
+            self._poller = self._read().poller
+            self._is_ours = self._poller.owner == self._owner and self._renew()
 
     def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""

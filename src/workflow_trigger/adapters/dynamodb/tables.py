@@ -54,8 +54,7 @@ class Tables:
 
     def scan(self, table: str) -> list[Item]:
         """All items; for a small table."""
-        pages = self._client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-        return [deserialize(item) for page in pages for item in page["Items"]]
+        return [item for page in _pages(self._client.scan, TableName=table, ConsistentRead=True) for item in page]
 
     def pages(
         self, table: str, index: str | None, key: ConditionBase, *shown: str, **query: Any
@@ -66,12 +65,7 @@ class Tables:
         if shown:
             query["ProjectionExpression"] = ", ".join(f"#{name}" for name in shown)
             query["ExpressionAttributeNames"] |= {f"#{name}": name for name in shown}
-        while True:
-            answer = self._client.query(TableName=table, **query)
-            yield [deserialize(item) for item in answer["Items"]]
-            if "LastEvaluatedKey" not in answer:
-                return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return _pages(self._client.query, TableName=table, **query)
 
     def write(self, request: Item) -> Item | None:
         """One write of those below, alone; None when done, else what stands there (empty: not shown)."""
@@ -125,6 +119,16 @@ class Tables:
             raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
         self._deadline.clock.sleep(seconds)
         return attempt + 1
+
+
+def _pages(call: Callable[..., Any], **query: Any) -> Iterator[list[Item]]:
+    """The answers to a call, one after the other. botocore's paginators cost as much again as the call."""
+    while True:
+        answer = call(**query)
+        yield [deserialize(item) for item in answer["Items"]]
+        if "LastEvaluatedKey" not in answer:
+            return
+        query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
 def put(table: str, item: Item, condition: ConditionBase) -> Item:
