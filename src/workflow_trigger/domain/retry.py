@@ -113,7 +113,7 @@ class Decision:
 def after_failure(
     error: TriggerError, workflow: Workflow, documents: Sequence[Document], given: Circumstances
 ) -> Decision:
-    """What a failure of a whole batch means. Nothing of it runs."""
+    """What a failure of a whole batch means, also one that began with a single object. Nothing of it runs."""
     updates = tuple(_after(error, each, given, workflow, solo=len(documents) == 1) for each in documents)
     counted = _count_on_workflow(error, workflow, documents)
     released = counted.released(
@@ -130,13 +130,7 @@ def after_lost_objects(
     updates = tuple(_after(failed[each.key], each, given, workflow, solo=True) for each in lost)
     after = workflow.without(failed) if len(lost) < len(documents) else workflow.released()
     metrics = [name for error in failed.values() for name in _metrics(error, after, ())]
-    metrics += ["Held"] * sum(isinstance(error, errors.ObjectDenied) for error in failed.values())
     return Decision(workflow=after, updates=updates, metrics=(*metrics, *_ended(updates)))
-
-
-def back_unchanged(key: DocumentKey) -> DocumentUpdate:
-    """Back into the queue, in its old place, with nothing to be told."""
-    return DocumentUpdate(key=key, to=Status.PENDING)
 
 
 def backoff_seconds(times: int, jitter: float) -> float:
@@ -152,8 +146,9 @@ def _after(
 ) -> DocumentUpdate:
     """What a failure means for one document."""
     does = policy_for(error).documents
-    if isinstance(error, errors.Busy):
-        return back_unchanged(document.key)
+    culprit = error.document_key if isinstance(error, errors.SourceError) else None
+    if isinstance(error, errors.Busy) or culprit not in {None, document.key}:
+        return DocumentUpdate(key=document.key, to=Status.PENDING)  # in its old place, with nothing to be told
     update = DocumentUpdate(key=document.key, to=ENDS_AS.get(does, Status.PENDING), error=as_stored(error))
     if does in ENDS_AS:
         return replace(update, last_sequencer=document.source.sequencer or "")  # if no later event of its key has come
@@ -163,7 +158,7 @@ def _after(
         return update
     failures, counted = document.failures + 1, document.counted_failures + _has_accepted_since(document, given)
     update = replace(update, failures=failures, counted_failures=counted, accepted_then=given.accepted)
-    if not solo:
+    if not (solo or culprit):
         return update  # of several, each keeps its place in the queue; a solo document goes behind the others
     again = given.now + timedelta(seconds=backoff_seconds(failures, given.jitter))
     to = Status.REJECTED if _ends(error, document, given, workflow) else Status.PENDING
@@ -217,7 +212,8 @@ def _metrics(error: TriggerError, workflow: Workflow, updates: Sequence[Document
     policy = policy_for(error)
     suspected = isinstance(error, Refused) and workflow.consecutive_refusals > REFUSALS_IN_A_ROW
     is_sick = policy.workflow is OnWorkflow.BACKS_OFF and workflow.consecutive_failures >= SICK_AFTER
-    return (*filter(None, [policy.metric]), *(["Held"] if suspected or is_sick else []), *_ended(updates))
+    is_held = suspected or is_sick or isinstance(error, errors.ObjectDenied)
+    return (*filter(None, [policy.metric]), *(["Held"] if is_held else []), *_ended(updates))
 
 
 def _ended(updates: Sequence[DocumentUpdate]) -> list[str]:

@@ -17,7 +17,7 @@ from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, S
 from workflow_trigger.domain.job import Job, JobState
 from workflow_trigger.domain.matching import mentions, own_part, tell_whose
 from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Transition, Workflow
-from workflow_trigger.domain.retry import after_lost_objects, back_unchanged
+from workflow_trigger.domain.retry import after_lost_objects
 from workflow_trigger.services.context import Context
 
 LEASE_SECONDS = 60.0  # renewed while the stream goes on
@@ -207,21 +207,9 @@ class _Sender:
         logger.warning("not accepted", **told, **self._workflow.attempt.log_fields)
         if isinstance(error, errors.OutcomeUnknown) or self._workflow.attempt.is_unsettled:
             return self._unsettled(error)
-        if isinstance(error, SourceError):
-            return self._source_broke(error)
         if isinstance(error, Busy):
             return self._busy(error)
         return self._context.fail(self._workflow, error, self._documents)
-
-    def _source_broke(self, error: SourceError) -> Workflow:
-        """S3 stopped delivering one object; the others had no part in it."""
-        failed = {each.key: error for each in self._documents if each.key == error.document_key}
-        decision = after_lost_objects(failed, self._workflow, self._documents, self._context.circumstances())
-        others = tuple(back_unchanged(each.key) for each in self._documents if each.key not in failed)
-        after = self._workflow.released(error=as_stored(error, self._context.iso_later()))
-        return self._context.conclude(
-            self._workflow, replace(decision, workflow=after, updates=decision.updates + others)
-        )
 
     def _busy(self, error: Busy) -> Workflow:
         """The files were dropped, unless the active job is our own: something on the way may have asked twice."""
