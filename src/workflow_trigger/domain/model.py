@@ -151,11 +151,6 @@ class Attempt:
         return tuple(document.key for document in self.documents)
 
     @property
-    def log_fields(self) -> dict[str, Any]:
-        """The attempt as log lines name it: so every line of a document's life is found by its object's name."""
-        return {"attempt_id": self.id, "objects": [document.key.object for document in self.documents]}
-
-    @property
     def upload_names(self) -> tuple[str, ...]:
         """The names under which the documents were sent, as far as they are known."""
         return tuple(document.upload_name for document in self.documents if document.upload_name)
@@ -196,6 +191,12 @@ class Workflow:
     def is_at_work(self) -> bool:
         """Whether documents of ours are on their way, or in a job."""
         return self.phase is not Phase.IDLE
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """The attempt as log lines name it: so every line of a document's life is found by its object's name."""
+        objects = [document.key.object for document in self.attempt.documents]
+        return {"workflow_id": self.workflow_id, "attempt_id": self.attempt.id, "objects": objects}
 
     def is_free(self, now: datetime) -> bool:
         """Whether an attempt may start."""

@@ -38,16 +38,12 @@ def send(context: Context, workflow: Workflow, documents: Sequence[Document]) ->
 
 def accepted(job: Job, attempt: Attempt, *, inferred: bool = False) -> tuple[DocumentUpdate, ...]:
     """The updates of an attempt's documents when a job holds them."""
-    return job_updates(job, attempt, running_status(job), error=None, inferred=inferred or None)
+    return job_updates(job, attempt, error=None, inferred=inferred or None)
 
 
-def running_status(job: Job) -> Status:
-    """A document's status while its job's end is not confirmed."""
-    return Status.SCHEDULED if job.state is JobState.SCHEDULED else Status.IN_PROGRESS
-
-
-def job_updates(job: Job, attempt: Attempt, to: Status, **changes: Any) -> tuple[DocumentUpdate, ...]:
-    """Write a job into the documents of its files, each with its own entries."""
+def job_updates(job: Job, attempt: Attempt, **changes: Any) -> tuple[DocumentUpdate, ...]:
+    """Write a job into the documents of its files, each with its own entries. Its end is not confirmed yet."""
+    to = Status.SCHEDULED if job.state is JobState.SCHEDULED else Status.IN_PROGRESS
     parts = ((sent, *own_part(job, sent, attempt)) for sent in attempt.documents)
     return tuple(
         DocumentUpdate(
@@ -181,7 +177,7 @@ class _Sender:
         if job.id in self._workflow.known_job_ids:
             return self._came_back(Busy("The answer names a job that was there before"))
         # Logged before anything is written: whatever happens to the database, the id is not lost.
-        logger.info("accepted", job_id=job.id, workflow_id=workflow_id, **attempt.log_fields)
+        logger.info("accepted", job_id=job.id, **self._workflow.log_fields)
         self._context.counts.add("Accepted", value=len(attempt.documents))
         try:
             return self._accepted(job)
@@ -203,8 +199,7 @@ class _Sender:
 
     def _came_back(self, error: SourceError | PlatformError) -> Workflow:
         """The request ended without a job: what that means for the documents and for the workflow."""
-        told: dict[str, Any] = {"workflow_id": self._workflow.workflow_id, "error": as_stored(error)}
-        logger.warning("not accepted", **told, **self._workflow.attempt.log_fields)
+        logger.warning("not accepted", error=as_stored(error), **self._workflow.log_fields)
         if isinstance(error, errors.OutcomeUnknown) or self._workflow.attempt.is_unsettled:
             return self._unsettled(error)
         if isinstance(error, Busy):

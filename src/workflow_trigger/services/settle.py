@@ -15,7 +15,6 @@ proves nothing: the active job may be the first one's.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -40,7 +39,7 @@ def expire_lease(context: Context, workflow: Workflow) -> Workflow:
 
     Nothing runs, unless an earlier request of the attempt is unsettled: then it goes on being settled.
     """
-    logger.warning("lease ended", workflow_id=workflow.workflow_id, **workflow.attempt.log_fields)
+    logger.warning("lease ended", **workflow.log_fields)
     if workflow.attempt.is_unsettled:
         after = workflow.with_attempt(lease_ends_at=None, settle_after=context.iso_later(SETTLE_SECONDS))
         return context.commit(Transition(workflow, replace(after, phase=Phase.COMMITTED)))
@@ -124,8 +123,7 @@ def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[
 
 
 def _found(context: Context, workflow: Workflow, job: Job, *, is_inferred: bool) -> Workflow:
-    told: dict[str, Any] = {"job_id": job.id, "inferred": is_inferred, **workflow.attempt.log_fields}
-    logger.info("settled", workflow_id=workflow.workflow_id, **told)
+    logger.info("settled", job_id=job.id, inferred=is_inferred, **workflow.log_fields)
     context.counts.add("Settled")
     updates = accepted(job, workflow.attempt, inferred=is_inferred)
     return context.commit(Transition(workflow, workflow.running(job), updates))
@@ -135,8 +133,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     """A complete list does not show the job of a request that is two minutes old: send it again, or let go."""
     rounds, settle_after = workflow.attempt.rounds + 1, context.iso_later(SETTLE_SECONDS)
     after = workflow.with_attempt(rounds=rounds, settle_after=settle_after)
-    told: dict[str, Any] = {"workflow_id": workflow.workflow_id, "rounds": rounds}
-    logger.warning("not accepted so far", **told, **after.attempt.log_fields)
+    logger.warning("not accepted so far", rounds=rounds, **workflow.log_fields)
     documents = _documents(context, workflow)
     may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
     if (may_let_go and not may_run) or is_gone(context, workflow):

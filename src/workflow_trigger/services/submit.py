@@ -223,5 +223,5 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
     )
     claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
     written = context.commit(Transition(workflow, claimed, updates))
-    logger.info("sending", workflow_id=workflow.workflow_id, **written.attempt.log_fields)
+    logger.info("sending", **written.log_fields)
     return written

@@ -13,7 +13,7 @@ from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
 from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.send import job_updates, running_status
+from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone, named
 
 CONFIRM_TIMEOUT_SECONDS = 900.0  # for a job that vanished, or what contradicts itself
@@ -53,7 +53,7 @@ class _Tracked:
         if self._job.status == before.job_status and before.doubt is None and before.last_error is None:
             return before
         after = replace(before, job_status=self._job.status, doubt=None, last_error=None)
-        return self._commit(after, job_updates(self._job, self._attempt, running_status(self._job)))
+        return self._commit(after, job_updates(self._job, self._attempt))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class _Tracked:
         }
         updates = [
             update if update.key in waiting else self._final(update, ends[update.key])
-            for update in job_updates(self._job, self._attempt, Status.IN_PROGRESS)
+            for update in job_updates(self._job, self._attempt)
         ]
         ended = EndedJob(
             job_id=self._job.id,
