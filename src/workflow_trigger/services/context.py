@@ -15,11 +15,11 @@ from workflow_trigger.adapters.eventbridge import EventPublisher
 from workflow_trigger.adapters.s3_reader import ObjectReader
 from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, PlatformClient
-from workflow_trigger.domain import errors
+from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, as_stored
-from workflow_trigger.domain.model import FINAL, Document, EndedJob, Poller, Snapshot, Transition, Workflow
+from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
 
@@ -170,18 +170,20 @@ class Context:
     def conclude(self, workflow: Workflow, decision: Decision) -> Workflow:
         """Count and write a decision."""
         self.counts.add(*decision.metrics)
-        return self.commit(Transition(workflow, decision.workflow, decision.updates))
+        return self.commit(workflow, decision.workflow, decision.updates)
 
-    def commit[R: (Workflow, EndedJob, Poller)](self, step: Transition[R]) -> R:
-        """Write a step; then publish what became final. Documents that have changed since are left out.
+    def commit[R: (Workflow, EndedJob, Poller)](
+        self, before: R, after: R | None, updates: Sequence[DocumentUpdate] = (), creates: EndedJob | None = None
+    ) -> R:
+        """Write a `Transition`; then publish what became final. Documents that have changed since are left out.
 
         Raises:
             ConflictError, LedgerUnavailable: as `Ledger.commit`.
         """
-        written, left_out = self.ledger.commit(step)
+        written, left_out = self.ledger.commit(model.Transition(before, after, tuple(updates), creates))
         for key in left_out:
             logger.info("document has changed since", object_key=key.object, version=key.version)
-        final = [update.key for update in step.updates if update.to in FINAL and update.key not in left_out]
+        final = [update.key for update in updates if update.to in FINAL and update.key not in left_out]
         if final:
             self.publish(final)
         return written
@@ -204,4 +206,4 @@ class Context:
         if is_noted and replace(workflow, **changes) == workflow:  # type: ignore[arg-type]
             return workflow
         noted = as_stored(error, self.iso_later())
-        return self.commit(Transition(workflow, replace(workflow, last_error=noted, **changes)))  # type: ignore[arg-type]
+        return self.commit(workflow, replace(workflow, last_error=noted, **changes))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, as_stored
-from workflow_trigger.domain.model import ALL_ROUTES, EndedJob, Phase, Poller, Snapshot, Transition, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
@@ -174,7 +174,7 @@ class Reconciler:
         after = replace(self._poller, paused_until=paused_until, unresolved=unresolved, **changes)
         try:
             if after != self._poller:
-                self._poller = self._context.commit(Transition(self._poller, after))
+                self._poller = self._context.commit(self._poller, after)
         except ConflictError:
             return False
         return True

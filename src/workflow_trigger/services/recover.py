@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Transition, Workflow
+from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.submit import Queue
@@ -92,4 +92,4 @@ def _take_up(
         DocumentUpdate(key=each.key, to=to, read_at=each.read_at, upload_name=each.upload_name) for each in batch
     )
     after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubt=None)
-    return context.commit(Transition(workflow, after, updates))
+    return context.commit(workflow, after, updates)

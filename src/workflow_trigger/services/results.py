@@ -11,7 +11,7 @@ from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import Document, DocumentUpdate, EndedDocument, EndedJob, Status, Transition
+from workflow_trigger.domain.model import Document, DocumentUpdate, EndedDocument, EndedJob, Status
 from workflow_trigger.services.context import Context
 
 type Entry = dict[str, Any]
@@ -65,7 +65,7 @@ class _Collector:
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
         retry_at = self._context.iso_later(_RETRY_SECONDS)
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
-        written = self._context.commit(Transition(self._ended, after, tuple(updates)))
+        written = self._context.commit(self._ended, after, updates)
         return written if after else None
 
     def _renew_lease(self) -> None:
@@ -73,7 +73,7 @@ class _Collector:
         self._renew_at = self._context.later(_LEASE_SECONDS / 3)
 
     def _save(self, after: EndedJob) -> EndedJob:
-        self._ended = self._context.commit(Transition(self._ended, after))
+        self._ended = self._context.commit(self._ended, after)
         return self._ended
 
     # -- outputs -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
 from workflow_trigger.domain.job import Job, JobState
 from workflow_trigger.domain.matching import mentions, own_part, tell_whose
-from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Transition, Workflow
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Workflow
 from workflow_trigger.domain.retry import after_lost_objects
 from workflow_trigger.services.context import Context
 
@@ -228,5 +228,5 @@ class _Sender:
         return self._save(replace(unsettled, phase=Phase.COMMITTED, last_error=noted))
 
     def _save(self, after: Workflow, updates: Sequence[DocumentUpdate] = ()) -> Workflow:
-        self._workflow = self._context.commit(Transition(self._workflow, after, tuple(updates)))
+        self._workflow = self._context.commit(self._workflow, after, updates)
         return self._workflow

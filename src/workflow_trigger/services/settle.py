@@ -23,7 +23,7 @@ from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import Search, candidates, match
-from workflow_trigger.domain.model import Document, Phase, Status, Transition, Workflow
+from workflow_trigger.domain.model import Document, Phase, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, accepted, send
@@ -42,7 +42,7 @@ def expire_lease(context: Context, workflow: Workflow) -> Workflow:
     logger.warning("lease ended", **workflow.log_fields)
     if workflow.attempt.is_unsettled:
         after = workflow.with_attempt(lease_ends_at=None, settle_after=context.iso_later(SETTLE_SECONDS))
-        return context.commit(Transition(workflow, replace(after, phase=Phase.COMMITTED)))
+        return context.commit(workflow, replace(after, phase=Phase.COMMITTED))
     error = LeaseEnded("the invocation ended before it had sent the files")
     return context.fail(workflow, error, _documents(context, workflow))
 
@@ -126,7 +126,7 @@ def _found(context: Context, workflow: Workflow, job: Job, *, is_inferred: bool)
     logger.info("settled", job_id=job.id, inferred=is_inferred, **workflow.log_fields)
     context.counts.add("Settled")
     updates = accepted(job, workflow.attempt, inferred=is_inferred)
-    return context.commit(Transition(workflow, workflow.running(job), updates))
+    return context.commit(workflow, workflow.running(job), updates)
 
 
 def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy: bool) -> Workflow:
@@ -145,9 +145,9 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
         return context.fail(let_go.with_attempt(rounds=requests), OutcomeUnknown(reason), documents)
     is_whole = len(documents) == len(after.attempt.documents)  # only the very same batch may be sent again
     if may_let_go or is_busy or not context.has_time() or not is_whole:
-        return context.commit(Transition(workflow, after))
+        return context.commit(workflow, after)
     again = replace(after.with_attempt(lease_ends_at=context.iso_later(LEASE_SECONDS)), phase=Phase.SUBMITTING)
-    return send(context, context.commit(Transition(workflow, again)), documents)
+    return send(context, context.commit(workflow, again), documents)
 
 
 def _documents(context: Context, workflow: Workflow) -> list[Document]:

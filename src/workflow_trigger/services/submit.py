@@ -15,7 +15,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
-from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Transition, Workflow
+from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, send
 
@@ -188,7 +188,7 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
         if documents:
             return send(context, workflow, documents)
         batch += queue.take(workflow)
-    return context.commit(Transition(workflow, workflow.released()))
+    return context.commit(workflow, workflow.released())
 
 
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
@@ -222,6 +222,6 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
         for each in batch
     )
     claimed = replace(workflow, phase=Phase.SUBMITTING, attempt=attempt, paused_until=None)
-    written = context.commit(Transition(workflow, claimed, updates))
+    written = context.commit(workflow, claimed, updates)
     logger.info("sending", **written.log_fields)
     return written

@@ -1,6 +1,6 @@
 """Use case: follow a job to its true end, and free its workflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
-from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Transition, Workflow
+from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Workflow
 from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
@@ -53,7 +53,7 @@ class _Tracked:
         if self._job.status == before.job_status and before.doubt is None and before.last_error is None:
             return before
         after = replace(before, job_status=self._job.status, doubt=None, last_error=None)
-        return self._commit(after, job_updates(self._job, self._attempt))
+        return self._context.commit(before, after, job_updates(self._job, self._attempt))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class _Tracked:
             ended_at=self._context.iso_later(),
             is_solo=len(self._attempt.documents) == 1,
         )
-        return self._commit(self._workflow.released(), updates, ended if waiting else None)
+        return self._context.commit(self._workflow, self._workflow.released(), updates, ended if waiting else None)
 
     def _final(self, update: DocumentUpdate, end: Outcome) -> DocumentUpdate:
         (name, version), attempt_id = update.key, self._attempt.id
@@ -145,15 +145,11 @@ class _Tracked:
         if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
             return self._workflow
         now = self._context.iso_later()
-        return self._commit(replace(self._workflow, doubt=Doubt(kind, now), last_error={**error, "at": now}))
+        doubted = replace(self._workflow, doubt=Doubt(kind, now), last_error={**error, "at": now})
+        return self._context.commit(self._workflow, doubted)
 
     def _is_overdue(self, kind: str) -> bool:
         """Whether a doubt of this kind has lasted long enough; one of another kind begins anew."""
         doubt, now = self._workflow.doubt, self._context.clock.now()
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
         return doubt is not None and doubt.kind == kind and has_passed(doubt.since, now, seconds=seconds)
-
-    def _commit(
-        self, after: Workflow, updates: Sequence[DocumentUpdate] = (), ended: EndedJob | None = None
-    ) -> Workflow:
-        return self._context.commit(Transition(self._workflow, after, tuple(updates), ended))
