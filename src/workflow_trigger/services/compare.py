@@ -39,13 +39,13 @@ def compare(context: Context, listed: Iterable[ObjectVersion]) -> int:
         for each in unknown[: max(_SHOWN - missed, 0)]:
             logger.warning("missed", object_key=each.document_key.object, version=each.document_key.version)
         missed += len(unknown)
-        context.counts.add(*["Missed"] * len(unknown))
+        context.counts.add("Missed", value=len(unknown))
         if context.settings.registers_missed:
             for each in unknown:
                 context.ledger.register(
                     replace(each, lane=Lane.BULK), route=route_of(each.key, context.settings.routes)
                 )
-            context.counts.add(*["Registered"] * len(unknown))
+            context.counts.add("Registered", value=len(unknown))
     logger.info("compared", missed=missed, registered=context.settings.registers_missed)
     return missed
 

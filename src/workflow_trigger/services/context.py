@@ -58,8 +58,7 @@ class Context:
     deadline: Deadline
     wake_poller: Callable[[], None]
     counts: Counts = field(default_factory=Counts)
-    is_pool_complete: bool = True  # False: a key of a workflow could not be resolved
-    unresolved: dict[str, str] = field(default_factory=dict)  # those keys, of all routes, and why
+    unresolved: dict[str, PlatformError] = field(default_factory=dict)  # keys of workflows, of all routes, and why
     is_paused: bool = False  # the route, by an operator: no batch is begun
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
     _by_route: dict[str, "Context"] = field(default_factory=dict)
@@ -95,12 +94,9 @@ class Context:
     def snapshot(self) -> Snapshot:
         """The workflows of all routes, ended jobs and who polls, as they are now."""
         contexts = self.by_route().values()
-        for each in contexts:
-            each.resolve_keys()
         self._owners = {}
         for each in contexts:
-            each.settings = replace(each.settings, workflow_ids=self._own(each))
-            each.is_pool_complete = all(other.is_pool_complete for other in contexts)
+            each.settings = replace(each.settings, workflow_ids=each.resolved(self._owners))
         snapshot = self.ledger.snapshot([each for context in contexts for each in context.settings.workflow_ids])
         for each in contexts:
             ids = tuple(snapshot.names[own] for own in each.settings.workflow_ids)
@@ -110,41 +106,37 @@ class Context:
             each.is_paused = snapshot.pause_of(each.settings.route) is not None
         return snapshot
 
-    def _own(self, context: "Context") -> tuple[str, ...]:
-        """The workflows of a route, but for those that another one has: two names may turn out to mean the same."""
-        own: list[str] = []
-        for workflow_id in context.settings.workflow_ids:
-            if self._owners.setdefault(canonical_id(workflow_id), context) is context:
-                own.append(workflow_id)
+    def resolved(self, owners: dict[str, "Context"]) -> tuple[str, ...]:
+        """The ids of the route's workflows, each once, but for those of another route: two names may mean the same."""
+        pool: dict[str, str] = {}
+        for workflow_id in filter(None, map(self._id_of, self.settings.workflow_ids)):
+            if owners.setdefault(canonical_id(workflow_id), self) is self:
+                pool.setdefault(canonical_id(workflow_id), workflow_id)
             else:
                 logger.error("workflow is in more than one route", workflow_id=workflow_id)
-                context.counts.add("Held")
-        return tuple(own)
+                self.counts.add("Held")
+        return tuple(pool.values())
+
+    def _id_of(self, name: str) -> str | None:
+        """The id of a workflow, which may be named by its key; None where that cannot be resolved now."""
+        try:
+            if is_workflow_key(name) and name not in _ids_by_key:
+                _ids_by_key[name] = self.client.id_of_workflow(name)
+        except PlatformError as error:
+            logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
+            self.counts.add("Held")
+            self.unresolved[name] = error
+            return None
+        return _ids_by_key.get(name, name)
 
     def knows_owner(self, workflow_id: str) -> bool:
         """Whether the route of a workflow is known; not while a key cannot be resolved that may be its."""
         return not self.settings.routes or self.is_pool_complete or canonical_id(workflow_id) in self._owners
 
-    def resolve_keys(self) -> None:
-        """Put ids in the place of keys, each workflow once. A key that cannot be resolved now is left out for now."""
-        if not any(map(is_workflow_key, self.settings.workflow_ids)):
-            return
-        ids: dict[str, str] = {}
-        for name in self.settings.workflow_ids:
-            try:
-                if is_workflow_key(name) and name not in _ids_by_key:
-                    _ids_by_key[name] = self.client.id_of_workflow(name)
-            except PlatformError as error:
-                logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
-                self.counts.add("Held")
-                if isinstance(error, NotFound):
-                    self.unresolved[name] = as_stored(error)["message"]
-                else:
-                    self.is_pool_complete = False
-                continue
-            found = _ids_by_key.get(name, name)
-            ids.setdefault(canonical_id(found), found)
-        self.settings = replace(self.settings, workflow_ids=tuple(ids.values()))
+    @property
+    def is_pool_complete(self) -> bool:
+        """Whether every workflow is known, but for keys of which there is none."""
+        return all(isinstance(error, NotFound) for error in self.unresolved.values())
 
     def is_in_pool(self, workflow_id: str) -> bool:
         """Whether a workflow is in the pool, in whatever spelling; where that cannot be told, it is."""

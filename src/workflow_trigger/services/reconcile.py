@@ -16,7 +16,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import iso, parse_time
-from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, PlatformError, as_stored
+from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
 from workflow_trigger.domain.model import ALL_ROUTES, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
@@ -169,9 +169,9 @@ class Reconciler:
     def _write_poller(self, **changes: str | None) -> bool:
         """Write what has changed; False when another run was faster."""
         until = self._context.client.throttle.until
-        unresolved = "; ".join(f"{name}: {why}" for name, why in self._context.unresolved.items()) or None
         paused_until = iso(until) if until else None
-        after = replace(self._poller, paused_until=paused_until, unresolved=unresolved, **changes)
+        unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
+        after = replace(self._poller, paused_until=paused_until, unresolved="; ".join(unknown) or None, **changes)
         try:
             if after != self._poller:
                 self._poller = self._context.commit(self._poller, after)

@@ -48,6 +48,6 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     is_judged = settings.only_latest_version and document.status is Status.PENDING  # also when an earlier try died here
     if is_judged and (superseded := context.ledger.supersede_older(key.object)):
         logger.info("superseded", object_key=key.object, versions=[each.version for each in superseded])
-        counts.add(*["Superseded"] * len(superseded))
+        counts.add("Superseded", value=len(superseded))
         context.publish(superseded)
     return document
