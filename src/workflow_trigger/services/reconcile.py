@@ -210,18 +210,14 @@ class Reconciler:
 
     def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""
-        now = self._context.clock.now()
-        self._guarded(self._claim_bound)
+        now, queue = self._context.clock.now(), self._queues[self._context.settings.route]
+        self._guarded(recover.claim_bound, self._context, queue, self._workflows)
         for due_at, work, record, workers in self._steps(now):
             if due_at <= now:
                 context = self._context.of_workflow(record.workflow_id)
                 key = record.job_id if isinstance(record, EndedJob) else record.workflow_id
                 self._due[key] = self._context.later(self._context.settings.poll_seconds)
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
-
-    def _claim_bound(self) -> None:
-        queue = self._queues[self._context.settings.route]
-        self._workflows |= recover.claim_bound(self._context, queue, self._workflows)
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""

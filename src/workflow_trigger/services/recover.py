@@ -1,7 +1,6 @@
 """Use case: what an invocation that died, a person, or an earlier release left behind is taken up again."""
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -56,21 +55,20 @@ def recover_orphans(context: Context, snapshot: Snapshot) -> None:
             _take_up(context, workflow, [each for each in ours if each.attempt_id == ours[0].attempt_id])
 
 
-def claim_bound(context: Context, queue: Queue, workflows: Mapping[str, Workflow]) -> dict[str, Workflow]:
+def claim_bound(context: Context, queue: Queue, workflows: dict[str, Workflow]) -> None:
     """Documents of 0.2.0 whose answer was lost wait in the queue, bound to their workflow. Until 1.0.
 
-    Each batch of them is claimed as what it is, an unsettled attempt, whose job one look at the list finds or not.
+    Each batch of them is claimed, in `workflows`, as what it is, an unsettled attempt, whose job one look at the list
+    finds or not.
     """
-    claimed: dict[str, Workflow] = {}
     groups: dict[tuple[str, str | None], list[DocumentKey]] = {}
     for document in queue.bound():
         groups.setdefault((document.bound_to or "", document.bound_since), []).append(document.key)
     for (workflow_id, since), keys in groups.items():
         workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
-        if workflow.phase is Phase.IDLE and workflow_id not in claimed:
+        if workflow.phase is Phase.IDLE:
             documents = list(context.ledger.documents(keys).values())
-            claimed[workflow_id] = _take_up(context, workflow, documents, since=since, rounds=ROUNDS - 1)
-    return claimed
+            workflows[workflow_id] = _take_up(context, workflow, documents, since=since, rounds=ROUNDS - 1)
 
 
 def _take_up(
