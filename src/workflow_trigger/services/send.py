@@ -121,8 +121,13 @@ class _Sender:
         self._documents = [each for each in self._documents if each.key not in failed]
 
     def _post(self) -> Job:
-        self._name_as_encoded()
+        """Post the files. One that is stored encoded is named as such, which is known only now that all are open."""
         names = {sent.key: sent.upload_name or "" for sent in self._workflow.attempt.documents}
+        for each in self._opened:
+            key, suffix = each.version.document_key, each.name_suffix
+            names[key] = names[key].removesuffix(suffix) + suffix
+        sent = tuple(model.SentDocument(key, name) for key, name in names.items())
+        self._workflow = self._workflow.with_attempt(documents=sent)
         parts = [
             Part(
                 filename=names[each.version.document_key],
@@ -134,15 +139,6 @@ class _Sender:
         ]
         encoder = Encoder(parts, boundary=uuid.uuid4().hex)
         return self._context.client.run(self._workflow.workflow_id, encoder, self._commit_attempt)
-
-    def _name_as_encoded(self) -> None:
-        """An object that is stored encoded is sent as such; how it is stored is known only now that it is open."""
-        suffixes = {each.version.document_key: each.name_suffix for each in self._opened}
-        sent = [
-            replace(each, upload_name=(each.upload_name or "").removesuffix(suffixes[each.key]) + suffixes[each.key])
-            for each in self._workflow.attempt.documents
-        ]
-        self._workflow = self._workflow.with_attempt(documents=tuple(sent))
 
     def _watched(self, opened: OpenObject) -> Iterator[bytes]:
         """The object's chunks, as long as there is time; the lease is renewed on the way."""
