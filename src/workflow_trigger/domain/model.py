@@ -188,6 +188,11 @@ class Workflow:
     let_go_at: str | None = None  # when an unsettled attempt was last given up: nameless jobs may be its
 
     @property
+    def attempt_id(self) -> str | None:
+        """The attempt by which it holds documents."""
+        return self.attempt.id or None
+
+    @property
     def is_at_work(self) -> bool:
         """Whether documents of ours are on their way, or in a job."""
         return self.phase is not Phase.IDLE

@@ -119,7 +119,7 @@ def after_failure(
     released = counted.released(
         paused_until=_paused_until(error, counted, given), error=as_stored(error, iso(given.now))
     )
-    return Decision(workflow=released, updates=updates, metrics=_metrics(error, released, updates))
+    return Decision(workflow=released, updates=updates, metrics=_metrics(error, released))
 
 
 def after_lost_objects(
@@ -129,8 +129,8 @@ def after_lost_objects(
     lost = [each for each in documents if each.key in failed]
     updates = tuple(_after(failed[each.key], each, given, workflow, solo=True) for each in lost)
     after = workflow.without(failed) if len(lost) < len(documents) else workflow.released()
-    metrics = [name for error in failed.values() for name in _metrics(error, after, ())]
-    return Decision(workflow=after, updates=updates, metrics=(*metrics, *_ended(updates)))
+    metrics = tuple(name for error in failed.values() for name in _metrics(error, after))
+    return Decision(workflow=after, updates=updates, metrics=metrics)
 
 
 def backoff_seconds(times: int, jitter: float) -> float:
@@ -207,14 +207,10 @@ def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances)
     return None
 
 
-def _metrics(error: TriggerError, workflow: Workflow, updates: Sequence[DocumentUpdate]) -> tuple[str, ...]:
-    """What is counted: the failure itself, what a person has to look at, and documents that it ended."""
+def _metrics(error: TriggerError, workflow: Workflow) -> tuple[str, ...]:
+    """What is counted: the failure itself, and what a person has to look at."""
     policy = policy_for(error)
     suspected = isinstance(error, Refused) and workflow.consecutive_refusals > REFUSALS_IN_A_ROW
     is_sick = policy.workflow is OnWorkflow.BACKS_OFF and workflow.consecutive_failures >= SICK_AFTER
     is_held = suspected or is_sick or isinstance(error, errors.ObjectDenied)
-    return (*filter(None, [policy.metric]), *(["Held"] if is_held else []), *_ended(updates))
-
-
-def _ended(updates: Sequence[DocumentUpdate]) -> list[str]:
-    return [update.to.capitalize() for update in updates if update.to in ENDS_AS.values()]
+    return (*filter(None, [policy.metric]), *(["Held"] if is_held else []))

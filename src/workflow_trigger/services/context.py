@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from aws_lambda_powertools import Logger
 from botocore.exceptions import BotoCoreError, ClientError
@@ -161,7 +162,7 @@ class Context:
     def commit[R: (Workflow, EndedJob, Poller)](
         self, before: R, after: R | None, updates: Sequence[DocumentUpdate] = (), creates: EndedJob | None = None
     ) -> R:
-        """Write a `Transition`; then publish what became final. Documents that have changed since are left out.
+        """Write a `Transition`; then tell of what became final. Documents that have changed since are left out.
 
         Raises:
             ConflictError, LedgerUnavailable: as `Ledger.commit`.
@@ -169,10 +170,19 @@ class Context:
         written, left_out = self.ledger.commit(model.Transition(before, after, tuple(updates), creates))
         for key in left_out:
             logger.info("document has changed since", object_key=key.object, version=key.version)
-        final = [update.key for update in updates if update.to in FINAL and update.key not in left_out]
-        if final:
-            self.publish(final)
+        final = [update for update in updates if update.to in FINAL and update.key not in left_out]
+        if final and not isinstance(before, Poller):
+            self._finished(before, final)
         return written
+
+    def _finished(self, record: Workflow | EndedJob, updates: Sequence[DocumentUpdate]) -> None:
+        """Tell of documents that are final now."""
+        of_record: dict[str, Any] = {"attempt_id": record.attempt_id, "job_id": record.job_id}
+        for each in updates:
+            (name, version), told = each.key, {"status": each.to, "error": each.error, **of_record}
+            logger.info("finished", object_key=name, version=version, **told)
+            self.counts.add(each.to.capitalize())
+        self.publish([each.key for each in updates])
 
     def publish(self, keys: Sequence[DocumentKey]) -> bool:
         """Publish final documents that still carry their mark. A failure (False) holds nothing: the mark stays."""

@@ -143,14 +143,9 @@ class _Collector:
         status = Status.COMPLETED if succeeded else ended.status
         results = [] if self._context.results is None or not succeeded else entries
         missing = sum("missing" in entry for entry in results)
-        told: dict[str, Any] = {
-            "job_id": self._ended.job_id,
-            "attempt_id": self._ended.attempt_id,
-            "status": status,
-            "missing": missing,
-        }
-        logger.info("finished", object_key=ended.key.object, version=ended.key.version, **told)
-        self._context.counts.add(status.capitalize(), *["ResultsMissing"] * missing)
+        if missing:
+            logger.warning("outputs missing", object_key=ended.key.object, version=ended.key.version, missing=missing)
+            self._context.counts.add("ResultsMissing", value=missing)
         error = None if succeeded else ended.unless
         pages = max((entry.get("pages", 0) for entry in results), default=0)
         return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None, pages=pages or None)

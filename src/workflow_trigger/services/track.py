@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from aws_lambda_powertools import Logger
 
@@ -92,29 +91,24 @@ class _Tracked:
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
         copies = self._context.results is not None
-        waiting = {
-            key: end for key, end in ends.items() if end.outputs_decide or (copies and end.status is Status.COMPLETED)
-        }
-        updates = [
-            update if update.key in waiting else self._final(update, ends[update.key])
-            for update in job_updates(self._job, self._attempt)
-        ]
+        updates: list[DocumentUpdate] = []
+        waiting: list[EndedDocument] = []
+        for update in job_updates(self._job, self._attempt):
+            end = ends[update.key]
+            if end.outputs_decide or (copies and end.status is Status.COMPLETED):
+                updates.append(update)
+                waiting.append(EndedDocument(update.key, end.error, end.status))
+            else:
+                updates.append(replace(update, to=end.status, error=end.error))
         ended = EndedJob(
             job_id=self._job.id,
             workflow_id=self._workflow.workflow_id,
             attempt_id=self._attempt.id,
-            documents=tuple(EndedDocument(key, end.error, end.status) for key, end in waiting.items()),
+            documents=tuple(waiting),
             ended_at=self._context.iso_later(),
             is_solo=len(self._attempt.documents) == 1,
         )
         return self._context.commit(self._workflow, self._workflow.released(), updates, ended if waiting else None)
-
-    def _final(self, update: DocumentUpdate, end: Outcome) -> DocumentUpdate:
-        (name, version), attempt_id = update.key, self._attempt.id
-        told: dict[str, Any] = {"job_id": self._job.id, "attempt_id": attempt_id, "status": end.status}
-        logger.info("finished", object_key=name, version=version, error=end.error, **told)
-        self._context.counts.add(end.status.capitalize())
-        return replace(update, to=end.status, error=end.error)
 
     # -- doubts --------------------------------------------------------------------------------------------------------
 

@@ -347,9 +347,9 @@ class Ledger:
 
     def _document_write(self, update: DocumentUpdate, step: model.Transition[Any]) -> Item:
         """The conditional update of one document."""
-        now, attempt_id, record = self._clock.now(), _holder(step.before), step.after or step.before
+        now, attempt_id, record = self._clock.now(), step.before.attempt_id, step.after or step.before
         changes = mapping.update_attributes(
-            update, attempt_id=_holder(record) or attempt_id, workflow_id=record.workflow_id, now=iso(now)
+            update, attempt_id=record.attempt_id or attempt_id, workflow_id=record.workflow_id, now=iso(now)
         )
         if update.to in FINAL:
             changes["expires_at"] = self._expires_at()
@@ -372,11 +372,6 @@ class Ledger:
             as_read &= mark.eq(row[MARK[0]]) if MARK[0] in row else mark.not_exists()
             batch = changes.get("batch") if row.get(MARK[0]) != UNPUBLISHED else None
         return self._counted(tables.update(self._ledger_table, _key(row)._asdict(), changes, as_read), batch) is None
-
-
-def _holder(record: Workflow | EndedJob) -> str | None:
-    """The attempt by which a record holds documents."""
-    return record.attempt_id if isinstance(record, EndedJob) else record.attempt.id or None
 
 
 def _key(row: Item) -> DocumentKey:
