@@ -70,10 +70,8 @@ def step_everything(context: Context) -> None:
     """One step of everything, in one thread."""
     snapshot = context.snapshot()
     queue = Queue(context)
-    workflows = {each.workflow_id: each for each in snapshot.workflows}
-    recover.claim_bound(context, queue, workflows)
     for before in snapshot.workflows:
-        workflow = step(context, workflows[before.workflow_id])
+        workflow = step(context, before)
         is_free = workflow.workflow_id in context.settings.workflow_ids and workflow.is_free(context.clock.now())
         if is_free and context.has_time() and not context.is_paused:
             submit(context, workflow, queue)

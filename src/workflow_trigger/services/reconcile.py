@@ -210,8 +210,7 @@ class Reconciler:
 
     def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""
-        now, queue = self._context.clock.now(), self._queues[self._context.settings.route]
-        self._guarded(recover.claim_bound, self._context, queue, self._workflows)
+        now = self._context.clock.now()
         for due_at, work, record, workers in self._steps(now):
             if due_at <= now:
                 context = self._context.of_workflow(record.workflow_id)

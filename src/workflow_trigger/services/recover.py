@@ -8,15 +8,14 @@ from itertools import islice
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.submit import Queue
 
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
+_AT_ONCE, _QUEUE_PAGES = 250, 20  # of the queue: what waits behind is looked at when it comes to the front
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
@@ -39,55 +38,48 @@ def finish_batches(context: Context) -> None:
 
 
 def recover_orphans(context: Context, snapshot: Snapshot) -> None:
-    """Take up again what lost its workflow's item, say to a hand that deleted it. Looked for every ten minutes."""
+    """Take up again what lost its workflow's item, say to a hand that deleted it. Looked for every ten minutes.
+
+    Until 1.0 also documents of 0.2.0 whose answer was lost: they wait in the queue, bound to their workflow.
+    """
     live = {each.attempt.id for each in snapshot.workflows} | {each.attempt_id for each in snapshot.ended_jobs}
     judged_before = context.iso_later(-_ORPHAN_SECONDS)
     held = {key: by for status in _HELD for key, by in context.ledger.held(status).items()}
     hints = {key: by for key, (by, written_at) in held.items() if by not in live and written_at < judged_before}
-    read = context.ledger.documents(list(hints)).values() if hints else ()
-    orphans = [each for each in read if each.attempt_id == hints[each.key] and each.status in _HELD]
+    waiting = (each for page in islice(context.ledger.ready(_AT_ONCE), _QUEUE_PAGES) for each in page)
+    bound = [each.key for each in waiting if each.bound_to]
+    groups: dict[tuple[str, str], list[Document]] = {}
+    for each in context.ledger.documents([*hints, *bound]).values() if hints or bound else ():
+        is_bound = each.status is Status.PENDING and each.bound_to
+        if is_bound or (each.status in _HELD and each.attempt_id == hints.get(each.key)):
+            batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
+            groups.setdefault(batch, []).append(each)
     workflows = {each.workflow_id: each for each in snapshot.workflows}
-    for workflow_id in sorted({each.workflow_id for each in orphans if each.workflow_id}):
-        ours = [each for each in orphans if each.workflow_id == workflow_id]
+    for (workflow_id, _), documents in sorted(groups.items()):
         workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
-        if workflow.phase is Phase.IDLE:  # else their turn comes when it is
-            logger.warning("orphans are taken up again", workflow_id=workflow_id, documents=len(ours))
-            _take_up(context, workflow, [each for each in ours if each.attempt_id == ours[0].attempt_id])
+        if workflow_id and workflow.phase is Phase.IDLE:  # else their turn comes when it is
+            logger.warning("orphans are taken up again", workflow_id=workflow_id, documents=len(documents))
+            workflows[workflow_id] = _take_up(context, workflow, documents[:_BATCH])
 
 
-def claim_bound(context: Context, queue: Queue, workflows: dict[str, Workflow]) -> None:
-    """Documents of 0.2.0 whose answer was lost wait in the queue, bound to their workflow. Until 1.0.
+def _take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:
+    """Hold documents again that no attempt holds: those of a job, which is followed, or those of a lost answer.
 
-    Each batch of them is claimed, in `workflows`, as what it is, an unsettled attempt, whose job one look at the list
-    finds or not.
+    Those of 0.2.0 have waited for long: one look at the list of jobs finds theirs, or there is none.
     """
-    groups: dict[tuple[str, str | None], list[DocumentKey]] = {}
-    for document in queue.bound():
-        groups.setdefault((document.bound_to or "", document.bound_since), []).append(document.key)
-    for (workflow_id, since), keys in groups.items():
-        workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
-        if workflow.phase is Phase.IDLE:
-            documents = list(context.ledger.documents(keys).values())
-            workflows[workflow_id] = _take_up(context, workflow, documents, since=since, rounds=ROUNDS - 1)
-
-
-def _take_up(
-    context: Context, workflow: Workflow, documents: list[Document], *, since: str | None = None, rounds: int = 0
-) -> Workflow:
-    """Hold documents again that no attempt holds: those of a job, which is followed, or those of a lost answer."""
-    first, batch, now = documents[0], documents[:_BATCH], context.iso_later()
+    first, now = documents[0], context.iso_later()
     is_running = first.status in model.RUNNING
     to, phase = (first.status, Phase.RUNNING) if is_running else (Status.SUBMITTING, Phase.COMMITTED)
     attempt = model.Attempt(
         id=f"{uuid.uuid4().hex}-again",
-        documents=tuple(model.SentDocument(each.key, each.upload_name) for each in batch),
+        documents=tuple(model.SentDocument(each.key, each.upload_name) for each in documents),
         started_at=now,
-        first_look_at=since or (None if first.bound_to else first.read_at),
+        first_look_at=first.bound_since if first.bound_to else first.read_at,
         settle_after=None if is_running else now,
-        rounds=rounds,
+        rounds=ROUNDS - 1 if first.bound_to else 0,
     )
     updates = tuple(
-        DocumentUpdate(key=each.key, to=to, read_at=each.read_at, upload_name=each.upload_name) for each in batch
+        DocumentUpdate(key=each.key, to=to, read_at=each.read_at, upload_name=each.upload_name) for each in documents
     )
     after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubt=None)
     return context.commit(workflow, after, updates)

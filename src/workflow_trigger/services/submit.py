@@ -35,7 +35,6 @@ class Queue:
         self._context = context
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
-        self._bound: dict[DocumentKey, Document] = {}
         self._handed_out: set[tuple[DocumentKey, str]] = set()
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
@@ -76,11 +75,6 @@ class Queue:
                 self._waiting[document.key] = document
                 self._handed_out.discard((document.key, document.read_at))
 
-    def bound(self) -> list[Document]:
-        """Documents of 0.2.0 that wait for a workflow in which an answer of theirs was lost; handed out here alone."""
-        with self._lock:
-            return [self._bound.pop(key) for key in list(self._bound)]
-
     def _read(self, workflow: Workflow) -> None:
         """Read more for a workflow, unless a batch of older documents is in hand.
 
@@ -110,13 +104,15 @@ class Queue:
         return sum(1 for _ in islice(usable, settings.max_files_per_run)) < settings.max_files_per_run
 
     def _take_in(self, found: Iterable[Document]) -> int:
-        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
+        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not.
+
+        Those of 0.2.0 whose answer was lost are left alone (`services/recover.py`).
+        """
         new = 0
-        for each in found:
-            place = self._bound if each.bound_to else self._waiting
-            known = place.get(each.key)
+        for each in (each for each in found if not each.bound_to):
+            known = self._waiting.get(each.key)
             if (each.key, each.read_at) not in self._handed_out and (known is None or known.read_at < each.read_at):
-                place[each.key] = each
+                self._waiting[each.key] = each
                 new += known is None
         return new
 
@@ -127,9 +123,8 @@ class Queue:
             yield from next(ledger.ready(limit))
             return
         for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
-            yield from (each for each in page if each.bound_to and not settings.route)
             ours = [each for each in page if route_of(each.source.key, settings.routes) == settings.route]
-            unknown = [each.key for each in ours if each.key not in self._waiting and not each.bound_to]
+            unknown = [each.key for each in ours if each.key not in self._waiting]
             read = ledger.documents(unknown[:limit]).values() if unknown else ()
             yield from (each for each in read if each.status is Status.PENDING and not settings.is_live(each.queue))
 
