@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, keeps_away, next_batch
-from workflow_trigger.domain.document import DocumentKey, Lane, route_of, upload_name
+from workflow_trigger.domain.document import Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
@@ -35,7 +35,7 @@ class Queue:
         self._context = context
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
-        self._handed_out: set[tuple[DocumentKey, str]] = set()
+        self._seen = {document.key: document.read_at for document in self._waiting.values()}  # also what was handed out
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
         self._others_again_at = now + _ALL_AGAIN if self._waiting else now
@@ -65,15 +65,12 @@ class Queue:
             )
             for document in batch:
                 del self._waiting[document.key]
-                self._handed_out.add((document.key, document.read_at))
             return batch
 
     def put_back(self, batch: Iterable[Document]) -> None:
         """A batch that was not sent after all."""
         with self._lock:
-            for document in batch:
-                self._waiting[document.key] = document
-                self._handed_out.discard((document.key, document.read_at))
+            self._waiting |= {document.key: document for document in batch}
 
     def _read(self, workflow: Workflow) -> None:
         """Read more for a workflow, unless a batch of older documents is in hand.
@@ -110,10 +107,10 @@ class Queue:
         """
         new = 0
         for each in (each for each in found if not each.bound_to):
-            known = self._waiting.get(each.key)
-            if (each.key, each.read_at) not in self._handed_out and (known is None or known.read_at < each.read_at):
+            if each.read_at > self._seen.get(each.key, ""):
+                new += each.key not in self._waiting
                 self._waiting[each.key] = each
-                new += known is None
+                self._seen[each.key] = each.read_at
         return new
 
     def _in_no_queue(self, limit: int) -> Iterator[Document]:
