@@ -62,8 +62,8 @@ class Context:
     unresolved: dict[str, PlatformError] = field(default_factory=dict)  # keys of workflows, of all routes, and why
     is_paused: bool = False  # the route, by an operator: no batch is begun
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
-    _by_route: dict[str, "Context"] = field(default_factory=dict)
-    _owners: dict[str, "Context"] = field(default_factory=dict)  # of workflows, by their ids
+    _by_route: dict[str, "Context"] = field(default_factory=dict, init=False)
+    _owners: dict[str, "Context"] = field(default_factory=dict, init=False)  # of workflows, by their ids
 
     def has_time(self) -> bool:
         """Whether the invocation may still begin an attempt."""
@@ -83,8 +83,7 @@ class Context:
             self._by_route = {self.settings.route: self}
             for route in self.settings.routes if not self.settings.route else ():
                 results = self.results.under(route.results_prefix) if self.results else None
-                settings, counts = self.settings.of_route(route), Counts()
-                own = replace(self, settings=settings, results=results, counts=counts, _by_route={}, _owners={})
+                own = replace(self, settings=self.settings.of_route(route), results=results, counts=Counts())
                 self._by_route[route.key_prefix] = own
         return self._by_route
 
@@ -196,10 +195,9 @@ class Context:
             return False
         return True
 
-    def note(self, workflow: Workflow, error: TriggerError, **changes: object) -> Workflow:
+    def note(self, workflow: Workflow, error: TriggerError, **changes: Any) -> Workflow:
         """Write an error down on a workflow, once, for whoever asks why nothing moves."""
-        is_noted = (workflow.last_error or {}).get("message") == as_stored(error)["message"]
-        if is_noted and replace(workflow, **changes) == workflow:  # type: ignore[arg-type]
+        after, noted = replace(workflow, **changes), as_stored(error, self.iso_later())
+        if after == workflow and (workflow.last_error or {}).get("message") == noted["message"]:
             return workflow
-        noted = as_stored(error, self.iso_later())
-        return self.commit(workflow, replace(workflow, last_error=noted, **changes))  # type: ignore[arg-type]
+        return self.commit(workflow, replace(after, last_error=noted))
