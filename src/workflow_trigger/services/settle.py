@@ -19,7 +19,6 @@ from dataclasses import replace
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
-from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import Search, candidates, match
@@ -90,9 +89,7 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
     """
     if context.client.has_workflow(workflow.workflow_id) is not False:
         return False
-    pool = context.settings.workflow_ids
-    others = [each for each in pool if canonical_id(each) != canonical_id(workflow.workflow_id)]
-    is_none_seen = all(context.client.has_workflow(each) is False for each in others)
+    is_none_seen = all(context.client.has_workflow(each) is False for each in context.settings.workflow_ids)
     if context.is_in_pool(workflow.workflow_id) and is_none_seen:
         raise NotFound(f"workflow {workflow.workflow_id} was deleted, or the key is of another workspace")
     return True

@@ -106,8 +106,8 @@ class Queue:
         Those of 0.2.0 whose answer was lost are left alone (`services/recover.py`).
         """
         new = 0
-        for each in (each for each in found if not each.bound_to):
-            if each.read_at > self._seen.get(each.key, ""):
+        for each in found:
+            if not each.bound_to and each.read_at > self._seen.get(each.key, ""):
                 new += each.key not in self._waiting
                 self._waiting[each.key] = each
                 self._seen[each.key] = each.read_at

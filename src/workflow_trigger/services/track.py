@@ -128,13 +128,10 @@ class _Tracked:
         """Wait for the platform to make up its mind, but not for ever."""
         error = {"type": kind if kind == "JobVanished" else "Unconfirmed", "message": message}
         if self._is_overdue(kind):
-            is_stopped = self._job.state is JobState.STOPPED
+            status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
             # A job that ended has its outputs, whatever is not said of it: they are the better witness.
-            end = Outcome(
-                status=Status.STOPPED if is_stopped else Status.FAILED,
-                error=error,
-                outputs_decide=self._job.state.has_ended and not is_stopped,
-            )
+            outputs_decide = self._job.state.has_ended and status is Status.FAILED
+            end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
         if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
             return self._workflow
