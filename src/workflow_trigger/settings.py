@@ -3,10 +3,10 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Annotated, Any, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of
@@ -21,122 +21,7 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|[0-9A-Fa
 _WORKFLOW_KEY = re.compile(r"(?![0-9a-f-]{30,40}$)(?=.{1,63}$)[a-z0-9](-?[a-z0-9])*")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the template passes in. `api_url` is the root of the platform, without `/api/v1`."""
-
-    api_url: str
-    workflow_ids: tuple[str, ...]
-    api_key_secret_arn: str
-    ledger_table: str
-    workflows_table: str
-    max_files_per_run: int = 10
-    max_bytes_per_run: int = 100_000_000
-    poll_seconds: float = 10
-    retention_days: float = 365
-    stack_name: str = ""
-    event_bus_name: str = "default"
-    results_bucket: str | None = None
-    results_prefix: str = "results/"
-    results_kms_key_arn: str | None = None
-    source_bucket: str = ""
-    key_prefix: str = ""
-    key_suffix: str = ""
-    registers_missed: bool = False
-    on_schedule_function: str = ""
-    selection: Selection = field(default_factory=Selection)
-    records_skipped: bool = True
-    reads_tags: bool = False
-    only_latest_version: bool = False
-    ca_bundle_secret_arn: str = ""
-    routes: tuple[Route, ...] = ()
-    route: str = ""  # the key prefix of the route whose settings these are; '': of all that no other takes
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read and check all variables.
-
-        Raises:
-            SettingsError: names every variable that is missing or wrong, and what it should be.
-        """
-        variables = _Variables(environment)
-        values = {
-            "api_url": variables.read("UNSTRUCTURED_API_URL", api_root),
-            "workflow_ids": variables.read("WORKFLOW_IDS", _workflow_ids),
-            "api_key_secret_arn": variables.read("API_KEY_SECRET_ARN", str),
-            "ledger_table": variables.read("LEDGER_TABLE", str),
-            "workflows_table": variables.read("WORKFLOWS_TABLE", str),
-            "max_files_per_run": variables.read("MAX_FILES_PER_RUN", _files, "10"),
-            "max_bytes_per_run": variables.read("MAX_MEGABYTES_PER_RUN", megabytes(1), "100"),
-            "poll_seconds": variables.read("POLL_SECONDS", number_between(1, 50), "10"),
-            "retention_days": variables.read("LEDGER_RETENTION_DAYS", number_between(0, 36_500), "365"),
-            "results_bucket": environment.get("RESULTS_BUCKET") or None,
-            "results_prefix": (results_prefix := environment.get("RESULTS_PREFIX", "results/")),
-            "results_kms_key_arn": environment.get("RESULTS_KMS_KEY_ARN") or None,
-            "source_bucket": (source_bucket := environment.get("SOURCE_BUCKET", "")),
-            "key_prefix": (key_prefix := environment.get("KEY_PREFIX", "")),
-            "key_suffix": environment.get("KEY_SUFFIX", ""),
-            "registers_missed": environment.get("COMPARE_MODE", "count") == "register",
-            "selection": variables.selection(),
-            "records_skipped": environment.get("SKIPPED_ROWS", "on") == "on",
-            "reads_tags": environment.get("READ_TAGS", "off") == "on",
-            "only_latest_version": environment.get("ONLY_LATEST_VERSION", "off") == "on",
-            "routes": variables.read("ROUTES", routes, "") or (),
-            "ca_bundle_secret_arn": environment.get("CA_BUNDLE_SECRET_ARN", ""),
-            "event_bus_name": environment.get("EVENT_BUS_NAME") or "default",
-            "stack_name": environment.get("POWERTOOLS_SERVICE_NAME", ""),
-            "on_schedule_function": environment.get("ON_SCHEDULE_FUNCTION", ""),
-        }
-        variables.faults += _faults_of(values["routes"] or (), values["workflow_ids"] or (), key_prefix)  # type: ignore[arg-type]
-        if source_bucket and source_bucket == values["results_bucket"] and key_prefix.startswith(results_prefix):
-            what = f"RESULTS_PREFIX={results_prefix!r} holds all that KEY_PREFIX={key_prefix!r} selects of the bucket"
-            variables.faults.append(f"{what}: documents could not be told from results")
-        if variables.faults:
-            raise SettingsError("The function's environment is faulty: " + "; ".join(variables.faults))
-        return cls(**values)  # type: ignore[arg-type]
-
-    def is_live(self, queue: str | None) -> bool:
-        """Whether a route reads a queue."""
-        names = ("", *(each.key_prefix for each in self.routes))
-        return queue in {queue_of(lane, name) for lane in Lane for name in names}
-
-    def of_route(self, route: Route) -> Self:
-        """What is different for the documents of a route."""
-        results_prefix = self.results_prefix + route.results_prefix
-        return replace(self, workflow_ids=route.workflow_ids, results_prefix=results_prefix, route=route.key_prefix)
-
-
-class _Variables:
-    """Reads variables, and keeps what is wrong with them."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self.faults: list[str] = []
-
-    def read[T](self, name: str, parse: Callable[[str], T], default: str | None = None) -> T | None:
-        """A variable, or its default; None where it is missing or wrong."""
-        text = self._environment.get(name, "").strip() or default
-        if text is None:
-            self.faults.append(f"{name} is not set")
-            return None
-        try:
-            return parse(text)
-        except ValueError as error:
-            self.faults.append(f"{name}={text!r}: {error}")
-            return None
-
-    def selection(self) -> Selection:
-        """Which objects are documents."""
-        return Selection(
-            include=patterns(self._environment.get("INCLUDE_PATTERNS", "")),
-            exclude=patterns(self._environment.get("EXCLUDE_PATTERNS", "")),
-            min_bytes=self.read("MIN_BYTES", number_between(0, 10**12), "1") or 0,
-            max_bytes=self.read("MAX_MEGABYTES_PER_FILE", megabytes(0), "0") or None,
-            only_supported=self._environment.get("ONLY_SUPPORTED_TYPES", "off") == "on",
-        )
-
-
-def routes(text: str) -> tuple[Route, ...]:
+def routes_in(text: str) -> tuple[Route, ...]:
     """`PREFIX: ID, ID; PREFIX: ID: RESULTS/` → routes. A key prefix, its workflows, and where its results go.
 
     Raises:
@@ -151,19 +36,6 @@ def routes(text: str) -> tuple[Route, ...]:
             raise ValueError(f"{more[1]!r} must end in a slash")
         found.append(Route(prefix, _workflow_ids(more[0]), *more[1:]))
     return tuple(found)
-
-
-def _faults_of(found: Sequence[Route], others: Sequence[str], key_prefix: str) -> list[str]:
-    """What is wrong with routes, next to each other and to the other settings."""
-    faults = [
-        f"ROUTES: {each.key_prefix!r} is not under KEY_PREFIX"
-        for each in found
-        if not each.key_prefix.startswith(key_prefix)
-    ]
-    prefixes = Counter(each.key_prefix for each in found)
-    faults += [f"ROUTES: {prefix!r} is there twice" for prefix, number in prefixes.items() if number > 1]
-    pools = Counter(canonical_id(each) for pool in (others, *(route.workflow_ids for route in found)) for each in pool)
-    return faults + [f"workflow {each} is in more than one route" for each, number in pools.items() if number > 1]
 
 
 def api_root(url: str) -> str:
@@ -229,6 +101,121 @@ def megabytes(least: int) -> Callable[[str], int]:
     return lambda text: round(number_between(least, 100_000)(text) * 1_000_000)
 
 
+def _is_on(text: str) -> bool:
+    return text == "on"
+
+
 def patterns(text: str) -> tuple[str, ...]:
     """A list of globs, as a parameter holds it."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Where a setting comes from. Without a text it has its default, or is a fault if it has none."""
+
+    name: str
+    parse: Callable[[str], Any] = str
+    may_be_empty: bool = False  # and then it is, instead of having its default
+
+
+def _read(
+    variables: Mapping[str, Variable], environment: Mapping[str, str], faults: list[str], needed: Collection[str] = ()
+) -> dict[str, Any]:
+    """The values of the variables that are there, by the names of settings; what is wrong goes to `faults`."""
+    values: dict[str, Any] = dict.fromkeys(needed)
+    for name, variable in variables.items():
+        text = environment.get(variable.name, "").strip()
+        if not text and name in needed:
+            faults.append(f"{variable.name} is not set")
+        elif text or (variable.may_be_empty and variable.name in environment):
+            try:
+                values[name] = variable.parse(text)
+            except ValueError as error:
+                faults.append(f"{variable.name}={text!r}: {error}")
+    return values
+
+
+_SELECTION = {
+    "include": Variable("INCLUDE_PATTERNS", patterns),
+    "exclude": Variable("EXCLUDE_PATTERNS", patterns),
+    "min_bytes": Variable("MIN_BYTES", number_between(0, 10**12)),
+    "max_bytes": Variable("MAX_MEGABYTES_PER_FILE", lambda text: megabytes(0)(text) or None),
+    "only_supported": Variable("ONLY_SUPPORTED_TYPES", _is_on),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the template passes in. `api_url` is the root of the platform, without `/api/v1`."""
+
+    api_url: Annotated[str, Variable("UNSTRUCTURED_API_URL", api_root)]
+    workflow_ids: Annotated[tuple[str, ...], Variable("WORKFLOW_IDS", _workflow_ids)]
+    api_key_secret_arn: Annotated[str, Variable("API_KEY_SECRET_ARN")]
+    ledger_table: Annotated[str, Variable("LEDGER_TABLE")]
+    workflows_table: Annotated[str, Variable("WORKFLOWS_TABLE")]
+    max_files_per_run: Annotated[int, Variable("MAX_FILES_PER_RUN", _files)] = 10
+    max_bytes_per_run: Annotated[int, Variable("MAX_MEGABYTES_PER_RUN", megabytes(1))] = 100_000_000
+    poll_seconds: Annotated[float, Variable("POLL_SECONDS", number_between(1, 50))] = 10
+    retention_days: Annotated[float, Variable("LEDGER_RETENTION_DAYS", number_between(0, 36_500))] = 365
+    stack_name: Annotated[str, Variable("POWERTOOLS_SERVICE_NAME")] = ""
+    event_bus_name: Annotated[str, Variable("EVENT_BUS_NAME")] = "default"
+    results_bucket: Annotated[str | None, Variable("RESULTS_BUCKET")] = None
+    results_prefix: Annotated[str, Variable("RESULTS_PREFIX", may_be_empty=True)] = "results/"
+    results_kms_key_arn: Annotated[str | None, Variable("RESULTS_KMS_KEY_ARN")] = None
+    source_bucket: Annotated[str, Variable("SOURCE_BUCKET")] = ""
+    key_prefix: Annotated[str, Variable("KEY_PREFIX")] = ""
+    key_suffix: Annotated[str, Variable("KEY_SUFFIX")] = ""
+    registers_missed: Annotated[bool, Variable("COMPARE_MODE", lambda text: text == "register")] = False
+    on_schedule_function: Annotated[str, Variable("ON_SCHEDULE_FUNCTION")] = ""
+    selection: Selection = field(default_factory=Selection)  # of several variables
+    records_skipped: Annotated[bool, Variable("SKIPPED_ROWS", _is_on)] = True
+    reads_tags: Annotated[bool, Variable("READ_TAGS", _is_on)] = False
+    only_latest_version: Annotated[bool, Variable("ONLY_LATEST_VERSION", _is_on)] = False
+    ca_bundle_secret_arn: Annotated[str, Variable("CA_BUNDLE_SECRET_ARN")] = ""
+    routes: Annotated[tuple[Route, ...], Variable("ROUTES", routes_in)] = ()
+    route: str = ""  # the key prefix of the route whose settings these are; '': of all that no other takes
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read and check all variables.
+
+        Raises:
+            SettingsError: names every variable that is missing or wrong, and what it should be.
+        """
+        faults: list[str] = []
+        variables = {each.name: get_args(each.type)[1] for each in fields(cls) if get_origin(each.type) is Annotated}
+        needed = [each.name for each in fields(cls) if each.default is MISSING and each.name in variables]
+        selection = Selection(**_read(_SELECTION, environment, faults))
+        given = cls(**_read(variables, environment, faults, needed), selection=selection)
+        faults += given._contradictions()
+        if faults:
+            raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
+        return given
+
+    def _contradictions(self) -> list[str]:
+        """What is wrong with settings next to each other. A needed one that is wrong itself is None."""
+        faults = [
+            f"ROUTES: {each.key_prefix!r} is not under KEY_PREFIX"
+            for each in self.routes
+            if not each.key_prefix.startswith(self.key_prefix)
+        ]
+        prefixes = Counter(each.key_prefix for each in self.routes)
+        faults += [f"ROUTES: {prefix!r} is there twice" for prefix, number in prefixes.items() if number > 1]
+        pools = (self.workflow_ids or (), *(each.workflow_ids for each in self.routes))
+        owners = Counter(canonical_id(each) for pool in pools for each in pool)
+        faults += [f"workflow {each} is in more than one route" for each, number in owners.items() if number > 1]
+        if self.source_bucket == self.results_bucket and self.key_prefix.startswith(self.results_prefix):
+            what = f"RESULTS_PREFIX={self.results_prefix!r} holds all that KEY_PREFIX={self.key_prefix!r} selects"
+            faults.append(f"{what} of the bucket: documents could not be told from results")
+        return faults
+
+    def is_live(self, queue: str | None) -> bool:
+        """Whether a route reads a queue."""
+        names = ("", *(each.key_prefix for each in self.routes))
+        return queue in {queue_of(lane, name) for lane in Lane for name in names}
+
+    def of_route(self, route: Route) -> Self:
+        """What is different for the documents of a route."""
+        results_prefix = self.results_prefix + route.results_prefix
+        return replace(self, workflow_ids=route.workflow_ids, results_prefix=results_prefix, route=route.key_prefix)

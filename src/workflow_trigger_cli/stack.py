@@ -15,7 +15,7 @@ from workflow_trigger.adapters.dynamodb.ledger import Ledger
 from workflow_trigger.adapters.s3_owner import expect_owner
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.document import Route, Selection, canonical_id, is_workflow_key
-from workflow_trigger.settings import megabytes, number_between, patterns, routes
+from workflow_trigger.settings import megabytes, number_between, patterns, routes_in
 from workflow_trigger_cli.errors import CommandError, UsageError
 
 _NEEDED = ("SourceBucket", "LedgerTable", "WorkflowsTable", "UploadQueueUrl", "DeadLetterQueueUrl", "ApiKeySecret")
@@ -135,7 +135,7 @@ class Stack:
             CommandError: the parameter is faulty, as far as it could be deployed so.
         """
         try:
-            return routes(self.parameters.get("Routes", ""))
+            return routes_in(self.parameters.get("Routes", ""))
         except ValueError as error:
             fix = f"sam deploy --stack-name {self.name} --parameter-overrides Routes=…"
             raise CommandError(f"No function of {self.name} starts: Routes: {error}. Correct it with: {fix}") from error

@@ -10,7 +10,7 @@ from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import rows_under, run_to_the_end, until, upload, url_of
 from tests.integration.harness import Harness
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Transition, Workflow
-from workflow_trigger.settings import routes
+from workflow_trigger.settings import routes_in
 from workflow_trigger_cli.commands import forget
 from workflow_trigger_cli.stack import Stack
 
@@ -45,7 +45,7 @@ def test_pause_begins_nothing_and_follows_what_runs(harness: Harness) -> None:
 
 def test_pause_of_a_route_holds_no_other(harness: Harness) -> None:
     other = harness.grow_pool(2)[1]
-    harness.configure(workflow_ids=harness.settings.workflow_ids[:1], routes=routes(f"legal/:{other}"))
+    harness.configure(workflow_ids=harness.settings.workflow_ids[:1], routes=routes_in(f"legal/:{other}"))
     paused(harness, "legal/")
     held, free = harness.upload("legal/a.pdf", b"1"), harness.upload("b.pdf", b"2")
     harness.ledger().register(held, route="legal/")
