@@ -223,7 +223,7 @@ class Ledger:
             )
             for row in rows
         ]
-        moved_on = self._tables.transact([*taken, *counted]) if rows else {}
+        moved_on = self._tables.write(*taken, *counted) if rows else {}
         if moved_on:
             self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
 
@@ -249,9 +249,8 @@ class Ledger:
 
     def _counted(self, write: Item, batch: str | None) -> Item | None:
         """A write of one document, with which its batch counts it; None when done, else what stands there."""
-        if batch is None:
-            return self._tables.write(write)
-        return self._tables.transact([write, self._count(batch, registered=1)]).get(0)
+        counted = [self._count(batch, registered=1)] if batch else []
+        return self._tables.write(write, *counted).get(0)
 
     def _count(self, batch: str, **amounts: int) -> Item:
         mark = mapping.batch_mark(iso(self._clock.now()))
@@ -284,12 +283,12 @@ class Ledger:
     def pause(self, pause: model.Pause) -> bool:
         """Pause a route, or all; False where it is paused already."""
         item, is_new = mapping.item_from_record(pause), Attr("workflow_id").not_exists()
-        return self._tables.write(tables.put(self._workflows_table, item, is_new)) is None
+        return not self._tables.write(tables.put(self._workflows_table, item, is_new))
 
     def resume(self, pause: model.Pause) -> bool:
         """End a pause; False where it has ended already."""
         key, is_there = mapping.key_of(pause), Attr("workflow_id").exists()
-        return self._tables.write(tables.delete(self._workflows_table, key, is_there)) is None
+        return not self._tables.write(tables.delete(self._workflows_table, key, is_there))
 
     # -- the one write -------------------------------------------------------------------------------------------------
 
@@ -329,14 +328,9 @@ class Ledger:
             record = tables.delete(table, mapping.key_of(step.before), as_read)
         else:
             record = tables.put(table, mapping.item_from_record(step.after), as_read)
-        more: list[Item] = [self._document_write(update, step) for update in step.updates]
-        if step.creates is not None:
-            more.append(tables.put(table, mapping.item_from_record(step.creates), is_new))
-        if more:
-            prevented = self._tables.transact([record, *more])
-        else:
-            found = self._tables.write(record)  # alone: a transaction costs twice as much
-            prevented = {} if found is None else {0: found}
+        documents = [self._document_write(update, step) for update in step.updates]
+        created = [tables.put(table, mapping.item_from_record(step.creates), is_new)] if step.creates else []
+        prevented = self._tables.write(record, *documents, *created)
         if 0 in prevented:
             if step.after is not None and prevented[0].get("revision") == step.after.revision:
                 return []  # our own write, whose first answer was lost

@@ -18,9 +18,8 @@ from workflow_trigger.domain.errors import LedgerUnavailable
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_MAY_PASS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
-_MAY_PASS |= {f"{name}Exception" for name in ("TransactionConflict", "TransactionInProgress", "Throttling")}
-_MAY_PASS |= {"ProvisionedThroughputExceededException", "InternalServerError", "ServiceUnavailable"}
+_MAY_PASS = {"TransactionConflict", "TransactionInProgress", "Throttling", "ThrottlingError", "RequestLimitExceeded"}
+_MAY_PASS |= {"ProvisionedThroughputExceeded", "InternalServerError", "ServiceUnavailable"}
 
 
 class Tables:
@@ -67,48 +66,29 @@ class Tables:
             query["ExpressionAttributeNames"] |= {f"#{name}": name for name in shown}
         return _pages(self._client.query, TableName=table, **query)
 
-    def write(self, request: Item) -> Item | None:
-        """One write of those below, alone; None when done, else what stands there (empty: not shown)."""
-        calls: dict[str, Callable[..., Any]] = {
-            "Put": self._client.put_item,
-            "Update": self._client.update_item,
-            "Delete": self._client.delete_item,
-        }
-        ((kind, arguments),) = request.items()
-        attempt = 0
-        while True:
-            try:
-                calls[kind](**arguments)
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                if code == "ConditionalCheckFailedException":
-                    return deserialize(error.response.get("Item", {}))  # type: ignore[arg-type]
-                if code not in _MAY_PASS:
-                    raise
-                attempt = self._pause(attempt)
-            else:
-                return None
-
-    def transact(self, requests: Sequence[Item]) -> dict[int, Item]:
+    def write(self, *requests: Item) -> dict[int, Item]:
         """All writes, or none: those whose conditions did not hold, by their place, with what stands there."""
         attempt = 0
-        while (prevented := self._transact_once(requests)) is None:
+        while (prevented := self._write_once(requests)) is None:
             attempt = self._pause(attempt)
         return prevented
 
-    def _transact_once(self, requests: Sequence[Item]) -> dict[int, Item] | None:
+    def _write_once(self, requests: Sequence[Item]) -> dict[int, Item] | None:
         """One try; None where the failure is temporary."""
         try:
-            self._client.transact_write_items(TransactItems=list(requests))  # type: ignore[arg-type]
+            if len(requests) == 1:  # a transaction costs twice as much
+                ((kind, arguments),) = requests[0].items()
+                getattr(self._client, f"{kind.lower()}_item")(**arguments)
+            else:
+                self._client.transact_write_items(TransactItems=list(requests))  # type: ignore[arg-type]
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            reasons: list[Any] = [*error.response.get("CancellationReasons", [])]
-            codes = [reason.get("Code") for reason in reasons]
-            if code in _MAY_PASS:
-                return None
-            if code != "TransactionCanceledException" or not _MAY_PASS.union(["ConditionalCheckFailed"]) & {*codes}:
+            # A transaction names a reason for each write; else the answer is the only one.
+            answer: Any = error.response
+            reasons = answer.get("CancellationReasons") or [{**answer, **answer["Error"]}]
+            codes = [str(reason.get("Code")).removesuffix("Exception") for reason in reasons]
+            failed = [place for place, code in enumerate(codes) if code == "ConditionalCheckFailed"]
+            if not failed and not _MAY_PASS.intersection(codes):
                 raise
-            failed = [place for place, each in enumerate(codes) if each == "ConditionalCheckFailed"]
             return {place: deserialize(reasons[place].get("Item", {})) for place in failed} or None
         return {}
 
@@ -132,7 +112,7 @@ def _pages(call: Callable[..., Any], **query: Any) -> Iterator[list[Item]]:
 
 
 def put(table: str, item: Item, condition: ConditionBase) -> Item:
-    """A conditional Put that answers, when refused, with what stands there."""
+    """A conditional Put."""
     return {"Put": {"TableName": table, "Item": serialize(item), **_conditional(condition)}}
 
 
