@@ -33,25 +33,19 @@ class Encoder:
     """One form of several parts. Memory does not depend on their size or number."""
 
     def __init__(self, parts: Iterable[Part], *, boundary: str) -> None:
+        """`closing` is the closing boundary, and `content_length` the exact length of the whole body, it included."""
         self._parts = tuple(parts)
         self._boundary = boundary
+        self._heads = [self._head(index, part) for index, part in enumerate(self._parts)]
         self.closing = f"\r\n--{boundary}--\r\n".encode("ascii")
-
-    @property
-    def content_type(self) -> str:
-        """The request's Content-Type."""
-        return f"multipart/form-data; boundary={self._boundary}"
-
-    @property
-    def content_length(self) -> int:
-        """The exact length of the whole body in bytes, the closing boundary included."""
-        heads = sum(len(self._head(index, part)) + part.length_bytes for index, part in enumerate(self._parts))
-        return heads + len(self.closing)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        files_bytes = sum(part.length_bytes for part in self._parts)
+        self.content_length = sum(map(len, self._heads)) + files_bytes + len(self.closing)
 
     def body_without_closing(self) -> Iterator[bytes]:
         """Everything but `closing`: a server cannot accept what has been sent so far."""
-        for index, part in enumerate(self._parts):
-            yield self._head(index, part)
+        for head, part in zip(self._heads, self._parts, strict=True):
+            yield head
             yield from part.chunks()
 
     def _head(self, index: int, part: Part) -> bytes:
