@@ -134,26 +134,22 @@ def _wake_poller() -> None:
 def report(context: Context, gauges: Mapping[str, Mapping[str, float]] = MappingProxyType({})) -> None:
     """Hand what was counted to the metrics, of all routes together and of each; only the thread of the handler does."""
     counts = {name: each.counts.taken() for name, each in context.by_route().items()}
-    for metric, value in sum(map(Counter, counts.values()), Counter[str]()).items():
-        metrics.add_metric(name=metric, unit=MetricUnit.Count, value=value)
-    for metric in {each for own in gauges.values() for each in own}:
-        longest = max(own.get(metric, 0.0) for own in gauges.values())
-        metrics.add_metric(name=metric, unit=MetricUnit.Seconds, value=longest)
-    if context.settings.routes:
-        for name, own in counts.items():
-            _report_route(name, own, gauges.get(name, {}))
+    names = {metric for own in gauges.values() for metric in own}
+    longest = {metric: max(own.get(metric, 0.0) for own in gauges.values()) for metric in names}
+    _add(metrics, sum(map(Counter, counts.values()), Counter[str]()), longest)
+    for route, own in counts.items() if context.settings.routes else ():
+        of_route = EphemeralMetrics(namespace=metrics.namespace)
+        of_route.add_dimension(name="route", value=route or "(all others)")
+        if _add(of_route, own, gauges.get(route, {})):
+            of_route.flush_metrics()
 
 
-def _report_route(route: str, counts: Mapping[str, int], gauges: Mapping[str, float]) -> None:
-    """The same with the route as a dimension."""
-    own = EphemeralMetrics(namespace="UnstructuredWorkflowTrigger")
-    own.add_dimension(name="route", value=route or "(all others)")
-    for metric, value in counts.items():
-        own.add_metric(name=metric, unit=MetricUnit.Count, value=value)
-    for metric, seconds in gauges.items():
-        own.add_metric(name=metric, unit=MetricUnit.Seconds, value=seconds)
-    if counts or gauges:
-        own.flush_metrics()
+def _add(to: Metrics | EphemeralMetrics, counts: Mapping[str, int], seconds: Mapping[str, float]) -> bool:
+    """Add metrics; False where there are none."""
+    for unit, values in ((MetricUnit.Count, counts), (MetricUnit.Seconds, seconds)):
+        for name, value in values.items():
+            to.add_metric(name=name, unit=unit, value=value)
+    return bool(counts or seconds)
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
