@@ -74,12 +74,10 @@ def on_compare(_event: Any, invocation: LambdaContext) -> None:
 
 
 def _is_from_sqs(event: Any) -> bool:
-    records = event.get("Records") if isinstance(event, Mapping) else None
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs" for record in records)
-    )
+    match event:
+        case {"Records": [_, *_] as records}:
+            return all(isinstance(each, Mapping) and each.get("eventSource") == "aws:sqs" for each in records)
+    return False
 
 
 def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, Any]:
