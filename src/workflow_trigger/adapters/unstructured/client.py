@@ -5,6 +5,7 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -34,25 +35,22 @@ _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
 _LIST_CHUNK_BYTES = 64 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+_PLAINLY: Any = {"redirect": False, "preload_content": False}  # no redirect is followed, and no answer read unasked
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformClient:
     """One workspace of the platform, by its key."""
 
-    def __init__(
-        self,
-        *,
-        api_url: str,
-        api_key: ApiKey,
-        connections: Connections,
-        deadline: Deadline,
-        throttle: Throttle | None = None,
-    ) -> None:
-        self._root = f"{api_url}/api/v1"
-        self._api_key = api_key
-        self._connections = connections
-        self._deadline = deadline
-        self.throttle = throttle or Throttle()
+    api_url: str
+    api_key: ApiKey
+    connections: Connections
+    deadline: Deadline
+    throttle: Throttle = field(default_factory=Throttle)
+
+    @property
+    def _root(self) -> str:
+        return f"{self.api_url}/api/v1"
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -81,9 +79,9 @@ class PlatformClient:
         path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
         with self._question(path, seconds=_LIST_SECONDS) as response:
             chunks = self._chunks(response, _LIST_CHUNK_BYTES)
-            jobs = responses.jobs_in(responses.array_entries(chunks, self._api_key.redact_text))
+            jobs = responses.jobs_in(responses.array_entries(chunks, self.api_key.redact_text))
             ours = (job for job in jobs if canonical_id(job.workflow_id or asked_for) == asked_for)
-            yield ours, responses.time_of(response.headers, self._deadline.clock.now())
+            yield ours, responses.time_of(response.headers, self.deadline.clock.now())
 
     def job(self, job_id: str) -> Job:
         """One job, as far as this answer tells: the lists of files may be left out."""
@@ -186,7 +184,7 @@ class PlatformClient:
                     raise
                 response = self._asked(path, seconds, post)
             except errors.KeyRejected:
-                self._api_key.invalidate()  # it may have been rotated
+                self.api_key.invalidate()  # it may have been rotated
                 response = self._asked(path, seconds, post)
             with response:
                 yield response
@@ -195,23 +193,20 @@ class PlatformClient:
                 raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
             raise _unanswered(post)(f"No answer from the platform: {described(error)}") from error
         except ValueError as error:
-            raise errors.Unavailable(
-                f"The platform's answer is not what it should be: {type(error).__name__}"
-            ) from error
+            kind = type(error).__name__
+            raise errors.Unavailable(f"The platform's answer is not what it should be: {kind}") from error
 
     def _asked(self, path: str, seconds: float, post: Any) -> urllib3.BaseHTTPResponse:
-        until, now = self.throttle.until, self._deadline.clock.now()
+        until, now = self.throttle.until, self.deadline.clock.now()
         if until is not None and now < until:
             raise errors.Throttled("The platform asked for a pause", (until - now).total_seconds())
         seconds = min(seconds, self._spare_seconds())
         if seconds <= 0:
             raise errors.Unavailable("No answer could come before the invocation ends")
         timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
-        more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
+        more = {"headers": self._headers(), "timeout": timeout, **_PLAINLY}
         method = "GET" if post is None else "POST"
-        response = self._connections.kept.request(
-            method, self._root + path, headers=self._headers(), json=post or None, **more
-        )
+        response = self.connections.kept.request(method, self._root + path, json=post or None, **more)
         if 200 <= response.status < 300:
             return response
         with response:
@@ -224,7 +219,7 @@ class PlatformClient:
         content = self._bounded(response)
         error = error_for_status(response.status, response.headers, content)
         if isinstance(error, errors.Throttled):
-            self.throttle.until = self._deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
+            self.throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
             return errors.Misconfigured(str(error))
         if response.status == HTTPStatus.NOT_IMPLEMENTED:
@@ -251,15 +246,15 @@ class PlatformClient:
             unheard = errors.OutcomeUnknown
             yield encoder.closing
 
+        url = f"{self._root}{_path('workflows', workflow_id, 'run')}"
         lengths = {"Content-Type": encoder.content_type, "Content-Length": str(encoder.content_length)}
         answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
         timeout = urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds)
-        more: Any = {"redirect": False, "timeout": timeout, "preload_content": False}
-        more |= {"body": body(), "headers": self._headers() | lengths}
+        more = {"headers": self._headers() | lengths, "timeout": timeout, **_PLAINLY}
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
-        with self._connections.fresh() as pool:
+        with self.connections.fresh() as pool:
             try:
-                with pool.request("POST", f"{self._root}{_path('workflows', workflow_id, 'run')}", **more) as response:
+                with pool.request("POST", url, body=body(), **more) as response:
                     content = self._bounded(response)
             except (HTTPError, OSError) as error:
                 if is_unheard(error):
@@ -275,7 +270,7 @@ class PlatformClient:
             raise errors.Busy(f"HTTP {status}: {error_message(content)}")
         error = error_for_status(status, headers, content)
         if isinstance(error, errors.KeyRejected):
-            self._api_key.invalidate()
+            self.api_key.invalidate()
             error.retry_after_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
         if error is not None:
             raise error
@@ -301,7 +296,7 @@ class PlatformClient:
             content += chunk
             if len(content) > _ANSWER_LIMIT_BYTES:
                 raise HTTPError("the answer is larger than its bound")
-        return self._api_key.redact(bytes(content))
+        return self.api_key.redact(bytes(content))
 
     def _chunks(self, response: urllib3.BaseHTTPResponse, size_bytes: int) -> Iterator[bytes]:
         """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
@@ -310,15 +305,15 @@ class PlatformClient:
         # Undecoded, for a decoder reads on until it has something to show.
         while chunk := response.read1(size_bytes, decode_content=False):
             yield chunk
-            if not response.closed and self._deadline.remaining_seconds() < _LAST_SECONDS:
+            if not response.closed and self.deadline.remaining_seconds() < _LAST_SECONDS:
                 raise HTTPError("the answer did not end before the invocation does")
 
     def _spare_seconds(self) -> float:
         """What is left of the invocation, less what it takes to write down what came of a call."""
-        return self._deadline.remaining_seconds() - _RESERVE_SECONDS
+        return self.deadline.remaining_seconds() - _RESERVE_SECONDS
 
     def _headers(self) -> dict[str, str]:
-        key = self._api_key.value()
+        key = self.api_key.value()
         return {"unstructured-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
