@@ -86,10 +86,9 @@ class ObjectReader:
         """
         tags = self._tags(version) if self._reads_tags else {}
         answer = _get(self._client, version)
-        kind, suffix = encoded_as(answer.get("ContentEncoding")) or (
-            media_type(answer.get("ContentType"), version.key),
-            "",
-        )
+        metadata = {name: _decoded(value) for name, value in answer.get("Metadata", {}).items()}
+        plain = media_type(answer.get("ContentType"), version.key), ""
+        kind, suffix = encoded_as(answer.get("ContentEncoding")) or plain
         return OpenObject(
             client=self._client,
             version=version,
@@ -97,12 +96,7 @@ class ObjectReader:
             content_type=kind,
             name_suffix="" if suffix == f".{extension_of(version.key)}" else suffix,
             body=answer["Body"],
-            labels={
-                "metadata": bounded_labels(
-                    {name: _decoded(value) for name, value in answer.get("Metadata", {}).items()}
-                ),
-                "tags": tags,
-            },
+            labels={"metadata": bounded_labels(metadata), "tags": tags},
         )
 
     def _tags(self, version: ObjectVersion) -> dict[str, str]:
