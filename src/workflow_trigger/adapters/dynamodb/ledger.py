@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 
-from workflow_trigger.adapters.dynamodb import mapping, tables
-from workflow_trigger.adapters.dynamodb.mapping import MARK, UNPUBLISHED, Item, document_from_item
+from workflow_trigger.adapters.dynamodb import mapping
+from workflow_trigger.adapters.dynamodb.mapping import MARK, QUEUE, QUEUE_AT, UNPUBLISHED, Item, document_from_item
+from workflow_trigger.adapters.dynamodb.tables import Table
 from workflow_trigger.domain import model
 from workflow_trigger.domain.clock import Deadline, iso, parse_time
 from workflow_trigger.domain.document import (
@@ -59,9 +60,8 @@ class Ledger:
         retention_days: float,
         deadline: Deadline,
     ) -> None:
-        self._tables = tables.Tables(client, deadline)
-        self._ledger_table = ledger_table
-        self._workflows_table = workflows_table
+        self._rows = Table(client, ledger_table, deadline)
+        self._records = Table(client, workflows_table, deadline)
         self._retention = timedelta(days=retention_days)
         self._clock = deadline.clock
 
@@ -76,7 +76,7 @@ class Ledger:
         item = mapping.new_row(version, now, route=route, skipped=skipped)
         if skipped:
             item |= mapping.present({"expires_at": self._expires_at()})
-        new = tables.put(self._ledger_table, item, Attr("object").not_exists())
+        new = self._rows.put(item, Attr("object").not_exists())
         found = self._counted(new, version.batch if not skipped else None)
         if found is None:
             return document_from_item(item), True
@@ -106,7 +106,7 @@ class Ledger:
         A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older.
         """
         shown = ("object", "version", "status", "sequencer", "updated_at", "bound_to")
-        pages = self._tables.pages(self._ledger_table, None, Key("object").eq(name), *shown, ConsistentRead=True)
+        pages = self._rows.pages(None, Key("object").eq(name), *shown, ConsistentRead=True)
         newest, waiting = None, []
         for row in (item for page in pages for item in page if item["status"] != Status.SKIPPED):
             newest = row["sequencer"] if is_later(row.get("sequencer"), newest or "0") else newest
@@ -133,42 +133,41 @@ class Ledger:
         The batch that the metadata name is the document's, unless it has one.
         """
         held, changes = Attr("attempt_id").eq(attempt_id), mapping.present(labels)
-        batch, table = batch_name(labels.get("metadata", {}).get("batch")), self._ledger_table
+        batch = batch_name(labels.get("metadata", {}).get("batch"))
         if batch:
-            is_first = held & Attr("batch").not_exists()
-            first = tables.update(table, key._asdict(), {**changes, "batch": batch}, is_first)
+            first = self._rows.update(key._asdict(), {**changes, "batch": batch}, held & Attr("batch").not_exists())
             if self._counted(first, batch) is None:
                 return
-        self._tables.write(tables.update(table, key._asdict(), changes, held))
+        self._rows.write(self._rows.update(key._asdict(), changes, held))
 
     def created_at(self) -> str:
         """When the ledger was made; no object from before has to have a row."""
-        return iso(self._tables.created_at(self._ledger_table))
+        return iso(self._rows.created_at())
 
     # -- documents: reading --------------------------------------------------------------------------------------------
 
     def item(self, key: DocumentKey) -> Item | None:
         """One row as stored, read consistently."""
-        return self._tables.get(self._ledger_table, key._asdict())
+        return self._rows.get(key._asdict())
 
     def documents(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, Document]:
         """Those of the documents that there are, read consistently."""
-        return {document.key: document for document in map(document_from_item, self._rows(keys))}
+        return {document.key: document for document in map(document_from_item, self._read(keys))}
 
-    def _rows(self, keys: Sequence[DocumentKey]) -> list[Item]:
-        return self._tables.batch_get(self._ledger_table, [key._asdict() for key in dict.fromkeys(keys)])
+    def _read(self, keys: Sequence[DocumentKey]) -> list[Item]:
+        return self._rows.batch_get([key._asdict() for key in dict.fromkeys(keys)])
 
     def ready(self, limit: int) -> Iterator[list[Document]]:
         """Pages of all documents that wait and whose time has come, oldest first. This index has no queue."""
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
-        for page in self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, Limit=limit):
+        for page in self._rows.pages(OPEN_ROWS_INDEX, key, Limit=limit):
             yield list(map(document_from_item, page))
 
     def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
         """Documents of one queue whose time has come, oldest first."""
-        key = Key(MARK[0]).eq(queue_of(lane, route)) & Key(MARK[1]).lte(iso(self._clock.now()))
+        key = Key(QUEUE).eq(queue_of(lane, route)) & Key(QUEUE_AT).lte(iso(self._clock.now()))
         found: list[Document] = []
-        for page in islice(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=limit), _PAGES):
+        for page in islice(self._rows.pages(QUEUES_INDEX, key, Limit=limit), _PAGES):
             # After a rollback and another update, final rows may still be in the queue in which 0.2.0 found them.
             found += [document_from_item(item) for item in page if item["status"] == Status.PENDING]
             if len(found) >= limit:
@@ -182,9 +181,9 @@ class Ledger:
         """
         queues = [(OPEN_ROWS_INDEX, Key("status").eq(Status.PENDING))]
         if route is not None:
-            queues = [(QUEUES_INDEX, Key(MARK[0]).eq(queue_of(lane, route))) for lane in Lane]
+            queues = [(QUEUES_INDEX, Key(QUEUE).eq(queue_of(lane, route))) for lane in Lane]
         ends = [
-            next(self._tables.pages(self._ledger_table, index, key, "queued_at", ScanIndexForward=head, Limit=25))
+            next(self._rows.pages(index, key, "queued_at", ScanIndexForward=head, Limit=25))
             for index, key in queues
             for head in (True, False)
         ]
@@ -193,20 +192,20 @@ class Ledger:
 
     def held(self, status: Status) -> dict[DocumentKey, tuple[str | None, str]]:
         """Which attempt holds each document in a state that is not final, and when the document was written last."""
-        key, shown = Key("status").eq(status), ("object", "version", "attempt_id", "updated_at")
-        pages = self._tables.pages(self._ledger_table, OPEN_ROWS_INDEX, key, *shown)
+        shown = ("object", "version", "attempt_id", "updated_at")
+        pages = self._rows.pages(OPEN_ROWS_INDEX, Key("status").eq(status), *shown)
         return {_key(item): (item.get("attempt_id"), item["updated_at"]) for page in pages for item in page}
 
     # -- events --------------------------------------------------------------------------------------------------------
 
     def unpublished_keys(self) -> Iterator[list[DocumentKey]]:
         """Final documents whose event is not published yet, by the index, in pages of 50."""
-        pages = self._tables.pages(self._ledger_table, QUEUES_INDEX, Key(MARK[0]).eq(UNPUBLISHED), Limit=50)
-        return ([_key(item) for item in page] for page in pages)
+        for page in self._rows.pages(QUEUES_INDEX, Key(QUEUE).eq(UNPUBLISHED), Limit=50):
+            yield list(map(_key, page))
 
     def unpublished(self, keys: Sequence[DocumentKey]) -> list[Item]:
         """Those of the rows that still are final and carry the mark, without it."""
-        rows = (row for row in self._rows(keys) if MARK[0] in row and row["status"] in FINAL)
+        rows = (row for row in self._read(keys) if QUEUE in row and row["status"] in FINAL)
         return [{name: value for name, value in row.items() if name not in MARK} for row in rows]
 
     def mark_published(self, rows: Sequence[Item]) -> None:
@@ -216,14 +215,9 @@ class Ledger:
         """
         batches = Counter(row["batch"] for row in rows if "batch" in row)
         counted = [self._count(name, finished=count) for name, count in batches.items()]
-        is_marked, table = Attr(MARK[0]).eq(UNPUBLISHED), self._ledger_table
-        taken = [
-            tables.update(
-                table, _key(row)._asdict(), dict.fromkeys(MARK), Attr("updated_at").eq(row["updated_at"]) & is_marked
-            )
-            for row in rows
-        ]
-        moved_on = self._tables.write(*taken, *counted) if rows else {}
+        is_marked = Attr(QUEUE).eq(UNPUBLISHED)
+        taken = [self._rows.update(_key(row)._asdict(), dict.fromkeys(MARK), is_marked & _as_read(row)) for row in rows]
+        moved_on = self._rows.write(*taken, *counted) if rows else {}
         if moved_on:
             self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
 
@@ -236,25 +230,25 @@ class Ledger:
 
     def batches_at_rest(self, quiet: timedelta) -> list[model.Batch]:
         """Batches that are not marked as finished, whose documents are all final, and to which none came lately."""
-        key = Key(MARK[0]).eq(mapping.BATCHES) & Key(MARK[1]).lte(iso(self._clock.now() - quiet))
-        pages = islice(self._tables.pages(self._ledger_table, QUEUES_INDEX, key, Limit=100), _BATCH_PAGES)
+        key = Key(QUEUE).eq(mapping.BATCHES) & Key(QUEUE_AT).lte(iso(self._clock.now() - quiet))
+        pages = islice(self._rows.pages(QUEUES_INDEX, key, Limit=100), _BATCH_PAGES)
         keys = [_key(item) for page in pages for item in page]
-        return [each for each in map(mapping.batch_from_item, self._rows(keys)) if each.is_at_rest]
+        return [each for each in map(mapping.batch_from_item, self._read(keys)) if each.is_at_rest]
 
     def mark_finished(self, batch: model.Batch) -> None:
         """A batch is finished, provided that no document has been counted since it was read."""
         changes = {**dict.fromkeys(MARK), "finished_at": iso(self._clock.now()), "expires_at": self._expires_at()}
         as_read = Attr("registered").eq(batch.registered) & Attr("finished").eq(batch.finished)
-        self._tables.write(tables.update(self._ledger_table, mapping.batch_key(batch.name)._asdict(), changes, as_read))
+        self._rows.write(self._rows.update(mapping.batch_key(batch.name)._asdict(), changes, as_read))
 
     def _counted(self, write: Item, batch: str | None) -> Item | None:
         """A write of one document, with which its batch counts it; None when done, else what stands there."""
         counted = [self._count(batch, registered=1)] if batch else []
-        return self._tables.write(write, *counted).get(0)
+        return self._rows.write(write, *counted).get(0)
 
     def _count(self, batch: str, **amounts: int) -> Item:
         mark = mapping.batch_mark(iso(self._clock.now()))
-        return tables.update(self._ledger_table, mapping.batch_key(batch)._asdict(), mark, None, amounts)
+        return self._rows.update(mapping.batch_key(batch)._asdict(), mark, None, amounts)
 
     # -- workflows, ended jobs, the poller -----------------------------------------------------------------------------
 
@@ -263,7 +257,7 @@ class Ledger:
 
         A workflow that has an item is named as its item spells it, for a redeploy may spell an id in other ways.
         """
-        records = [mapping.record_from_item(item) for item in self._tables.scan(self._workflows_table)]
+        records = [mapping.record_from_item(item) for item in self._records.scan()]
         known = {each.workflow_id: each for each in records if isinstance(each, Workflow)}
         spelled = {canonical_id(each): each for each in known}
         names = {each: each if each in known else spelled.get(canonical_id(each), each) for each in pool}
@@ -283,12 +277,12 @@ class Ledger:
     def pause(self, pause: model.Pause) -> bool:
         """Pause a route, or all; False where it is paused already."""
         item, is_new = mapping.item_from_record(pause), Attr("workflow_id").not_exists()
-        return not self._tables.write(tables.put(self._workflows_table, item, is_new))
+        return not self._records.write(self._records.put(item, is_new))
 
     def resume(self, pause: model.Pause) -> bool:
         """End a pause; False where it has ended already."""
         key, is_there = mapping.key_of(pause), Attr("workflow_id").exists()
-        return not self._tables.write(tables.delete(self._workflows_table, key, is_there))
+        return not self._records.write(self._records.delete(key, is_there))
 
     # -- the one write -------------------------------------------------------------------------------------------------
 
@@ -322,15 +316,15 @@ class Ledger:
 
     def _write[R: (Workflow, EndedJob, Poller)](self, step: model.Transition[R]) -> list[DocumentUpdate]:
         """One transaction; the updates whose conditions did not hold."""
-        is_new, table = Attr("workflow_id").not_exists(), self._workflows_table
+        is_new = Attr("workflow_id").not_exists()
         as_read = Attr("revision").eq(step.before.revision) if step.before.revision else is_new
         if step.after is None:
-            record = tables.delete(table, mapping.key_of(step.before), as_read)
+            record = self._records.delete(mapping.key_of(step.before), as_read)
         else:
-            record = tables.put(table, mapping.item_from_record(step.after), as_read)
+            record = self._records.put(mapping.item_from_record(step.after), as_read)
         documents = [self._document_write(update, step) for update in step.updates]
-        created = [tables.put(table, mapping.item_from_record(step.creates), is_new)] if step.creates else []
-        prevented = self._tables.write(record, *documents, *created)
+        created = [self._records.put(mapping.item_from_record(step.creates), is_new)] if step.creates else []
+        prevented = self._records.write(record, *documents, *created)
         if 0 in prevented:
             if step.after is not None and prevented[0].get("revision") == step.after.revision:
                 return []  # our own write, whose first answer was lost
@@ -347,8 +341,7 @@ class Ledger:
         )
         if update.to in FINAL:
             changes["expires_at"] = self._expires_at()
-        condition = _may_change(update, attempt_id)
-        return tables.update(self._ledger_table, update.key._asdict(), changes, condition)
+        return self._rows.update(update.key._asdict(), changes, _may_change(update, attempt_id))
 
     def _expires_at(self) -> int | None:
         """When a row that is final now may be deleted, in epoch seconds; None: never."""
@@ -360,16 +353,19 @@ class Ledger:
         Back in the queue it counts in its batch again, unless its end was not counted yet; the mark tells, and goes.
         """
         batch: str | None = None
-        as_read: ConditionBase = Attr("updated_at").eq(row["updated_at"])
+        as_read: ConditionBase = _as_read(row)
         if changes.get("status") == Status.PENDING:
-            mark = Attr(MARK[0])
-            as_read &= mark.eq(row[MARK[0]]) if MARK[0] in row else mark.not_exists()
-            batch = changes.get("batch") if row.get(MARK[0]) != UNPUBLISHED else None
-        return self._counted(tables.update(self._ledger_table, _key(row)._asdict(), changes, as_read), batch) is None
+            as_read &= Attr(QUEUE).eq(row[QUEUE]) if QUEUE in row else Attr(QUEUE).not_exists()
+            batch = changes.get("batch") if row.get(QUEUE) != UNPUBLISHED else None
+        return self._counted(self._rows.update(_key(row)._asdict(), changes, as_read), batch) is None
 
 
 def _key(row: Item) -> DocumentKey:
     return DocumentKey(row["object"], row["version"])
+
+
+def _as_read(row: Item) -> ConditionBase:
+    return Attr("updated_at").eq(row["updated_at"])
 
 
 def _may_change(update: DocumentUpdate, attempt_id: str | None) -> ConditionBase:

@@ -24,7 +24,7 @@ from workflow_trigger.domain.model import (
 type Item = dict[str, Any]
 
 LEFT_OUT = "more outputs than a row has room for"
-MARK = ("queue", "queue_at")  # the place of a row in the index of queues
+MARK = QUEUE, QUEUE_AT = "queue", "queue_at"  # the place of a row in the index of queues
 UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet; the others are by lane and route
 POLLER_KEY = "poller"
 _ENDED_JOB = "ended-job/"
@@ -114,7 +114,7 @@ def new_row(version: ObjectVersion, now: str, *, route: str = "", skipped: str |
 
 def _waiting(now: str, lane: Lane, route: str) -> Item:
     """The attributes of a document that comes into the queue."""
-    mark = dict(zip(MARK, (queue_of(lane, route), now), strict=True))
+    mark = {QUEUE: queue_of(lane, route), QUEUE_AT: now}
     return {"status": Status.PENDING, "route": route or None, "eligible_at": now, "queued_at": now, **mark}
 
 
@@ -124,7 +124,7 @@ def reopened(row: Item, now: str, lane: Lane, route: str, batch: str | None = No
     It comes into another batch only where its own has counted its end.
     """
     own = row.get("batch")
-    batch = own if row.get(MARK[0]) == UNPUBLISHED else batch or own
+    batch = own if row.get(QUEUE) == UNPUBLISHED else batch or own
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
     return {
         **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
@@ -137,8 +137,8 @@ def reopened(row: Item, now: str, lane: Lane, route: str, batch: str | None = No
 
 def ended_in_queue(status: Status, now: str, kind: str, message: str) -> Item:
     """The changes that end a document that waits."""
-    mark = dict(zip(MARK, (UNPUBLISHED, now), strict=True))
     error = {"type": kind, "message": message}
+    mark = {QUEUE: UNPUBLISHED, QUEUE_AT: now}
     return {"status": status, "error": error, "updated_at": now, "eligible_at": None, **mark}
 
 
@@ -159,7 +159,7 @@ def forgotten(row: Item, now: str) -> Item:
 def document_from_item(item: Item) -> Document:
     """An item of the ledger, or of its index, as a document."""
     lists = {name: tuple(item.get(name) or ()) for name in ("output_node_files", "results")}
-    lane = Lane.FRESH if item.get(MARK[0], "").startswith(Lane.FRESH) else Lane.BULK
+    lane = Lane.FRESH if item.get(QUEUE, "").startswith(Lane.FRESH) else Lane.BULK
     source = ObjectVersion(**{**_from(item, ObjectVersion, {"size_bytes": "size"}), "lane": lane})
     values = _from(item, Document, DOCUMENT_NAMES) | lists | {"status": Status(item["status"]), "source": source}
     return Document(**present(values))
@@ -172,11 +172,11 @@ def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflo
         del changes[own]
     changes |= {"status": update.to, "updated_at": now, **(_job_attributes(update.job) if update.job else {})}
     if update.to in model.FINAL:
-        return changes | {"eligible_at": None, **dict(zip(MARK, (UNPUBLISHED, now), strict=True))}
+        return changes | {"eligible_at": None, QUEUE: UNPUBLISHED, QUEUE_AT: now}
     if update.to is Status.PENDING:  # where it was tried last stays
-        return changes | {"attempt_id": None, MARK[1]: changes.get("eligible_at") or Copied("eligible_at")}
+        return changes | {"attempt_id": None, QUEUE_AT: changes.get("eligible_at") or Copied("eligible_at")}
     if update.to is Status.SUBMITTING:
-        changes |= dict.fromkeys((MARK[1], *_OF_0_2_0))
+        changes |= dict.fromkeys((QUEUE_AT, *_OF_0_2_0))
     return changes | {"attempt_id": attempt_id, "workflow_id": workflow_id}
 
 
@@ -211,7 +211,7 @@ def batch_key(name: str) -> DocumentKey:
 
 def batch_mark(now: str) -> Item:
     """The changes of a batch of which a document was counted: it is not finished, and not to be deleted."""
-    return {**dict(zip(MARK, (BATCHES, now), strict=True)), "finished_at": None, "expires_at": None}
+    return {QUEUE: BATCHES, QUEUE_AT: now, "finished_at": None, "expires_at": None}
 
 
 def batch_from_item(item: Item) -> model.Batch:

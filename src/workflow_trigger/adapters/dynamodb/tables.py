@@ -22,49 +22,92 @@ _MAY_PASS = {"TransactionConflict", "TransactionInProgress", "Throttling", "Thro
 _MAY_PASS |= {"ProvisionedThroughputExceeded", "InternalServerError", "ServiceUnavailable"}
 
 
-class Tables:
-    """The calls of one invocation."""
+class Table:
+    """One table, as an invocation reads and writes it."""
 
-    def __init__(self, client: "DynamoDBClient", deadline: Deadline) -> None:
+    def __init__(self, client: "DynamoDBClient", name: str, deadline: Deadline) -> None:
         self._client = client
+        self._name = name
         self._deadline = deadline
 
-    def get(self, table: str, key: Item) -> Item | None:
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def get(self, key: Item) -> Item | None:
         """One item."""
-        answer = self._client.get_item(TableName=table, Key=serialize(key), ConsistentRead=True)
+        answer = self._client.get_item(TableName=self._name, Key=serialize(key), ConsistentRead=True)
         return deserialize(answer["Item"]) if "Item" in answer else None
 
-    def created_at(self, table: str) -> datetime:
-        """When a table was made."""
-        return self._client.describe_table(TableName=table)["Table"]["CreationDateTime"]
+    def created_at(self) -> datetime:
+        """When the table was made."""
+        return self._client.describe_table(TableName=self._name)["Table"]["CreationDateTime"]
 
-    def batch_get(self, table: str, keys: Sequence[Item]) -> list[Item]:
+    def batch_get(self, keys: Sequence[Item]) -> list[Item]:
         """Those of the items that there are, in any order."""
         items: list[Item] = []
         wanted, attempt = [serialize(key) for key in keys], 0
         while wanted:
-            answer = self._client.batch_get_item(RequestItems={table: {"Keys": wanted[:100], "ConsistentRead": True}})
-            items += map(deserialize, answer["Responses"].get(table, []))
+            request: Item = {self._name: {"Keys": wanted[:100], "ConsistentRead": True}}
+            answer = self._client.batch_get_item(RequestItems=request)
+            items += map(deserialize, answer["Responses"].get(self._name, []))
             unprocessed: Item = dict(answer.get("UnprocessedKeys", {}))
-            left_over = unprocessed.get(table, {}).get("Keys", [])
+            left_over = unprocessed.get(self._name, {}).get("Keys", [])
             attempt = self._pause(attempt) if left_over else 0
             wanted = [*left_over, *wanted[100:]]
         return items
 
-    def scan(self, table: str) -> list[Item]:
+    def scan(self) -> list[Item]:
         """All items; for a small table."""
-        return [item for page in _pages(self._client.scan, TableName=table, ConsistentRead=True) for item in page]
+        return [item for page in self._pages(self._client.scan, ConsistentRead=True) for item in page]
 
-    def pages(
-        self, table: str, index: str | None, key: ConditionBase, *shown: str, **query: Any
-    ) -> Iterator[list[Item]]:
+    def pages(self, index: str | None, key: ConditionBase, *shown: str, **query: Any) -> Iterator[list[Item]]:
         """The answers of an index, or of the table, one after the other as wanted; `shown`: some attributes alone."""
         query |= {"IndexName": index} if index else {}
         query |= _expression("KeyConditionExpression", key, is_key_condition=True)
         if shown:
             query["ProjectionExpression"] = ", ".join(f"#{name}" for name in shown)
             query["ExpressionAttributeNames"] |= {f"#{name}": name for name in shown}
-        return _pages(self._client.query, TableName=table, **query)
+        return self._pages(self._client.query, **query)
+
+    def _pages(self, call: Callable[..., Any], **query: Any) -> Iterator[list[Item]]:
+        """The answers to a call, one after the other. botocore's paginators cost as much again as the call."""
+        while True:
+            answer = call(TableName=self._name, **query)
+            yield [deserialize(item) for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                return
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    # -- writing: requests, and what makes them, alone or together with those of other tables --------------------------
+
+    def put(self, item: Item, condition: ConditionBase) -> Item:
+        """A conditional Put."""
+        return {"Put": {"TableName": self._name, "Item": serialize(item), **_conditional(condition)}}
+
+    def delete(self, key: Item, condition: ConditionBase) -> Item:
+        """A conditional Delete."""
+        return {"Delete": {"TableName": self._name, "Key": serialize(key), **_conditional(condition)}}
+
+    def update(
+        self,
+        key: Item,
+        changes: Mapping[str, Any],
+        condition: ConditionBase | None,
+        adds: Mapping[str, int] | None = None,
+    ) -> Item:
+        """An Update that sets what has a value and removes what has none; to what is in `adds` it adds."""
+        given, adds = present(changes), adds or {}
+        copied = {name: value for name, value in given.items() if isinstance(value, Copied)}
+        values = {f":{name}": value for name, value in {**given, **adds}.items() if name not in copied}
+        clauses = {
+            "SET": [f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given],
+            "REMOVE": [f"#{name}" for name in changes if name not in given],
+            "ADD": [f"#{name} :{name}" for name in adds],
+        }
+        expression = " ".join(f"{verb} {', '.join(what)}" for verb, what in clauses.items() if what)
+        request = _expression("ConditionExpression", condition)
+        request["ExpressionAttributeNames"] |= {f"#{name}": name for name in (*changes, *copied.values(), *adds)}
+        request["ExpressionAttributeValues"] |= serialize(values)
+        return {"Update": {"TableName": self._name, "Key": serialize(key), "UpdateExpression": expression, **request}}
 
     def write(self, *requests: Item) -> dict[int, Item]:
         """All writes, or none: those whose conditions did not hold, by their place, with what stands there."""
@@ -99,49 +142,6 @@ class Tables:
             raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
         self._deadline.clock.sleep(seconds)
         return attempt + 1
-
-
-def _pages(call: Callable[..., Any], **query: Any) -> Iterator[list[Item]]:
-    """The answers to a call, one after the other. botocore's paginators cost as much again as the call."""
-    while True:
-        answer = call(**query)
-        yield [deserialize(item) for item in answer["Items"]]
-        if "LastEvaluatedKey" not in answer:
-            return
-        query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
-
-def put(table: str, item: Item, condition: ConditionBase) -> Item:
-    """A conditional Put."""
-    return {"Put": {"TableName": table, "Item": serialize(item), **_conditional(condition)}}
-
-
-def delete(table: str, key: Item, condition: ConditionBase) -> Item:
-    """A conditional Delete."""
-    return {"Delete": {"TableName": table, "Key": serialize(key), **_conditional(condition)}}
-
-
-def update(
-    table: str,
-    key: Item,
-    changes: Mapping[str, Any],
-    condition: ConditionBase | None,
-    adds: Mapping[str, int] | None = None,
-) -> Item:
-    """An Update that sets what has a value and removes what has none; to what is in `adds` it adds."""
-    given, adds = present(changes), adds or {}
-    copied = {name: value for name, value in given.items() if isinstance(value, Copied)}
-    values = {f":{name}": value for name, value in {**given, **adds}.items() if name not in copied}
-    clauses = {
-        "SET": [f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given],
-        "REMOVE": [f"#{name}" for name in changes if name not in given],
-        "ADD": [f"#{name} :{name}" for name in adds],
-    }
-    expression = " ".join(f"{verb} {', '.join(what)}" for verb, what in clauses.items() if what)
-    request = _expression("ConditionExpression", condition)
-    request["ExpressionAttributeNames"] |= {f"#{name}": name for name in (*changes, *copied.values(), *adds)}
-    request["ExpressionAttributeValues"] |= serialize(values)
-    return {"Update": {"TableName": table, "Key": serialize(key), "UpdateExpression": expression, **request}}
 
 
 def _conditional(condition: ConditionBase) -> Item:
