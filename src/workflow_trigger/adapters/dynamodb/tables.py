@@ -110,7 +110,7 @@ class Table:
         return {"Update": {"TableName": self._name, "Key": serialize(key), "UpdateExpression": expression, **request}}
 
     def write(self, *requests: Item) -> dict[int, Item]:
-        """All writes, or none: those whose conditions did not hold, by their place, with what stands there."""
+        """All, or none; those whose conditions did not hold, by place, with what stands there where that is told."""
         attempt = 0
         while (prevented := self._write_once(requests)) is None:
             attempt = self._pause(attempt)
