@@ -177,16 +177,7 @@ class PlatformClient:
             As `ask`.
         """
         try:
-            try:
-                response = self._asked(path, seconds, post)
-            except ProtocolError:  # the server has closed a kept connection, say while the function was frozen
-                if post is not None:
-                    raise
-                response = self._asked(path, seconds, post)
-            except errors.KeyRejected:
-                self.api_key.invalidate()  # it may have been rotated
-                response = self._asked(path, seconds, post)
-            with response:
+            with self._asked(path, seconds, post) as response:
                 yield response
         except (HTTPError, OSError) as error:
             if post is not None and is_unheard(error):
@@ -197,6 +188,17 @@ class PlatformClient:
             raise errors.Unavailable(f"The platform's answer is not what it should be: {kind}") from error
 
     def _asked(self, path: str, seconds: float, post: Any) -> urllib3.BaseHTTPResponse:
+        """Ask, and once more where that was in vain for a reason that has passed by now."""
+        try:
+            return self._asked_once(path, seconds, post)
+        except ProtocolError:  # the server has closed a kept connection, say while the function was frozen
+            if post is not None:
+                raise
+        except errors.KeyRejected:
+            self.api_key.invalidate()  # it may have been rotated
+        return self._asked_once(path, seconds, post)
+
+    def _asked_once(self, path: str, seconds: float, post: Any) -> urllib3.BaseHTTPResponse:
         until, now = self.throttle.until, self.deadline.clock.now()
         if until is not None and now < until:
             raise errors.Throttled("The platform asked for a pause", (until - now).total_seconds())
@@ -222,9 +224,8 @@ class PlatformClient:
             self.throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
             return errors.Misconfigured(str(error))
-        if response.status == HTTPStatus.NOT_IMPLEMENTED:
-            return errors.Misconfigured(f"HTTP 501: {error_message(content)}")
-        return error or otherwise(f"HTTP {response.status}: {error_message(content)}")
+        kind = errors.Misconfigured if response.status == HTTPStatus.NOT_IMPLEMENTED else otherwise
+        return error or kind(f"HTTP {response.status}: {error_message(content)}")
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
