@@ -144,36 +144,35 @@ def result_key(key: DocumentKey, job_id: str, node: Mapping[str, str], limit_byt
     """Where an output belongs, below the prefix. An object key that leaves no room is replaced by its digest."""
     plain, short = result_folders(key)
     name = "-".join(filter(None, (node.get("node_type"), node.get("node_id"), node.get("file_id")))) or "output"
-    file_name = _within(_harmless(name).replace("/", "-"), _NAME_LIMIT_BYTES) + ".json"
-    run = _within(_harmless(job_id).replace("/", "-"), _NAME_LIMIT_BYTES)
-    path = f"{plain}/{run}/{file_name}"
-    return path if len(path.encode()) <= limit_bytes else f"{short}/{run}/{file_name}"
+    below = f"{_segment(job_id)}/{_segment(name)}.json"
+    path = f"{plain}/{below}"
+    return path if len(path.encode()) <= limit_bytes else f"{short}/{below}"
 
 
 def result_folders(key: DocumentKey) -> tuple[str, str]:
     """The two folders below the prefix in which the outputs of an object version can be, as `job/file`."""
     object_key = key.object.removeprefix("s3://").partition("/")[2]
-    return f"{_harmless(object_key)}/{_harmless(key.version)}", _digest(key)
+    return f"{_harmless(object_key)}/{_harmless(key.version)}", _digest("\n".join(key))
 
 
 def local_name(object_key: str, node: Mapping[str, str]) -> str:
     """The relative path of an output on a disk; `node` is empty where its document has no other."""
     kind = "-".join(filter(None, (node.get("node_type"), node.get("node_id"))))
-    parts = [_within(part, _NAME_LIMIT_BYTES) for part in _harmless(object_key).split("/") if part] or ["document"]
-    parts[-1] += f".{_within(_harmless(kind).replace('/', '-'), 80)}.json" if kind else ".json"
-    return "/".join(parts)
+    parts = [_segment(part) for part in _harmless(object_key).split("/") if part] or ["document"]
+    return "/".join(parts) + (f".{_segment(kind, 80)}.json" if kind else ".json")
 
 
-def _digest(key: DocumentKey) -> str:
-    return hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
-
-
-def _within(name: str, limit_bytes: int) -> str:
-    """A name, cut where it is too long, and then told from others that begin alike."""
+def _segment(text: str, limit_bytes: int = _NAME_LIMIT_BYTES) -> str:
+    """One segment of a path. Where it is too long, it is cut, and then told from others that begin alike."""
+    name = _harmless(text).replace("/", "-")
     if len(name.encode()) <= limit_bytes:
         return name
-    digest = "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+    digest = f"-{_digest(name)}"
     return name.encode()[: limit_bytes - len(digest)].decode("utf-8", "ignore") + digest
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _harmless(text: str) -> str:
