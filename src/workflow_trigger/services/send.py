@@ -36,11 +36,6 @@ def send(context: Context, workflow: Workflow, documents: Sequence[Document]) ->
     return _Sender(context, workflow, documents).send()
 
 
-def accepted(job: Job, attempt: Attempt, *, inferred: bool = False) -> tuple[DocumentUpdate, ...]:
-    """The updates of an attempt's documents when a job holds them."""
-    return job_updates(job, attempt, error=None, inferred=inferred or None)
-
-
 def job_updates(job: Job, attempt: Attempt, **changes: Any) -> tuple[DocumentUpdate, ...]:
     """Write a job into the documents of its files, each with its own entries. Its end is not confirmed yet."""
     to = Status.SCHEDULED if job.state is JobState.SCHEDULED else Status.IN_PROGRESS
@@ -191,7 +186,7 @@ class _Sender:
         after = self._workflow.running(job)
         if after.job_status and after.job_status != job.status:  # another invocation has followed it already
             job = replace(job, status=after.job_status, state=JobState.RUNNING)
-        return self._save(after, accepted(job, after.attempt))
+        return self._save(after, job_updates(job, after.attempt, error=None, inferred=None))
 
     def _came_back(self, error: SourceError | PlatformError) -> Workflow:
         """The request ended without a job: what that means for the documents and for the workflow."""

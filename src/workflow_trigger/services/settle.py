@@ -20,12 +20,12 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
-from workflow_trigger.domain.job import FileStatus, Job
+from workflow_trigger.domain.job import FileStatus
 from workflow_trigger.domain.matching import Search, candidates, match
 from workflow_trigger.domain.model import Document, Phase, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, accepted, send
+from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, job_updates, send
 
 _NAMES_TIMEOUT_SECONDS = 900.0  # names that are not told until then are hidden
 _INFER_NOTHING_SECONDS = 3_600.0  # after an attempt was let go
@@ -58,7 +58,10 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
     is_round_due = has_passed(workflow.attempt.settle_after, context.clock.now())  # before, absence proves nothing
     found, is_busy = _look(context, workflow, is_round_due=is_round_due)
     if found.job is not None:
-        return _found(context, workflow, found.job, is_inferred=found.is_inferred)
+        logger.info("settled", job_id=found.job.id, inferred=found.is_inferred, **workflow.log_fields)
+        context.counts.add("Settled")
+        updates = job_updates(found.job, workflow.attempt, error=None, inferred=found.is_inferred or None)
+        return context.commit(workflow, workflow.running(found.job), updates)
     if not is_round_due:
         return workflow
     if found.unexplained:
@@ -117,13 +120,6 @@ def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[
 
     found = match(new, attempt, ask_names, may_infer=is_round_due and may_infer)
     return found, any(job.state.is_active for job in new)
-
-
-def _found(context: Context, workflow: Workflow, job: Job, *, is_inferred: bool) -> Workflow:
-    logger.info("settled", job_id=job.id, inferred=is_inferred, **workflow.log_fields)
-    context.counts.add("Settled")
-    updates = accepted(job, workflow.attempt, inferred=is_inferred)
-    return context.commit(workflow, workflow.running(job), updates)
 
 
 def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy: bool) -> Workflow:
