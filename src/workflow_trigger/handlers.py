@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -34,7 +34,7 @@ def on_upload(event: Any, invocation: LambdaContext) -> dict[str, Any]:
     context = context_of(invocation)
     try:
         if _is_from_sqs(event):
-            return _on_messages(event["Records"], context)
+            return _on_messages(event, context)
         documents = register(ParsedEvent.of(event), context)
         _submit(documents, context)
         rows = [row for each in documents if (row := context.ledger.item(each.key)) is not None]
@@ -80,7 +80,7 @@ def _is_from_sqs(event: Any) -> bool:
     return False
 
 
-def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, Any]:
+def _on_messages(event: dict[str, Any], context: Context) -> dict[str, Any]:
     """Register each message on its own, then submit once."""
     documents: list[Document] = []
 
@@ -92,10 +92,9 @@ def _on_messages(records: list[dict[str, Any]], context: Context) -> dict[str, A
             raise
 
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-    with processor(records, register_message):
-        processor.process()
+    answer = process_partial_response(event, register_message, processor)
     _submit(documents, context)
-    return dict(processor.response())
+    return dict(answer)
 
 
 def _submit(documents: Sequence[Document], context: Context) -> None:
