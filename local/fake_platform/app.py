@@ -227,9 +227,9 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
     async def download(job_id: str, file_id: str, node_id: str | None = None) -> Response:
         job = find(job_id)
         file = next((each for each in job.files if each.file_id == file_id), None)
-        if file is None or node_id is None or not state.knows_file(job, file):
+        if file is None or not state.has_output(job, file, node_id):
             raise HTTPException(404, "Not Found")
-        content = json.dumps(output_of(file.sha256, node_id))
+        content = json.dumps(output_of(file.sha256, node_id or ""))
         return Response(content + " " * (state.behaviour.output_bytes - len(content)), media_type="application/json")
 
 

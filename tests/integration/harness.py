@@ -70,7 +70,11 @@ def step_everything(context: Context) -> None:
     """One step of everything, in one thread."""
     snapshot = context.snapshot()
     queue = Queue(context)
-    for before in snapshot.workflows:
+    workflows = {each.workflow_id: each for each in snapshot.workflows}
+    for key, documents in recover.orphans(context, snapshot).items():
+        if not (before := workflows.get(key) or Workflow(workflow_id=key)).is_at_work:
+            workflows[key] = recover.take_up(context, before, documents)
+    for before in workflows.values():
         workflow = step(context, before)
         is_free = workflow.workflow_id in context.settings.workflow_ids and workflow.is_free(context.clock.now())
         if is_free and context.has_time() and not context.is_paused:
@@ -80,7 +84,6 @@ def step_everything(context: Context) -> None:
         if max(ended.lease_ends_at or "", ended.retry_at or "") <= context.iso_later():
             with contextlib.suppress(ConflictError):
                 collect(context, ended)
-    recover.recover_orphans(context, snapshot)
     recover.publish_late_events(context)
     recover.finish_batches(context)
 

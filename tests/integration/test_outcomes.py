@@ -146,6 +146,25 @@ def test_doubt_of_another_kind_begins_anew(harness: Harness) -> None:
     assert harness.status(document) == "COMPLETED"
 
 
+def test_silence_now_and_then_does_not_begin_a_doubt_anew(harness: Harness) -> None:
+    """Names never come, and every third look finds the platform unavailable."""
+    documents, job = five(harness)
+    job.ending = "COMPLETED_WITH_ERRORS"
+    for minute in range(25):
+        if minute % 3 == 2:
+            harness.state.faults.append(Fault("details", "status", status=503))
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide after a quarter of an hour"
+
+
+def test_output_of_an_early_node_alone_is_no_success(stored: Harness) -> None:
+    documents, job = five(stored)
+    fails(job, stored, documents[2])
+    job.has_early_outputs, job.names_hidden_until = True, float("inf")
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
+
+
 def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(harness: Harness) -> None:
     """Case 12."""
     document = harness.upload("a.pdf", b"a")

@@ -290,6 +290,17 @@ def test_bucket_that_refuses_for_an_hour_leaves_the_outputs_missing(results: Har
     assert "error" not in row
 
 
+def test_bucket_that_refuses_fails_no_file_of_a_failed_job(results: Harness) -> None:
+    good, bad = results.upload("good.pdf", b"g"), results.upload("bad.pdf", b"b")
+    results.deliver(good, bad)
+    (job,) = results.state.jobs.values()
+    job.ending, job.status, job.failed = "FAILED", "FAILED", {results.row(bad)["upload_name"]: "broken"}
+    results.s3.delete_bucket(Bucket=results.settings.results_bucket)
+    results.settle(minutes=80)
+    assert (results.status(good), results.status(bad)) == ("COMPLETED", "FAILED")
+    assert "cannot be stored" in results.row(good)["results"][0]["missing"]
+
+
 @pytest.mark.parametrize("status", [301, 400, 403, 405, 410, 422])
 def test_download_that_never_will_work_completes_at_once_with_the_reason(results: Harness, status: int) -> None:
     """Case 41: a remote destination."""

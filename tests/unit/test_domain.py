@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import is_more_to_come, outcomes
+from workflow_trigger.domain.outcome import is_more_to_come, merged, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -311,6 +311,30 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
         assert (found[two.key].outputs_decide, found[three.key].outputs_decide) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("failed", "by_status", "ours", "others"),
+    [
+        ([failure(A)], [FailedFile(document="drawn", error="")], [A], 0),  # the same failure, under two names
+        ([FailedFile(document="x", error=""), FailedFile(document="y", error="")], [failure(A)], [A], 1),
+        ([failure(A)], [failure(A), failure(B)], [A, B], 0),
+        ([], [FailedFile(document="", error=""), FailedFile(document="", error="")], [], 2),
+    ],
+)
+def test_failure_in_both_lists_counts_once(
+    failed: list[FailedFile], by_status: list[FailedFile], ours: list[SentDocument], others: int
+) -> None:
+    told = merged(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
+    reasons, strangers = attribute_failures(told.failed, [A, B, C])
+    assert (list(reasons), len(strangers)) == ([each.key for each in ours], others)
+    assert told.is_complete == (bool(failed) and failed[0] == failure(A)), "names that cannot be read are not whole"
+
+
+def test_success_before_a_stop_is_believed() -> None:
+    told = FileStatus(succeeded=(A.upload_name or "",), is_complete=True)
+    found = outcomes(job("j", status="STOPPED"), details_of("STOPPED"), told, [A, B])
+    assert [found[each.key].status for each in (A, B)] == ["COMPLETED", "STOPPED"]
+
+
 def test_failure_that_the_list_of_files_does_not_name_is_one() -> None:
     told = file_status_from(
         {"files": [{"document": None, "status": "FAILURE"}, {"document": "a", "status": "SUCCESS"}]}
@@ -338,6 +362,7 @@ def test_outputs_decide_in_a_failed_job_of_which_nothing_is_known() -> None:
         ("COMPLETED", "COMPLETED_WITH_ERRORS", ("FAILED", "Unattributed", True)),
         ("FAILED", "SUCCESS", ("FAILED", "JobFailed", True)),
         ("STOPPED", "STOPPED", ("STOPPED", "JobStopped", False)),
+        ("STOPPED", "SUCCESS", ("STOPPED", "JobStopped", True)),
         ("SOMETHING_NEW", "SUCCESS", SUCCEEDED),
     ],
 )

@@ -4,7 +4,7 @@ The vendor defines FAILED twice: "processed no files", and "less than 90 % of th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
@@ -18,7 +18,7 @@ _STOPPED = "the job was stopped"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How one file ended. Where `outputs_decide`, it is COMPLETED if one of its outputs can be had, else as it says."""
+    """How one file ended. Where `outputs_decide`, it is COMPLETED if its outputs can be had, else as it says."""
 
     status: Status
     error: Mapping[str, str] | None = None
@@ -30,14 +30,34 @@ _COMPLETED = Outcome(status=Status.COMPLETED)
 
 def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
     """Whether nothing speaks of any failure, so that no further question is needed."""
-    return job.state is not JobState.FAILED and details.state is JobState.COMPLETED and not (failed or details.failed)
+    is_plain = job.state not in {JobState.FAILED, JobState.STOPPED}
+    return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
+
+
+def merged(failed: Sequence[FailedFile], status: FileStatus, documents: Sequence[SentDocument]) -> FileStatus:
+    """What `/failed-files` and `/file-status` tell together. The same failure may have another name in each.
+
+    A list of failed files that has come is whole; the status of each file may go on, or be cut off.
+    """
+    own, strangers = attribute_failures(failed, documents)
+    own_by_status, strangers_by_status = attribute_failures(status.failed, documents)
+    reasons = {key: own.get(key) or own_by_status.get(key, "") for key in (*own, *own_by_status)}
+    named = [
+        FailedFile(document=sent.upload_name or "", error=reasons[sent.key])
+        for sent in documents
+        if sent.key in reasons
+    ]
+    number = max(len(failed), len(status.failed)) - len(named)  # that nobody of ours is named for
+    others = max(strangers, strangers_by_status, key=len)[: max(number, 0)]
+    is_complete = status.is_complete or bool(failed and not strangers)
+    return replace(status, failed=(*named, *others), is_complete=is_complete)
 
 
 def is_more_to_come(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:
     """Whether more is to be told of who failed: fewer are named than did, or the list of files goes on."""
     if JobState.STOPPED in {job.state, details.state}:
         return False
-    return _goes_on(told, documents) or _names_are_missing(details, len({each.document for each in told.failed}))
+    return _goes_on(told, documents) or _names_are_missing(details, len(told.failed))
 
 
 def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
@@ -57,13 +77,14 @@ def _names_are_missing(details: Details, named: int) -> bool:
 def outcomes(
     job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]
 ) -> dict[DocumentKey, Outcome]:
-    """What became of each document. `told`: its failed files are those of `/failed-files` as well."""
-    keys, has_failed = [sent.key for sent in documents], JobState.FAILED in {job.state, details.state}
+    """What became of each document. `told`: as `merged`."""
+    said = {job.state, details.state}
+    keys, has_failed, is_stopped = [sent.key for sent in documents], JobState.FAILED in said, JobState.STOPPED in said
     reasons, unattributed = attribute_failures(told.failed, documents)
     if len(documents) == 1 and unattributed:
         reasons, unattributed = {keys[0]: unattributed[0].error}, []
-    if JobState.STOPPED in {job.state, details.state}:
-        any_succeeded = bool(details.succeeded or told.succeeded)
+    if is_stopped:
+        any_succeeded = bool(details.succeeded or told.succeeded) or details.state is not JobState.STOPPED
         others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=any_succeeded)
     elif unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
@@ -76,7 +97,7 @@ def outcomes(
     else:
         others = _COMPLETED
     # Of a job that says of no file that it failed, although some did, the successes are not believed either.
-    believed = told.succeeded if told.failed and not has_failed else ()
+    believed = told.succeeded if (told.failed or is_stopped) and not has_failed else ()
     good = [sent.key for sent in documents if mentions(believed, [sent.upload_name])]
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}

@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
-from workflow_trigger.domain.model import ALL_ROUTES, EndedJob, Phase, Poller, Snapshot, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
@@ -105,6 +105,7 @@ class Reconciler:
         self._in_flight: dict[Future[Any], str] = {}
         self._read_at: datetime | None = None
         self._is_ours = False
+        self._orphans: dict[str, list[Document]] = {}  # by workflow
         self._failures: list[Exception] = []
         self.snapshot: Snapshot | None = None  # the last one that was read
 
@@ -119,8 +120,7 @@ class Reconciler:
         self._guarded(recover.publish_late_events, self._context)
         self._guarded(recover.finish_batches, self._context)
         if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
-            self._guarded(recover.recover_orphans, self._context, snapshot)
-            snapshot = self._read()
+            self._guarded(self._find_orphans, snapshot)
         self._is_ours = self._takes_over(snapshot)
         with ExitStack() as threads:
             for each in {*self._questions.values(), *self._streams.values(), *self._copies.values()}:
@@ -140,10 +140,12 @@ class Reconciler:
         again = min(due, default=None)
         if not self._in_flight and (again is None or now >= until):
             return self._is_ours and not self._release()
-        seconds = (again - now).total_seconds() if again else self._context.settings.poll_seconds
+        poll_seconds = self._context.settings.poll_seconds  # an upload that was submitted meanwhile is followed, too
+        seconds = min((again - now).total_seconds(), poll_seconds) if again else poll_seconds
         self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
+        self._is_ours = self._is_ours and self._renew()  # a pause that the platform asked for is known to all at once
         return True
 
     # -- who polls -----------------------------------------------------------------------------------------------------
@@ -180,11 +182,12 @@ class Reconciler:
         return True
 
     def _release(self) -> bool:
-        """Give the lease back. An upload that was submitted just now did not wake anybody: then it goes on."""
+        """Give the lease back. What came just now, an upload that woke nobody or a job that ended, is followed yet."""
         self._write_poller(lease_ends_at=None)
         self.snapshot = snapshot = self._context.snapshot()
-        followed = {key for key, each in self._workflows.items() if each.is_at_work}
-        if followed.issuperset(each.workflow_id for each in snapshot.workflows if each.is_at_work):
+        followed = {key for key, each in self._workflows.items() if each.is_at_work} | self._ended.keys()
+        at_work = {each.workflow_id for each in snapshot.workflows if each.is_at_work}
+        if followed >= at_work | {each.job_id for each in snapshot.ended_jobs}:
             return True
         self._read_at = None
         return not self._takes_over(snapshot)
@@ -211,12 +214,23 @@ class Reconciler:
     def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""
         now = self._context.clock.now()
+        self._guarded(self._take_up_orphans)
         for due_at, work, record, workers in self._steps(now):
             if due_at <= now:
                 context = self._context.of_workflow(record.workflow_id)
                 key = record.job_id if isinstance(record, EndedJob) else record.workflow_id
                 self._due[key] = self._context.later(self._context.settings.poll_seconds)
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
+
+    def _find_orphans(self, snapshot: Snapshot) -> None:
+        self._orphans = recover.orphans(self._context, snapshot)
+
+    def _take_up_orphans(self) -> None:
+        """A workflow that is idle, or becomes so in this run, takes its orphans up before it gets anything else."""
+        for key in self._orphans.keys() - self._in_flight.values():
+            workflow = self._workflows.get(key) or Workflow(workflow_id=key)
+            if not workflow.is_at_work:
+                self._workflows[key] = recover.take_up(self._context, workflow, self._orphans.pop(key))
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""

@@ -15,7 +15,6 @@ from workflow_trigger.services.context import Context
 _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; younger ones are not judged
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
-_AT_ONCE, _QUEUE_PAGES = 250, 20  # of the queue: what waits behind is looked at when it comes to the front
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
@@ -37,8 +36,8 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def recover_orphans(context: Context, snapshot: Snapshot) -> None:
-    """Take up again what lost its workflow's item, say to a hand that deleted it. Looked for every ten minutes.
+def orphans(context: Context, snapshot: Snapshot) -> dict[str, list[Document]]:
+    """What lost its workflow's item, say to a hand that deleted it: the documents of one attempt, by workflow.
 
     Until 1.0 also documents of 0.2.0 whose answer was lost: they wait in the queue, bound to their workflow.
     """
@@ -46,27 +45,22 @@ def recover_orphans(context: Context, snapshot: Snapshot) -> None:
     judged_before = context.iso_later(-_ORPHAN_SECONDS)
     held = {key: by for status in _HELD for key, by in context.ledger.held(status).items()}
     hints = {key: by for key, (by, written_at) in held.items() if by not in live and written_at < judged_before}
-    waiting = (each for page in islice(context.ledger.ready(_AT_ONCE), _QUEUE_PAGES) for each in page)
-    bound = [each.key for each in waiting if each.bound_to]
+    bound = context.ledger.bound()
     groups: dict[tuple[str, str], list[Document]] = {}
     for each in context.ledger.documents([*hints, *bound]).values() if hints or bound else ():
         is_bound = each.status is Status.PENDING and each.bound_to
         if is_bound or (each.status in _HELD and each.attempt_id == hints.get(each.key)):
             batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
             groups.setdefault(batch, []).append(each)
-    workflows = {each.workflow_id: each for each in snapshot.workflows}
-    for (workflow_id, _), documents in sorted(groups.items()):
-        workflow = workflows.get(workflow_id) or Workflow(workflow_id=workflow_id)
-        if workflow_id and workflow.phase is Phase.IDLE:  # else their turn comes when it is
-            logger.warning("orphans are taken up again", workflow_id=workflow_id, documents=len(documents))
-            workflows[workflow_id] = _take_up(context, workflow, documents[:_BATCH])
+    return {workflow_id: documents[:_BATCH] for (workflow_id, _), documents in groups.items() if workflow_id}
 
 
-def _take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:
-    """Hold documents again that no attempt holds: those of a job, which is followed, or those of a lost answer.
+def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:
+    """Hold orphans again, with a workflow that is idle: those of a job, which is followed, or those of a lost answer.
 
     Those of 0.2.0 have waited for long: one look at the list of jobs finds theirs, or there is none.
     """
+    logger.warning("orphans are taken up again", workflow_id=workflow.workflow_id, documents=len(documents))
     first, now = documents[0], context.iso_later()
     is_running = first.status in model.RUNNING
     to, phase = (first.status, Phase.RUNNING) if is_running else (Status.SUBMITTING, Phase.COMMITTED)

@@ -53,9 +53,10 @@ class _Collector:
                 if document is None or document.attempt_id != self._ended.attempt_id:
                     continue
                 entries = self._entries(document)
+                judged = replace(each, unless=None) if _can_be_had(entries) else each
                 is_waiting = any("since" in entry for entry in entries)
-                left += [each] if is_waiting else []
-                updates.append(_still_waiting(each, entries) if is_waiting else self._final(each, entries))
+                left += [judged] if is_waiting else []
+                updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             retry_at = self._context.iso_later(_KEY_RETRY_SECONDS)
@@ -138,8 +139,8 @@ class _Collector:
             yield chunk
 
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
-        """COMPLETED, if it succeeded anyway or an output could be had."""
-        succeeded = ended.unless is None or any("missing" not in entry for entry in entries)
+        """COMPLETED, if it succeeded anyway or its outputs could be had."""
+        succeeded = ended.unless is None
         status = Status.COMPLETED if succeeded else ended.status
         results = [] if self._context.results is None or not succeeded else entries
         missing = sum("missing" in entry for entry in results)
@@ -149,6 +150,16 @@ class _Collector:
         error = None if succeeded else ended.unless
         pages = max((entry.get("pages", 0) for entry in results), default=0)
         return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None, pages=pages or None)
+
+
+def _can_be_had(entries: list[Entry]) -> bool:
+    """Whether the platform has every output. A file that failed may have those of the first nodes."""
+
+    def is_there(entry: Entry) -> bool:
+        in_bucket_or_refused = OutputState.REFUSED in entry or not {"since", "missing"} & entry.keys()
+        return in_bucket_or_refused or entry.get("missing") == LEFT_OUT
+
+    return all(map(is_there, entries))
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

@@ -10,7 +10,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, outcomes
+from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, merged, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone, named
@@ -84,9 +84,7 @@ class _Tracked:
         failed = self._context.client.failed_files(self._job.id) or []
         has_failures = not is_plain_success(self._job, details, failed)
         status = self._context.client.file_status(self._job.id) if has_failures else None
-        status = status or FileStatus(is_complete=True)
-        # A list of failed files that has come is whole; the status of each file may go on, or be cut off.
-        return replace(status, failed=(*failed, *status.failed), is_complete=status.is_complete or bool(failed))
+        return merged(failed, status or FileStatus(is_complete=True), self._attempt.documents)
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
@@ -133,14 +131,18 @@ class _Tracked:
             outputs_decide = self._job.state.has_ended and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
-        if self._workflow.doubt is not None and self._workflow.doubt.kind == kind:
+        if self._since(kind) is not None:
             return self._workflow
         now = self._context.iso_later()
         doubted = replace(self._workflow, doubt=Doubt(kind, now), last_error={**error, "at": now})
         return self._context.commit(self._workflow, doubted)
 
+    def _since(self, kind: str) -> str | None:
+        """Since when there is a doubt of this kind; one of another kind begins anew. Silence ends none."""
+        doubt = self._workflow.doubt
+        return doubt.since if doubt is not None and kind in {doubt.kind, _UNANSWERED} else None
+
     def _is_overdue(self, kind: str) -> bool:
-        """Whether a doubt of this kind has lasted long enough; one of another kind begins anew."""
-        doubt, now = self._workflow.doubt, self._context.clock.now()
+        """Whether a doubt of this kind has lasted long enough."""
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return doubt is not None and doubt.kind == kind and has_passed(doubt.since, now, seconds=seconds)
+        return has_passed(self._since(kind), self._context.clock.now(), seconds=seconds)

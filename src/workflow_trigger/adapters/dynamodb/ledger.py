@@ -46,6 +46,7 @@ OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
 _PAGES = 4  # of a queue, at most, when most of a page is of no use
 _BATCH_PAGES = 10
+_BOUND_PAGES = 20
 
 
 class Ledger:
@@ -162,6 +163,13 @@ class Ledger:
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
         for page in self._rows.pages(OPEN_ROWS_INDEX, key, Limit=limit):
             yield list(map(document_from_item, page))
+
+    def bound(self) -> list[DocumentKey]:
+        """Documents of 0.2.0 that wait, bound to a workflow; of the megabytes that wait first."""
+        key = Key("status").eq(Status.PENDING)
+        is_bound: Any = {"FilterExpression": "attribute_exists(bound_to)"}
+        pages = islice(self._rows.pages(OPEN_ROWS_INDEX, key, "object", "version", **is_bound), _BOUND_PAGES)
+        return [_key(item) for page in pages for item in page]
 
     def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
         """Documents of one queue whose time has come, oldest first."""
@@ -296,6 +304,7 @@ class Ledger:
             LedgerUnavailable: no time is left.
         """
         left_out: frozenset[DocumentKey] = frozenset()
+        back: frozenset[DocumentKey] = frozenset()
         updates = {update.key: update for update in step.updates}
         revision = uuid.uuid4().hex
         while True:
@@ -306,10 +315,11 @@ class Ledger:
             written = replace(step, after=step.after and after, updates=tuple(updates.values()), creates=creates)
             prevented = self._write(written)
             if not prevented:
-                return after, left_out
+                return after, left_out | back
             for update in prevented:
                 if update.last_sequencer is not None:  # a later event of its key came: it goes back for that one
                     updates[update.key] = DocumentUpdate(key=update.key, to=Status.PENDING)
+                    back |= {update.key}
                 else:
                     del updates[update.key]
                     left_out |= {update.key}

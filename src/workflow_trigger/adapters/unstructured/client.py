@@ -38,7 +38,7 @@ _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 _PLAINLY: Any = {"redirect": False, "preload_content": False}  # no redirect is followed, and no answer read unasked
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class PlatformClient:
     """One workspace of the platform, by its key."""
 
