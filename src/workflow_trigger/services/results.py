@@ -60,7 +60,7 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             retry_at = self._context.iso_later(_KEY_RETRY_SECONDS)
-            return self._save(replace(self._ended, lease_ends_at=None, retry_at=retry_at))
+            return self._context.commit(self._ended, replace(self._ended, lease_ends_at=None, retry_at=retry_at))
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
@@ -70,12 +70,9 @@ class _Collector:
         return written if after else None
 
     def _renew_lease(self) -> None:
-        self._save(replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS)))
+        held = replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS))
+        self._ended = self._context.commit(self._ended, held)
         self._renew_at = self._context.later(_LEASE_SECONDS / 3)
-
-    def _save(self, after: EndedJob) -> EndedJob:
-        self._ended = self._context.commit(self._ended, after)
-        return self._ended
 
     # -- outputs -------------------------------------------------------------------------------------------------------
 
