@@ -62,14 +62,10 @@ class _Tracked:
         try:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
-                if not self._job.state.has_ended:
-                    return self._note_progress()  # a status that nobody knows, and details that go on
-                return self._doubt("Contradiction", f"{says}, its details {details.status}")
+                return self._unconfirmed("Contradiction", f"{says}, its details {details.status}")
             told = self._told(details)
         except NotFound:
-            if not self._job.state.has_ended:
-                return self._note_progress()  # a status that nobody knows, and nothing says that it is an end
-            return self._doubt("NoDetails", f"{says}, and has no details")
+            return self._unconfirmed("NoDetails", f"{says}, and has no details")
         except (KeyRejected, KeyNotSet):
             raise
         except (Misconfigured, Unavailable) as error:
@@ -121,6 +117,10 @@ class _Tracked:
             if are_all_gone and not self._context.client.has_workflow(self._workflow.workflow_id):
                 raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
         return self._doubt("JobVanished", "the platform does not know the job any more")
+
+    def _unconfirmed(self, kind: str, message: str) -> Workflow:
+        """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""
+        return self._doubt(kind, message) if self._job.state.has_ended else self._note_progress()
 
     def _doubt(self, kind: str, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""
