@@ -39,18 +39,18 @@ def merged(failed: Sequence[FailedFile], status: FileStatus, documents: Sequence
 
     A list of failed files that has come is whole; the status of each file may go on, or be cut off.
     """
-    own, strangers = attribute_failures(failed, documents)
-    own_by_status, strangers_by_status = attribute_failures(status.failed, documents)
-    reasons = {key: own.get(key) or own_by_status.get(key, "") for key in (*own, *own_by_status)}
-    named = [
+    own, unattributed = attribute_failures(failed, documents)
+    own_too, unattributed_too = attribute_failures(status.failed, documents)
+    reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
+    ours = [
         FailedFile(document=sent.upload_name or "", error=reasons[sent.key])
         for sent in documents
         if sent.key in reasons
     ]
-    number = max(len(failed), len(status.failed)) - len(named)  # that nobody of ours is named for
-    others = max(strangers, strangers_by_status, key=len)[: max(number, 0)]
-    is_complete = status.is_complete or bool(failed and not strangers)
-    return replace(status, failed=(*named, *others), is_complete=is_complete)
+    number = max(len(failed), len(status.failed)) - len(ours)
+    others = max(unattributed, unattributed_too, key=len)[: max(number, 0)]
+    is_complete = status.is_complete or bool(failed and not unattributed)
+    return replace(status, failed=(*ours, *others), is_complete=is_complete)
 
 
 def is_more_to_come(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:

@@ -140,7 +140,7 @@ class Reconciler:
         again = min(due, default=None)
         if not self._in_flight and (again is None or now >= until):
             return self._is_ours and not self._release()
-        poll_seconds = self._context.settings.poll_seconds  # an upload that was submitted meanwhile is followed, too
+        poll_seconds = self._context.settings.poll_seconds  # at the latest: an upload may have been submitted
         seconds = min((again - now).total_seconds(), poll_seconds) if again else poll_seconds
         self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
         for future in [each for each in self._in_flight if each.done()]:
