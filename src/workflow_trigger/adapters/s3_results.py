@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 type Entry = dict[str, Any]
 
-LEFT_OUT = "more outputs than a row has room for"
-
 _PART_BYTES = 5 * 1024 * 1024  # the smallest that S3 allows; a smaller output is put in one piece
 _KEY_LIMIT_BYTES = 1_024
 _ROOM_BYTES = 64_000  # in a row: 25 of them have to go into the 4 MB of a transaction

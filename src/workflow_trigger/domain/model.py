@@ -165,6 +165,7 @@ class Doubt:
 
 
 KNOWN_JOBS = 20
+LEFT_OUT = "more outputs than a row has room for"  # said in place of outputs that are not recorded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

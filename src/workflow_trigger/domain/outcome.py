@@ -57,7 +57,7 @@ def is_more_to_come(job: Job, details: Details, told: FileStatus, documents: Seq
     """Whether more is to be told of who failed: fewer are named than did, or the list of files goes on."""
     if JobState.STOPPED in {job.state, details.state}:
         return False
-    return _goes_on(told, documents) or _names_are_missing(details, len(told.failed))
+    return _goes_on(told, documents) or _names_are_missing(details, told)
 
 
 def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
@@ -67,11 +67,11 @@ def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
     return bool(told.failed and names) and (not told.is_complete or mentions(told.documents, names))
 
 
-def _names_are_missing(details: Details, named: int) -> bool:
+def _names_are_missing(details: Details, told: FileStatus) -> bool:
     """Whether more files failed than are named, and not all did: a contradiction that may pass."""
     all_failed = details.state is JobState.FAILED and not details.succeeded
-    too_few = details.failed is not None and details.failed > named and not all_failed
-    return too_few or (not named and details.state is JobState.PARTLY)
+    too_few = details.failed is not None and details.failed > len(told.failed) and not all_failed
+    return too_few or (not told.failed and details.state is JobState.PARTLY)
 
 
 def outcomes(
@@ -92,7 +92,7 @@ def outcomes(
         may_have_succeeded = len(documents) > 1 or details.state is JobState.PARTLY
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif _goes_on(told, documents) or _names_are_missing(details, len(reasons)):
+    elif _goes_on(told, documents) or _names_are_missing(details, told):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED

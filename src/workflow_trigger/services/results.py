@@ -6,12 +6,12 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.adapters.s3_results import LEFT_OUT, OutputState, identity, metadata, outputs_of
+from workflow_trigger.adapters.s3_results import OutputState, identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import Document, DocumentUpdate, EndedDocument, EndedJob, Status
+from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
 from workflow_trigger.services.context import Context
 
 type Entry = dict[str, Any]

@@ -23,7 +23,6 @@ from workflow_trigger.domain.model import (
 
 type Item = dict[str, Any]
 
-LEFT_OUT = "more outputs than a row has room for"
 MARK = QUEUE, QUEUE_AT = "queue", "queue_at"  # the place of a row in the index of queues
 UNPUBLISHED = "events"  # the queue of final rows whose event is not published yet; the others are by lane and route
 POLLER_KEY = "poller"
@@ -185,7 +184,7 @@ def _job_attributes(job: Job) -> Item:
     attributes = _to(job, {"id": "job_id", "status": "job_status"})
     del attributes["workflow_id"], attributes["state"]
     attributes["input_file_ids"] = _fitting(job.input_file_ids) or None
-    attributes["output_node_files"] = _fitting(job.output_node_files, {"missing": LEFT_OUT}) or None
+    attributes["output_node_files"] = _fitting(job.output_node_files, {"missing": model.LEFT_OUT}) or None
     return present(attributes)
 
 
