@@ -75,12 +75,12 @@ class PageCounter:
         rest = b""
         for chunk in self._chunks:
             yield chunk
-            text = rest + chunk
-            # Split, and each number once: a pattern for all of it would take longer than the copy itself.
-            for after in {each[:_PAGE_NUMBER_BYTES] for each in text.split(_PAGE_NUMBER)[1:]}:
-                if found := _NUMBER.match(after):
-                    self.count = max(self.count, int(found[1]))
-            rest = text[-_PAGE_NUMBER_BYTES:]
+            for text in (rest + chunk[:_PAGE_NUMBER_BYTES], chunk):
+                # Split, and each number once: a pattern for all of it would take longer than the copy itself.
+                for after in {each[:_PAGE_NUMBER_BYTES] for each in text.split(_PAGE_NUMBER)[1:]}:
+                    if found := _NUMBER.match(after):
+                        self.count = max(self.count, int(found[1]))
+            rest = (rest + chunk[-_PAGE_NUMBER_BYTES:])[-_PAGE_NUMBER_BYTES:]
 
 
 def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -> Iterator[Mapping[str, Any]]:
