@@ -45,6 +45,7 @@ class SimulatedJob:
     failed: dict[str, str] = field(default_factory=dict)  # document → error; with the ending FAILED: only these failed
     summary: dict[str, int] | None = None  # of the details: total_docs, total_docs_succeeded, total_docs_failed
     done: set[str] = field(default_factory=set)  # files that had succeeded when it was stopped
+    has_all_outputs: bool = False  # all files have, also those that failed
     has_early_outputs: bool = False  # files that failed have that of the first node
     has_no_outputs: bool = False  # none of its files can be downloaded
     names_hidden_until: float = 0  # the failed files are not told before
@@ -257,7 +258,7 @@ class PlatformState:
 
     def has_output(self, job: SimulatedJob, file: StoredFile, node_id: str | None) -> bool:
         """Whether the output of a node can be had."""
-        is_early = job.has_early_outputs and node_id == self.outputs(job)[0]["node_id"]
+        is_early = job.has_all_outputs or (job.has_early_outputs and node_id == self.outputs(job)[0]["node_id"])
         return bool(node_id) and (is_early or job.truth(file) == "COMPLETED") and not job.has_no_outputs
 
     def outputs(self, job: SimulatedJob) -> list[dict[str, str]]:

@@ -54,8 +54,7 @@ def on_schedule(_event: Any, invocation: LambdaContext) -> None:
         reconciler.run(POLL_FOR_SECONDS)
     finally:
         report(context)  # first, because the ages of what waits can only be had while the ledger answers
-        if reconciler.snapshot is not None:
-            report(context, gauges(context, reconciler.snapshot))
+        report(context, gauges(context, reconciler.latest()))
 
 
 @logger.inject_lambda_context

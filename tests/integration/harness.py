@@ -71,7 +71,7 @@ def step_everything(context: Context) -> None:
     snapshot = context.snapshot()
     queue = Queue(context)
     workflows = {each.workflow_id: each for each in snapshot.workflows}
-    for key, documents in recover.orphans(context, snapshot).items():
+    for key, documents in recover.orphans(context, snapshot):
         if not (before := workflows.get(key) or Workflow(workflow_id=key)).is_at_work:
             workflows[key] = recover.take_up(context, before, documents)
     for before in workflows.values():

@@ -410,7 +410,7 @@ def test_orphan_search_leaves_alone_what_another_attempt_holds_by_now(harness: H
     harness.clock.sleep(300)
     context = harness.context()
     context.ledger.held = lambda status: {document.document_key: ("dead", before["updated_at"])}  # type: ignore[method-assign]
-    assert recover.orphans(context, context.snapshot()) == {}
+    assert recover.orphans(context, context.snapshot()) == []
     assert harness.row(document) == before
 
 

@@ -157,6 +157,40 @@ def test_silence_now_and_then_does_not_begin_a_doubt_anew(harness: Harness) -> N
     assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide after a quarter of an hour"
 
 
+def test_long_silence_begins_a_doubt_anew_and_is_told(harness: Harness) -> None:
+    """Names come later than a quarter of an hour, most of which was an outage."""
+    documents, job = five(harness)
+    job.ending, job.has_no_outputs = "COMPLETED_WITH_ERRORS", True
+    job.failed = {harness.row(documents[1])["upload_name"]: REASON}
+    job.names_hidden_until = harness.clock.epoch_seconds() + 20 * 60
+    harness.tick(after_seconds=30)
+    assert "does not say which" in (harness.workflow().last_error or {})["message"]
+    outage = Fault("details", "status", status=503, times=1_000)
+    harness.state.faults.append(outage)
+    for _ in range(16):
+        harness.tick(after_seconds=60)
+    assert "503" in (harness.workflow().last_error or {})["message"]
+    outage.times = 0
+    harness.settle()
+    assert [harness.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+
+
+def test_ended_job_without_results_is_finished_in_the_same_run(harness: Harness) -> None:
+    documents, job = five(harness)
+    fails(job, harness, documents[2])
+    harness.tick(window_seconds=50)
+    assert [harness.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
+
+
+def test_file_that_a_stopped_job_has_not_finished_is_stopped(stored: Harness) -> None:
+    """Its first outputs are there, and the platform tells which files succeeded."""
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.done, job.ending, job.has_all_outputs = set(names[:2]), "STOPPED", True
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
+
+
 def test_output_of_an_early_node_alone_is_no_success(stored: Harness) -> None:
     documents, job = five(stored)
     fails(job, stored, documents[2])

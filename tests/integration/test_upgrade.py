@@ -98,6 +98,26 @@ def test_lost_answer_of_0_2_0_whose_workflow_left_the_pool_goes_on(harness: Harn
     assert {harness.accepted(each) for each in documents} == {1}
 
 
+def test_lost_answers_of_0_2_0_and_what_waits_behind_them_go_on(harness: Harness) -> None:
+    bound = [harness.upload(f"bound/{number}.pdf", f"b{number}".encode()) for number in range(20)]
+    others = [harness.upload(f"{number}.pdf", f"{number}".encode()) for number in range(30)]
+    harness.deliver(*bound, *others, submit=False)
+    (workflow_id,) = harness.settings.workflow_ids
+    for number, each in enumerate(bound):
+        values = {
+            "workflow": workflow_id,
+            "since": f"2026-01-01T00:00:0{number // 10}Z",
+            "name": f"x-{number:016x}.pdf",
+        }
+        bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name REMOVE #queue, #queue_at"
+        harness.rewrite(each, bind, **values)
+    for each in others:
+        harness.rewrite(each, "REMOVE #queue, #queue_at")
+    assert harness.settle(minutes=30) <= 12
+    assert {harness.accepted(each) for each in [*bound, *others]} == {1}
+    assert {harness.status(each) for each in [*bound, *others]} == {"COMPLETED"}
+
+
 def test_job_of_the_earlier_release_that_vanished_fails_its_documents(harness: Harness) -> None:
     documents = taken_over(harness, "doubtful")
     for job in harness.state.jobs.values():

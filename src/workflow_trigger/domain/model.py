@@ -158,10 +158,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Something about a job's end that does not fit, and since when. A doubt of another kind begins anew."""
+    """Something about a job's end that does not fit, and since when."""
 
     kind: str
     since: str
+    silent_since: str | None = None  # the platform has not said anything since
 
 
 KNOWN_JOBS = 20
@@ -282,6 +283,7 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
+    searched_at: str | None = None  # when a search for orphans had left none
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:

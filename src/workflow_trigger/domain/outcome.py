@@ -49,7 +49,7 @@ def merged(failed: Sequence[FailedFile], status: FileStatus, documents: Sequence
     ]
     number = max(len(failed), len(status.failed)) - len(ours)
     others = max(unattributed, unattributed_too, key=len)[: max(number, 0)]
-    is_complete = status.is_complete or bool(failed and not unattributed)
+    is_complete = status.is_complete or bool(failed and not others)
     return replace(status, failed=(*ours, *others), is_complete=is_complete)
 
 
@@ -64,7 +64,9 @@ def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
     """Whether files failed, and a list of files that is not complete, or not decided, may name more of ours."""
     decided = [*told.succeeded, *(each.document for each in told.failed)]
     names = [sent.upload_name for sent in documents if not mentions(decided, [sent.upload_name])]
-    return bool(told.failed and names) and (not told.is_complete or mentions(told.documents, names))
+    return (
+        bool(told.failed and names) and len(documents) > 1 and (not told.is_complete or mentions(told.documents, names))
+    )
 
 
 def _names_are_missing(details: Details, told: FileStatus) -> bool:
@@ -81,7 +83,7 @@ def outcomes(
     said = {job.state, details.state}
     keys, has_failed, is_stopped = [sent.key for sent in documents], JobState.FAILED in said, JobState.STOPPED in said
     reasons, unattributed = attribute_failures(told.failed, documents)
-    if len(documents) == 1 and unattributed:
+    if len(documents) == 1 and unattributed and not reasons:
         reasons, unattributed = {keys[0]: unattributed[0].error}, []
     if is_stopped:
         any_succeeded = bool(details.succeeded or told.succeeded) or details.state is not JobState.STOPPED
@@ -96,12 +98,15 @@ def outcomes(
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED
+    # What a stopped job has not finished, it will not finish.
+    unfinished = [sent.key for sent in documents if is_stopped and mentions(told.documents, [sent.upload_name])]
     # Of a job that says of no file that it failed, although some did, the successes are not believed either.
     believed = told.succeeded if (told.failed or is_stopped) and not has_failed else ()
     good = [sent.key for sent in documents if mentions(believed, [sent.upload_name])]
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
-    return dict.fromkeys(keys, others) | dict.fromkeys(good, _COMPLETED) | failures
+    stopped = dict.fromkeys(unfinished, replace(others, outputs_decide=False))
+    return dict.fromkeys(keys, others) | stopped | dict.fromkeys(good, _COMPLETED) | failures
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:

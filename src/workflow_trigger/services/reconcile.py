@@ -15,7 +15,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.clock import has_passed, iso, parse_time
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
 from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
@@ -32,7 +32,7 @@ _LEASE_SECONDS = 45.0  # of the one run that polls, beyond the next look
 _LEASE_RESERVE_SECONDS = 10.0  # it is renewed when less of it would be left at the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
-_ORPHANS_EVERY_MINUTES = 10
+_SEARCH_SECONDS = 600.0
 
 logger = Logger(child=True)
 
@@ -105,9 +105,10 @@ class Reconciler:
         self._in_flight: dict[Future[Any], str] = {}
         self._read_at: datetime | None = None
         self._is_ours = False
-        self._orphans: dict[str, list[Document]] = {}  # by workflow
+        self._orphans: list[tuple[str, list[Document]]] = []
+        self._searched_at: str | None = None
         self._failures: list[Exception] = []
-        self.snapshot: Snapshot | None = None  # the last one that was read
+        self._snapshot: Snapshot | None = None  # the last one that was read
 
     def run(self, seconds: float) -> None:
         """Poll for about that long while anything is active, or until the next run takes over.
@@ -119,9 +120,8 @@ class Reconciler:
         snapshot = self._read()
         self._guarded(recover.publish_late_events, self._context)
         self._guarded(recover.finish_batches, self._context)
-        if self._context.clock.now().minute % _ORPHANS_EVERY_MINUTES == 0:
-            self._guarded(self._find_orphans, snapshot)
         self._is_ours = self._takes_over(snapshot)
+        self._guarded(self._find_orphans, snapshot)
         with ExitStack() as threads:
             for each in {*self._questions.values(), *self._streams.values(), *self._copies.values()}:
                 threads.enter_context(each)
@@ -140,8 +140,8 @@ class Reconciler:
         again = min(due, default=None)
         if not self._in_flight and (again is None or now >= until):
             return self._is_ours and not self._release()
-        poll_seconds = self._context.settings.poll_seconds  # at the latest: an upload may have been submitted
-        seconds = min((again - now).total_seconds(), poll_seconds) if again else poll_seconds
+        read_at = self._read_at if self._is_ours else self._context.later(self._context.settings.poll_seconds)
+        seconds = (min(again or read_at or now, read_at or now) - now).total_seconds()
         self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
@@ -158,10 +158,11 @@ class Reconciler:
         is_young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
         if before.is_alive(now) and is_young:
             return False
+        began_at = before.began_at if before.owner == self._owner else iso(now)  # one that goes on is not young again
         self._poller = replace(before, lease_ends_at=None)
-        return self._renew(owner=self._owner, began_at=iso(now))
+        return self._renew(owner=self._owner, began_at=began_at)
 
-    def _renew(self, **changes: str) -> bool:
+    def _renew(self, **changes: str | None) -> bool:
         """Hold the lease until after the next look; False when another run has taken it."""
         poll_seconds, later = self._context.settings.poll_seconds, self._context.iso_later
         if (self._poller.lease_ends_at or "") < later(poll_seconds + _LEASE_RESERVE_SECONDS):
@@ -173,7 +174,9 @@ class Reconciler:
         until = self._context.client.throttle.until
         paused_until = iso(until) if until else None
         unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
-        after = replace(self._poller, paused_until=paused_until, unresolved="; ".join(unknown) or None, **changes)
+        changes |= {"paused_until": paused_until, "unresolved": "; ".join(unknown) or None}
+        changes |= {"searched_at": self._searched_at} if self._searched_at and not self._orphans else {}
+        after = replace(self._poller, **changes)
         try:
             if after != self._poller:
                 self._poller = self._context.commit(self._poller, after)
@@ -182,22 +185,20 @@ class Reconciler:
         return True
 
     def _release(self) -> bool:
-        """Give the lease back. What came just now, an upload that woke nobody or a job that ended, is followed yet."""
-        self._write_poller(lease_ends_at=None)
-        self.snapshot = snapshot = self._context.snapshot()
+        """Give the lease back. What came just now, an upload that woke nobody or an ended job, is still followed."""
         followed = {key for key, each in self._workflows.items() if each.is_at_work} | self._ended.keys()
-        at_work = {each.workflow_id for each in snapshot.workflows if each.is_at_work}
-        if followed >= at_work | {each.job_id for each in snapshot.ended_jobs}:
-            return True
-        self._read_at = None
-        return not self._takes_over(snapshot)
+        self._write_poller(lease_ends_at=None)
+        snapshot = self._read()
+        there = {each.workflow_id for each in snapshot.workflows if each.is_at_work}
+        there |= {each.job_id for each in snapshot.ended_jobs}
+        return followed >= there or not self._takes_over(snapshot)
 
     # -- the round -----------------------------------------------------------------------------------------------------
 
     def _read(self) -> Snapshot:
         """Everything but the documents, as it is now; what workers are at stays as they left it."""
         self._read_at = self._context.later(self._context.settings.poll_seconds)
-        self.snapshot = snapshot = self._context.snapshot()
+        self._snapshot = snapshot = self._context.snapshot()
         kept = {key: each for key, each in self._workflows.items() if key in self._in_flight.values()}
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
         self._ended = {each.job_id: each for each in snapshot.ended_jobs}
@@ -205,10 +206,16 @@ class Reconciler:
             queue.refresh()
         return snapshot
 
+    def latest(self) -> Snapshot:
+        """The last snapshot, at most PollSeconds old."""
+        is_old = self._read_at is None or self._context.clock.now() >= self._read_at
+        return self._read() if self._snapshot is None or is_old else self._snapshot
+
     def _refresh(self) -> None:
         """Read again every PollSeconds, and see whether another run polls by now."""
-        if self._is_ours and (self._read_at is None or self._context.clock.now() >= self._read_at):
-            self._poller = self._read().poller
+        before = self._snapshot
+        if self._is_ours and (snapshot := self.latest()) is not before:
+            self._poller = snapshot.poller
             self._is_ours = self._poller.owner == self._owner and self._renew()
 
     def _dispatch(self) -> None:
@@ -223,14 +230,19 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        self._orphans = recover.orphans(self._context, snapshot)
+        """Look for orphans every ten minutes, and in every run while some are left."""
+        before = snapshot.poller.searched_at
+        if self._is_ours and (before is None or has_passed(before, self._context.clock.now(), seconds=_SEARCH_SECONDS)):
+            self._searched_at, self._orphans = self._context.iso_later(), recover.orphans(self._context, snapshot)
 
     def _take_up_orphans(self) -> None:
-        """A workflow that is idle, or becomes so in this run, takes its orphans up before it gets anything else."""
-        for key in self._orphans.keys() - self._in_flight.values():
+        """A workflow that is idle takes its orphans up before it gets anything else."""
+        for orphans in list(self._orphans):
+            key, documents = orphans
             workflow = self._workflows.get(key) or Workflow(workflow_id=key)
-            if not workflow.is_at_work:
-                self._workflows[key] = recover.take_up(self._context, workflow, self._orphans.pop(key))
+            if not workflow.is_at_work and key not in self._in_flight.values():
+                self._workflows[key] = recover.take_up(self._context, workflow, documents)
+                self._orphans.remove(orphans)
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""

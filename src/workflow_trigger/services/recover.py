@@ -36,8 +36,8 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def orphans(context: Context, snapshot: Snapshot) -> dict[str, list[Document]]:
-    """What lost its workflow's item, say to a hand that deleted it: the documents of one attempt, by workflow.
+def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Document]]]:
+    """What lost its workflow's item, say to a hand that deleted it: workflows, and documents of one attempt of each.
 
     Until 1.0 also documents of 0.2.0 whose answer was lost: they wait in the queue, bound to their workflow.
     """
@@ -52,7 +52,7 @@ def orphans(context: Context, snapshot: Snapshot) -> dict[str, list[Document]]:
         if is_bound or (each.status in _HELD and each.attempt_id == hints.get(each.key)):
             batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
             groups.setdefault(batch, []).append(each)
-    return {workflow_id: documents[:_BATCH] for (workflow_id, _), documents in groups.items() if workflow_id}
+    return [(workflow_id, documents[:_BATCH]) for (workflow_id, _), documents in groups.items() if workflow_id]
 
 
 def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:

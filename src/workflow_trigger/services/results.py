@@ -21,7 +21,7 @@ _RETRY_SECONDS = 10.0
 _KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
 # How long an output is waited for, by what stands in its way; then it is missing.
-PATIENCE_SECONDS = {OutputState.ABSENT: 20.0, OutputState.DELAYED: 3_600.0, OutputState.REFUSED: 3_600.0}
+PATIENCE_SECONDS = {OutputState.ABSENT: 60.0, OutputState.DELAYED: 3_600.0, OutputState.REFUSED: 3_600.0}
 
 logger = Logger(child=True)
 

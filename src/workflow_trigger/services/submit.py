@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 
 from aws_lambda_powertools import Logger
 
@@ -39,7 +39,8 @@ class Queue:
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
         self._others_again_at = now + _ALL_AGAIN if self._waiting else now
-        self._all_again_at = now + _ALL_AGAIN
+        # With routes it takes long, so that the lanes go first.
+        self._all_again_at = now + _ALL_AGAIN if self._waiting or context.settings.routes else now
         self._has_seen_all = bool(self._waiting)
 
     def refresh(self) -> None:
@@ -70,7 +71,7 @@ class Queue:
     def put_back(self, batch: Iterable[Document]) -> None:
         """A batch that was not sent after all."""
         with self._lock:
-            self._waiting |= {document.key: document for document in batch}
+            self._waiting = {document.key: document for document in batch} | self._waiting
 
     def _read(self, workflow: Workflow) -> None:
         """Read more for a workflow, unless a batch of older documents is in hand.
@@ -101,13 +102,10 @@ class Queue:
         return sum(1 for _ in islice(usable, settings.max_files_per_run)) < settings.max_files_per_run
 
     def _take_in(self, found: Iterable[Document]) -> int:
-        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not.
-
-        Those of 0.2.0 whose answer was lost are left alone (`services/recover.py`).
-        """
+        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
         new = 0
         for each in found:
-            if not each.bound_to and each.read_at > self._seen.get(each.key, ""):
+            if each.read_at > self._seen.get(each.key, ""):
                 new += each.key not in self._waiting
                 self._waiting[each.key] = each
                 self._seen[each.key] = each.read_at
@@ -117,7 +115,7 @@ class Queue:
         """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
         settings, ledger = self._context.settings, self._context.ledger
         if not settings.routes:
-            yield from next(ledger.ready(limit))
+            yield from islice(chain.from_iterable(ledger.ready(limit)), limit)
             return
         for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
             ours = [each for each in page if route_of(each.source.key, settings.routes) == settings.route]

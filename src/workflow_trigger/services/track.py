@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.clock import has_passed, iso
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
@@ -18,6 +18,7 @@ from workflow_trigger.services.settle import is_gone, named
 CONFIRM_TIMEOUT_SECONDS = 900.0  # for a job that vanished, or what contradicts itself
 DETAILS_TIMEOUT_SECONDS = 3_600.0  # for details that are not given at all, while the platform answers otherwise
 _UNANSWERED = "Unanswered"
+_SILENCE_SECONDS = 300.0  # after one of this length a doubt begins anew
 
 logger = Logger(child=True)
 
@@ -131,18 +132,29 @@ class _Tracked:
             outputs_decide = self._job.state.has_ended and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
-        if self._since(kind) is not None:
+        doubt, noted = self._doubt_now(kind), self._workflow.last_error or {}
+        if doubt == self._workflow.doubt and message == noted.get("message"):
             return self._workflow
         now = self._context.iso_later()
-        doubted = replace(self._workflow, doubt=Doubt(kind, now), last_error={**error, "at": now})
-        return self._context.commit(self._workflow, doubted)
+        return self._context.commit(
+            self._workflow, replace(self._workflow, doubt=doubt, last_error={**error, "at": now})
+        )
 
-    def _since(self, kind: str) -> str | None:
-        """Since when there is a doubt of this kind; one of another kind begins anew. Silence ends none."""
-        doubt = self._workflow.doubt
-        return doubt.since if doubt is not None and kind in {doubt.kind, _UNANSWERED} else None
+    def _doubt_now(self, kind: str) -> Doubt:
+        """The doubt as it goes on, or begins, with this look.
+
+        It begins anew when it is of another kind, or after a long silence. A short one ends none: else a platform that
+        fails now and then would keep a job open for ever.
+        """
+        before, now = self._workflow.doubt, self._context.clock.now()
+        if before is None or kind not in {before.kind, _UNANSWERED}:
+            return Doubt(kind, iso(now))
+        if kind == _UNANSWERED:
+            return before if kind == before.kind or before.silent_since else replace(before, silent_since=iso(now))
+        was_silent = has_passed(before.silent_since, now, seconds=_SILENCE_SECONDS)
+        return Doubt(kind, iso(now)) if was_silent else replace(before, silent_since=None)
 
     def _is_overdue(self, kind: str) -> bool:
         """Whether a doubt of this kind has lasted long enough."""
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return has_passed(self._since(kind), self._context.clock.now(), seconds=seconds)
+        return has_passed(self._doubt_now(kind).since, self._context.clock.now(), seconds=seconds)

@@ -161,15 +161,15 @@ class Ledger:
     def ready(self, limit: int) -> Iterator[list[Document]]:
         """Pages of all documents that wait and whose time has come, oldest first. This index has no queue."""
         key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
-        for page in self._rows.pages(OPEN_ROWS_INDEX, key, Limit=limit):
+        unbound: Any = {"FilterExpression": "attribute_not_exists(bound_to)"}  # in 0.2.0, to a workflow
+        for page in self._rows.pages(OPEN_ROWS_INDEX, key, Limit=limit, **unbound):
             yield list(map(document_from_item, page))
 
     def bound(self) -> list[DocumentKey]:
-        """Documents of 0.2.0 that wait, bound to a workflow; of the megabytes that wait first."""
-        key = Key("status").eq(Status.PENDING)
-        is_bound: Any = {"FilterExpression": "attribute_exists(bound_to)"}
-        pages = islice(self._rows.pages(OPEN_ROWS_INDEX, key, "object", "version", **is_bound), _BOUND_PAGES)
-        return [_key(item) for page in pages for item in page]
+        """Documents of 0.2.0 that wait, bound to a workflow; of the first 20 MB of all that wait."""
+        bound: Any = {"FilterExpression": "attribute_exists(bound_to)"}
+        pages = self._rows.pages(OPEN_ROWS_INDEX, Key("status").eq(Status.PENDING), "object", "version", **bound)
+        return [_key(item) for page in islice(pages, _BOUND_PAGES) for item in page]
 
     def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
         """Documents of one queue whose time has come, oldest first."""
