@@ -137,12 +137,10 @@ class Reconciler:
             self._dispatch()
         now = self._context.clock.now()
         due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
-        again = min(due, default=None)
-        if not self._in_flight and (again is None or now >= until):
+        if not self._in_flight and (not due or now >= until):
             return self._is_ours and not self._release()
-        read_at = self._read_at if self._is_ours else self._context.later(self._context.settings.poll_seconds)
-        seconds = (min(again or read_at or now, read_at or now) - now).total_seconds()
-        self._context.clock.wait_for(self._in_flight.keys(), max(seconds, 0.01))
+        wake_at = [*due, self._read_at or now] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
+        self._context.clock.wait_for(self._in_flight.keys(), max((min(wake_at) - now).total_seconds(), 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
         self._is_ours = self._is_ours and self._renew()  # a pause that the platform asked for is known to all at once
@@ -241,8 +239,10 @@ class Reconciler:
             key, documents = orphans
             workflow = self._workflows.get(key) or Workflow(workflow_id=key)
             if not workflow.is_at_work and key not in self._in_flight.values():
-                self._workflows[key] = recover.take_up(self._context, workflow, documents)
                 self._orphans.remove(orphans)
+                searched_at, self._searched_at = self._searched_at, None  # where this is in vain, the next run searches
+                self._workflows[key] = recover.take_up(self._context, workflow, documents)
+                self._searched_at = searched_at
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""
