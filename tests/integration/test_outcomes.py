@@ -157,7 +157,8 @@ def test_silence_now_and_then_does_not_begin_a_doubt_anew(harness: Harness) -> N
     assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide after a quarter of an hour"
 
 
-def test_long_silence_begins_a_doubt_anew_and_is_told(harness: Harness) -> None:
+@pytest.mark.parametrize("question", ["details", "job"])
+def test_silence_does_not_count_and_is_told(harness: Harness, question: str) -> None:
     """Names come later than a quarter of an hour, most of which was an outage."""
     documents, job = five(harness)
     job.ending, job.has_no_outputs = "COMPLETED_WITH_ERRORS", True
@@ -165,7 +166,7 @@ def test_long_silence_begins_a_doubt_anew_and_is_told(harness: Harness) -> None:
     job.names_hidden_until = harness.clock.epoch_seconds() + 20 * 60
     harness.tick(after_seconds=30)
     assert "does not say which" in (harness.workflow().last_error or {})["message"]
-    outage = Fault("details", "status", status=503, times=1_000)
+    outage = Fault(question, "status", status=503, times=1_000)
     harness.state.faults.append(outage)
     for _ in range(16):
         harness.tick(after_seconds=60)
@@ -173,6 +174,28 @@ def test_long_silence_begins_a_doubt_anew_and_is_told(harness: Harness) -> None:
     outage.times = 0
     harness.settle()
     assert [harness.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+
+
+def test_job_ends_although_the_platform_hardly_ever_answers(harness: Harness) -> None:
+    documents, job = five(harness)
+    job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    for minute in range(150):
+        if minute % 7:
+            harness.state.faults.append(Fault("details", "status", status=503))
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide"
+
+
+@pytest.mark.parametrize(("status", "ending"), [("FAILED", "STOPPED"), ("STOPPED", "FAILED")])
+def test_success_in_a_job_that_failed_and_was_stopped_is_believed(stored: Harness, status: str, ending: str) -> None:
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.status, job.ending, job.has_all_outputs = status, ending, True
+    files = [{"document": name, "status": "SUCCESS" if name in names[:2] else "READY"} for name in names]
+    body = json.dumps({"files": files, "truncated": False, "index_finished": True})
+    stored.state.faults.append(Fault("file-status", "status", status=200, body=body, times=100))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
 
 
 def test_ended_job_without_results_is_finished_in_the_same_run(harness: Harness) -> None:

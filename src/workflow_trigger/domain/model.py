@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from workflow_trigger.domain.clock import iso
+from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
 from workflow_trigger.domain.job import Job
 
@@ -158,11 +158,20 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Something about a job's end that does not fit, and since when."""
+    """Something about a job's end that does not fit, and since when, less the time in which nothing was heard."""
 
     kind: str
     since: str
-    silent_since: str | None = None  # the platform has not said anything since
+    silent_since: str | None = None
+
+    def in_silence(self, now: datetime) -> Self:
+        """The same while the platform says nothing."""
+        return self if self.silent_since else replace(self, silent_since=iso(now))
+
+    def heard(self, now: datetime) -> Self:
+        """The same when it says so again."""
+        silence = now - (parse_time(self.silent_since) or now)
+        return replace(self, since=iso((parse_time(self.since) or now) + silence), silent_since=None)
 
 
 KNOWN_JOBS = 20

@@ -98,11 +98,12 @@ def outcomes(
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED
-    # What a stopped job has not finished, it will not finish.
-    unfinished = [sent.key for sent in documents if is_stopped and mentions(told.documents, [sent.upload_name])]
     # Of a job that says of no file that it failed, although some did, the successes are not believed either.
-    believed = told.succeeded if (told.failed or is_stopped) and not has_failed else ()
+    believed = told.succeeded if is_stopped or (told.failed and not has_failed) else ()
     good = [sent.key for sent in documents if mentions(believed, [sent.upload_name])]
+    # Where a stopped job tells which files it finished, it finishes no other that it names.
+    named = told.documents if is_stopped and told.succeeded else ()
+    unfinished = [sent.key for sent in documents if mentions(named, [sent.upload_name])]
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
     stopped = dict.fromkeys(unfinished, replace(others, outputs_decide=False))

@@ -53,7 +53,7 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        return context.note(workflow, error)
+        return context.note(workflow, error, doubt=workflow.doubt and workflow.doubt.in_silence(context.clock.now()))
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)
@@ -219,7 +219,7 @@ class Reconciler:
     def _dispatch(self) -> None:
         """Begin every step that is due. Steps of one workflow never run side by side."""
         now = self._context.clock.now()
-        self._guarded(self._take_up_orphans)
+        self._take_up_orphans()
         for due_at, work, record, workers in self._steps(now):
             if due_at <= now:
                 context = self._context.of_workflow(record.workflow_id)
@@ -236,13 +236,15 @@ class Reconciler:
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""
         for orphans in list(self._orphans):
-            key, documents = orphans
-            workflow = self._workflows.get(key) or Workflow(workflow_id=key)
-            if not workflow.is_at_work and key not in self._in_flight.values():
-                self._orphans.remove(orphans)
-                searched_at, self._searched_at = self._searched_at, None  # where this is in vain, the next run searches
-                self._workflows[key] = recover.take_up(self._context, workflow, documents)
-                self._searched_at = searched_at
+            workflow = self._workflows.get(orphans[0]) or Workflow(workflow_id=orphans[0])
+            if not workflow.is_at_work and workflow.workflow_id not in self._in_flight.values():
+                self._guarded(self._take_up, workflow, orphans)
+
+    def _take_up(self, workflow: Workflow, orphans: tuple[str, list[Document]]) -> None:
+        self._orphans.remove(orphans)
+        searched_at, self._searched_at = self._searched_at, None  # where this is in vain, the next run searches
+        self._workflows[workflow.workflow_id] = recover.take_up(self._context, workflow, orphans[1])
+        self._searched_at = searched_at
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""

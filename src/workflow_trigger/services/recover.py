@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
+from itertools import batched, islice
 
 from aws_lambda_powertools import Logger
 
@@ -52,7 +52,8 @@ def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Docume
         if is_bound or (each.status in _HELD and each.attempt_id == hints.get(each.key)):
             batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
             groups.setdefault(batch, []).append(each)
-    return [(workflow_id, documents[:_BATCH]) for (workflow_id, _), documents in groups.items() if workflow_id]
+    found = ((workflow_id, documents) for (workflow_id, _), documents in groups.items() if workflow_id)
+    return [(workflow_id, list(part)) for workflow_id, documents in found for part in batched(documents, _BATCH)]
 
 
 def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:

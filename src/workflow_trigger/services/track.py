@@ -18,7 +18,6 @@ from workflow_trigger.services.settle import is_gone, named
 CONFIRM_TIMEOUT_SECONDS = 900.0  # for a job that vanished, or what contradicts itself
 DETAILS_TIMEOUT_SECONDS = 3_600.0  # for details that are not given at all, while the platform answers otherwise
 _UNANSWERED = "Unanswered"
-_SILENCE_SECONDS = 300.0  # after one of this length a doubt begins anew
 
 logger = Logger(child=True)
 
@@ -141,20 +140,15 @@ class _Tracked:
         )
 
     def _doubt_now(self, kind: str) -> Doubt:
-        """The doubt as it goes on, or begins, with this look.
-
-        It begins anew when it is of another kind, or after a long silence. A short one ends none: else a platform that
-        fails now and then would keep a job open for ever.
-        """
+        """The doubt as it goes on, or begins, with this look. One of another kind begins anew; silence stops it."""
         before, now = self._workflow.doubt, self._context.clock.now()
         if before is None or kind not in {before.kind, _UNANSWERED}:
             return Doubt(kind, iso(now))
-        if kind == _UNANSWERED:
-            return before if kind == before.kind or before.silent_since else replace(before, silent_since=iso(now))
-        was_silent = has_passed(before.silent_since, now, seconds=_SILENCE_SECONDS)
-        return Doubt(kind, iso(now)) if was_silent else replace(before, silent_since=None)
+        return before.heard(now) if kind == before.kind else before.in_silence(now)
 
     def _is_overdue(self, kind: str) -> bool:
-        """Whether a doubt of this kind has lasted long enough."""
-        seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return has_passed(self._doubt_now(kind).since, self._context.clock.now(), seconds=seconds)
+        """Whether a doubt of this kind, or a silence, has lasted long enough."""
+        doubt, is_silent = self._doubt_now(kind), kind == _UNANSWERED
+        since = (is_silent and doubt.silent_since) or doubt.since
+        seconds = DETAILS_TIMEOUT_SECONDS if is_silent else CONFIRM_TIMEOUT_SECONDS
+        return has_passed(since, self._context.clock.now(), seconds=seconds)
