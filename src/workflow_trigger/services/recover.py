@@ -53,7 +53,11 @@ def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Docume
             batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
             groups.setdefault(batch, []).append(each)
     found = ((workflow_id, documents) for (workflow_id, _), documents in groups.items() if workflow_id)
-    return [(workflow_id, list(part)) for workflow_id, documents in found for part in batched(documents, _BATCH)]
+    return [
+        (workflow_id, list(part))
+        for workflow_id, documents in found
+        for part in batched(documents, _BATCH, strict=False)
+    ]
 
 
 def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> Workflow:

@@ -140,7 +140,7 @@ class _Tracked:
         )
 
     def _doubt_now(self, kind: str) -> Doubt:
-        """The doubt as it goes on, or begins, with this look. One of another kind begins anew; silence stops it."""
+        """The doubt as it goes on, or begins, with this look. Another kind begins anew; silence stops it."""
         before, now = self._workflow.doubt, self._context.clock.now()
         if before is None or kind not in {before.kind, _UNANSWERED}:
             return Doubt(kind, iso(now))
