@@ -82,7 +82,7 @@ class Queue:
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
-        limit = min(2 * settings.max_files_per_run * max(len(settings.workflow_ids), 1), _READ_AT_ONCE)
+        limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
         if now >= self._uploads_again_at and self._lacks(workflow, Lane.FRESH):
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
