@@ -77,7 +77,7 @@ class Queue:
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
         nothing new. Documents in no queue of this route, since an earlier release or an earlier `Routes`, are found
-        among all that wait: when the bulk lane has its turn, when the lanes do not fill a batch, and once a minute.
+        among all that wait: when the lanes do not fill a batch, and once a minute.
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
@@ -89,9 +89,7 @@ class Queue:
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        # With routes it takes long to look among all that wait, so that the lanes go first.
-        has_turn = is_turn_of_bulk(workflow) and not settings.routes
-        if (not self._has_seen_all and (has_turn or self._lacks(workflow, *Lane))) or now >= self._all_again_at:
+        if (not self._has_seen_all and self._lacks(workflow, *Lane)) or now >= self._all_again_at:
             self._has_seen_all = not self._take_in(self._in_no_queue(limit))
             self._all_again_at = now + _ALL_AGAIN
 
