@@ -1,5 +1,6 @@
 """Who goes next: fresh uploads before a backfill, neither of them for ever; and only the newest version, if wanted."""
 
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from local.fake_platform.state import Fault
 from tests.integration.harness import Harness
 from workflow_trigger.adapters.s3_events import ParsedEvent
-from workflow_trigger.domain.document import Lane, ObjectVersion
+from workflow_trigger.domain.document import Lane, ObjectVersion, Route
 from workflow_trigger.services.register import register
 
 
@@ -50,6 +51,27 @@ def test_neither_lane_starves_the_other(harness: Harness) -> None:
     harness.settle(until=lambda: any("bulk" in lanes for lanes in lanes_of_jobs(harness)))
     shares = [lanes.count("bulk") for lanes in lanes_of_jobs(harness)]
     assert set(shares) - {0} == {3}, "nothing of a batch, or in its own turn three quarters"
+
+
+@pytest.mark.parametrize("in_a_route", [False, True])
+def test_documents_in_no_queue_do_not_wait_behind_uploads_for_ever(harness: Harness, *, in_a_route: bool) -> None:
+    """As an earlier release left them, while there are always more uploads than a batch takes."""
+    harness.configure(max_files_per_run=4)
+    if in_a_route:
+        route = Route("new/", harness.settings.workflow_ids)
+        harness.configure(routes=(route,), workflow_ids=(str(uuid.uuid4()),))
+    old = [harness.upload(f"new/old-{number}.pdf", f"old {number}".encode()) for number in range(2)]
+    harness.deliver(*old, submit=False)
+    for each in old:
+        harness.rewrite(each, "REMOVE #queue, #queue_at")
+    uploads = [harness.upload(f"new/{number}.pdf", f"new {number}".encode()) for number in range(400)]
+    harness.deliver(*uploads, submit=False)
+    for _ in range(40):  # by lot: that a lane with one turn in four has none in 80 would hardly ever happen
+        if {harness.status(each) for each in old} != {"COMPLETED"}:
+            harness.tick(after_seconds=5, window_seconds=55)
+    assert {harness.status(each) for each in old} == {"COMPLETED"}
+    assert "PENDING" in {harness.status(each) for each in uploads}
+    assert {harness.accepted(each) for each in old} == {1}
 
 
 def test_refused_backfill_does_not_keep_uploads_waiting(harness: Harness) -> None:

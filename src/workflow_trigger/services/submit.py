@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain, islice
+from itertools import islice
 
 from aws_lambda_powertools import Logger
 
@@ -21,8 +21,8 @@ from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
-_ALL_AGAIN = timedelta(minutes=1)
-_PAGES = 20  # of all that wait, at most, when documents of other routes come first
+_ALL_AGAIN = timedelta(seconds=30)  # so that every run of the poller, which makes its queues anew, looks for them
+_PAGES = 20  # of all that wait, at most, when documents of queues come first
 
 logger = Logger(child=True)
 
@@ -76,8 +76,8 @@ class Queue:
         """Read more for a workflow, unless a batch of older documents is in hand.
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
-        nothing new. Documents in no queue of this route, since an earlier release or an earlier `Routes`, are found
-        among all that wait: when the lanes do not fill a batch, and once a minute.
+        nothing new. Documents in no queue, since an earlier release or an earlier `Routes`, are found among all that
+        wait: when the lanes do not fill a batch, and every half a minute among those that wait longest.
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
@@ -89,8 +89,9 @@ class Queue:
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        if (not self._has_seen_all and self._lacks(workflow, *Lane)) or now >= self._all_again_at:
-            self._has_seen_all = not self._take_in(self._in_no_queue(limit))
+        is_short = self._lacks(workflow, *Lane)
+        if (is_short and not self._has_seen_all) or now >= self._all_again_at:
+            self._has_seen_all = not self._take_in(self._in_no_queue(limit, _PAGES if is_short else 1))
             self._all_again_at = now + _ALL_AGAIN
 
     def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
@@ -110,15 +111,12 @@ class Queue:
                 self._seen[each.key] = each.read_at
         return new
 
-    def _in_no_queue(self, limit: int) -> Iterator[Document]:
+    def _in_no_queue(self, limit: int, pages: int) -> Iterator[Document]:
         """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
         settings, ledger = self._context.settings, self._context.ledger
-        if not settings.routes:
-            yield from islice(chain.from_iterable(ledger.ready(limit)), limit)
-            return
-        for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
-            ours = [each for each in page if route_of(each.source.key, settings.routes) == settings.route]
-            unknown = [each.key for each in ours if each.key not in self._waiting]
+        for page in islice(ledger.ready(_READ_AT_ONCE), pages):
+            ours = [each.key for each in page if route_of(each.source.key, settings.routes) == settings.route]
+            unknown = [key for key in ours if key not in self._waiting]
             read = ledger.documents(unknown[:limit]).values() if unknown else ()
             yield from (each for each in read if each.status is Status.PENDING and not settings.is_live(each.queue))
 
