@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import is_more_to_come, merged, outcomes
+from workflow_trigger.domain.outcome import Told, is_more_to_come, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -263,8 +263,7 @@ def ends(
     failed: list[FailedFile],
     *sent: SentDocument,
 ) -> list[tuple[str, str, bool]]:
-    told = FileStatus(failed=tuple(failed), is_complete=True)
-    found = outcomes(job("j", status=status), details, told, sent)
+    found = outcomes(job("j", status=status), details, Told.of(failed, FileStatus(is_complete=True), sent))
     order = [found[each.key] for each in sent]
     return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
 
@@ -297,16 +296,18 @@ def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details
 def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     one, two, three, *_ = FIVE
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
-    told = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
-    assert is_more_to_come(ended, details, told, [one, two, three])
-    assert not is_more_to_come(ended, details, told, [one, two])
-    whole = replace(told, is_complete=True)
-    assert not is_more_to_come(ended, details, whole, [one, two, three])
-    undecided = replace(whole, documents=(three.upload_name or "",))  # it is listed, say as IN_PROGRESS
-    assert is_more_to_come(ended, details, undecided, [one, two, three])
-    assert not is_more_to_come(job("j", status="STOPPED"), details, told, [one, two, three])
+    answer = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
+    told = Told.of([], answer, [one, two, three])
+    assert is_more_to_come(ended, details, told)
+    assert not is_more_to_come(ended, details, Told.of([], answer, [one, two]))
+    whole = replace(answer, is_complete=True)
+    assert not is_more_to_come(ended, details, Told.of([], whole, [one, two, three]))
+    in_progress = replace(whole, documents=(three.upload_name or "",))
+    undecided = Told.of([], in_progress, [one, two, three])
+    assert is_more_to_come(ended, details, undecided)
+    assert not is_more_to_come(job("j", status="STOPPED"), details, told)
     for each in (told, undecided):
-        found = outcomes(ended, details, each, [one, two, three])
+        found = outcomes(ended, details, each)
         assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]
         assert (found[two.key].outputs_decide, found[three.key].outputs_decide) == (False, True)
 
@@ -323,15 +324,14 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
 def test_failure_in_both_lists_counts_once(
     failed: list[FailedFile], by_status: list[FailedFile], ours: list[SentDocument], others: int
 ) -> None:
-    told = merged(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
-    reasons, strangers = attribute_failures(told.failed, [A, B, C])
-    assert (list(reasons), len(strangers)) == ([each.key for each in ours], others)
+    told = Told.of(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
+    assert (list(told.reasons), len(told.unattributed)) == ([each.key for each in ours], others)
     assert told.is_complete == (bool(failed) and failed[0] == failure(A)), "names that cannot be read are not whole"
 
 
 def test_success_before_a_stop_is_believed() -> None:
-    told = FileStatus(succeeded=(A.upload_name or "",), is_complete=True)
-    found = outcomes(job("j", status="STOPPED"), details_of("STOPPED"), told, [A, B])
+    told = Told.of([], FileStatus(succeeded=(A.upload_name or "",), is_complete=True), [A, B])
+    found = outcomes(job("j", status="STOPPED"), details_of("STOPPED"), told)
     assert [found[each.key].status for each in (A, B)] == ["COMPLETED", "STOPPED"]
 
 
@@ -399,8 +399,8 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
     ],
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
-    told = FileStatus(failed=tuple(failure(each) for each in TEN[:named]), is_complete=True)
-    assert is_more_to_come(job("j", status="COMPLETED"), details, told, TEN) is missing
+    told = Told.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
+    assert is_more_to_come(job("j", status="COMPLETED"), details, told) is missing
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:

@@ -172,7 +172,9 @@ def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
             job_id="j",
             workflow_id="w",
             attempt_id="a",
-            documents=(EndedDocument(DocumentKey("s3://b/k", "v"), {"type": "JobFailed", "message": "m"}),),
+            documents=(
+                EndedDocument(DocumentKey("s3://b/k", "v"), Status.FAILED, {"type": "JobFailed", "message": "m"}),
+            ),
             ended_at="2026",
             is_solo=False,
             retry_at="2026",

@@ -257,11 +257,11 @@ class Workflow:
 
 @dataclass(frozen=True, slots=True)
 class EndedDocument:
-    """A document whose job has ended. `unless` is its error if no output can be had; None: it succeeded anyway."""
+    """A document whose job has ended, and how it ends; where all its outputs can be had, it is COMPLETED instead."""
 
     key: DocumentKey
-    unless: Mapping[str, str] | None = None
-    status: Status = Status.FAILED  # if no output can be had
+    status: Status
+    error: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,9 @@
 The vendor defines FAILED twice: "processed no files", and "less than 90 % of the data succeeded". Both are handled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
@@ -14,6 +15,49 @@ from workflow_trigger.domain.model import SentDocument, Status
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
 _STOPPED = "the job was stopped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What `/failed-files` and `/file-status` tell together, of our documents where names say whose they are."""
+
+    keys: tuple[DocumentKey, ...]  # of all documents of the job
+    reasons: Mapping[DocumentKey, str]  # of those that failed
+    unattributed: Sequence[FailedFile]  # failures of nobody that we know
+    succeeded: Collection[DocumentKey]
+    named: Collection[DocumentKey]  # with whatever status
+    any_succeeded: bool  # whoever it was
+    is_complete: bool
+
+    @classmethod
+    def of(cls, failed: Sequence[FailedFile], status: FileStatus, documents: Sequence[SentDocument]) -> Self:
+        """From both answers. The same failure may have another name in each.
+
+        A list of failed files that has come is whole; the status of each file may go on, or be cut off.
+        """
+
+        def ours(names: Collection[str]) -> set[DocumentKey]:
+            return {sent.key for sent in documents if mentions(names, [sent.upload_name])}
+
+        own, others = attribute_failures(failed, documents)
+        own_too, others_too = attribute_failures(status.failed, documents)
+        reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
+        number = max(len(failed), len(status.failed)) - len(reasons)
+        others = max(others, others_too, key=len)[: max(number, 0)]
+        return cls(
+            keys=tuple(sent.key for sent in documents),
+            reasons=reasons,
+            unattributed=others,
+            succeeded=ours(status.succeeded),
+            named=ours(status.documents),
+            any_succeeded=bool(status.succeeded),
+            is_complete=status.is_complete or bool(failed and not others),
+        )
+
+    @property
+    def failures(self) -> int:
+        """How many files failed."""
+        return len(self.reasons) + len(self.unattributed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,80 +78,49 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
-def merged(failed: Sequence[FailedFile], status: FileStatus, documents: Sequence[SentDocument]) -> FileStatus:
-    """What `/failed-files` and `/file-status` tell together. The same failure may have another name in each.
-
-    A list of failed files that has come is whole; the status of each file may go on, or be cut off.
-    """
-    own, unattributed = attribute_failures(failed, documents)
-    own_too, unattributed_too = attribute_failures(status.failed, documents)
-    reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
-    ours = [
-        FailedFile(document=sent.upload_name or "", error=reasons[sent.key])
-        for sent in documents
-        if sent.key in reasons
-    ]
-    number = max(len(failed), len(status.failed)) - len(ours)
-    others = max(unattributed, unattributed_too, key=len)[: max(number, 0)]
-    is_complete = status.is_complete or bool(failed and not others)
-    return replace(status, failed=(*ours, *others), is_complete=is_complete)
+def is_more_to_come(job: Job, details: Details, told: Told) -> bool:
+    """Whether more is to be told of who failed. A job that was stopped has told everything."""
+    return JobState.STOPPED not in {job.state, details.state} and _is_unsaid_who_failed(details, told)
 
 
-def is_more_to_come(job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]) -> bool:
-    """Whether more is to be told of who failed: fewer are named than did, or the list of files goes on."""
-    if JobState.STOPPED in {job.state, details.state}:
-        return False
-    return _goes_on(told, documents) or _names_are_missing(details, told)
-
-
-def _goes_on(told: FileStatus, documents: Sequence[SentDocument]) -> bool:
-    """Whether files failed, and a list of files that is not complete, or not decided, may name more of ours."""
-    decided = [*told.succeeded, *(each.document for each in told.failed)]
-    names = [sent.upload_name for sent in documents if not mentions(decided, [sent.upload_name])]
-    return (
-        bool(told.failed and names) and len(documents) > 1 and (not told.is_complete or mentions(told.documents, names))
-    )
-
-
-def _names_are_missing(details: Details, told: FileStatus) -> bool:
-    """Whether more files failed than are named, and not all did: a contradiction that may pass."""
+def _is_unsaid_who_failed(details: Details, told: Told) -> bool:
+    """Whether fewer are named than failed, and not all did; or a list that is not complete, or decided, may go on."""
     all_failed = details.state is JobState.FAILED and not details.succeeded
-    too_few = details.failed is not None and details.failed > len(told.failed) and not all_failed
-    return too_few or (not told.failed and details.state is JobState.PARTLY)
+    too_few = details.failed is not None and details.failed > told.failures and not all_failed
+    nobody = details.state is JobState.PARTLY and not told.failures
+    undecided = {*told.keys} - told.reasons.keys() - {*told.succeeded}
+    goes_on = undecided and (not told.is_complete or not undecided.isdisjoint(told.named))
+    return too_few or nobody or bool(goes_on and told.failures and len(told.keys) > 1)
 
 
-def outcomes(
-    job: Job, details: Details, told: FileStatus, documents: Sequence[SentDocument]
-) -> dict[DocumentKey, Outcome]:
-    """What became of each document. `told`: as `merged`."""
-    said = {job.state, details.state}
-    keys, has_failed, is_stopped = [sent.key for sent in documents], JobState.FAILED in said, JobState.STOPPED in said
-    reasons, unattributed = attribute_failures(told.failed, documents)
-    if len(documents) == 1 and unattributed and not reasons:
-        reasons, unattributed = {keys[0]: unattributed[0].error}, []
+def outcomes(job: Job, details: Details, told: Told) -> dict[DocumentKey, Outcome]:
+    """What became of each document: failures that are named, successes that are believed, and all others alike."""
+    said, reasons, unattributed = {job.state, details.state}, told.reasons, told.unattributed
+    has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
+    if len(told.keys) == 1 and unattributed and not reasons:
+        reasons, unattributed = {told.keys[0]: unattributed[0].error}, []
     if is_stopped:
-        any_succeeded = bool(details.succeeded or told.succeeded) or details.state is not JobState.STOPPED
+        any_succeeded = bool(details.succeeded) or told.any_succeeded or details.state is not JobState.STOPPED
         others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=any_succeeded)
     elif unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     elif has_failed:
-        may_have_succeeded = len(documents) > 1 or details.state is JobState.PARTLY
+        may_have_succeeded = len(told.keys) > 1 or details.state is JobState.PARTLY
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif _goes_on(told, documents) or _names_are_missing(details, told):
+    elif _is_unsaid_who_failed(details, told):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED
-    # Of a job that says of no file that it failed, although some did, the successes are not believed either.
-    believed = told.succeeded if is_stopped or (told.failed and not has_failed) else ()
-    good = [sent.key for sent in documents if mentions(believed, [sent.upload_name])]
+    ends = dict.fromkeys(told.keys, others)
     # Where a stopped job tells which files it finished, it finishes no other that it names.
-    named = told.documents if is_stopped and told.succeeded else ()
-    unfinished = [sent.key for sent in documents if mentions(named, [sent.upload_name])]
+    if is_stopped and told.any_succeeded:
+        ends |= dict.fromkeys(told.named, replace(others, outputs_decide=False))
+    # Of a job that says of no file that it failed, although some did, the successes are not believed either.
+    if is_stopped or (told.failures and not has_failed):
+        ends |= dict.fromkeys(told.succeeded, _COMPLETED)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
-    failures = {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
-    stopped = dict.fromkeys(unfinished, replace(others, outputs_decide=False))
-    return dict.fromkeys(keys, others) | stopped | dict.fromkeys(good, _COMPLETED) | failures
+    return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:

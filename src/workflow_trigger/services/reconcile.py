@@ -125,12 +125,12 @@ class Reconciler:
         with ExitStack() as threads:
             for each in {*self._questions.values(), *self._streams.values(), *self._copies.values()}:
                 threads.enter_context(each)
-            while self._goes_on(until):
+            while self._turn(until):
                 pass
         if self._failures:
             raise ExceptionGroup("parts of the run failed", self._failures)
 
-    def _goes_on(self, until: datetime) -> bool:
+    def _turn(self, until: datetime) -> bool:
         """One turn of the loop: begin what is due, wait for what was begun or becomes due next; False at the end."""
         self._refresh()
         if self._is_ours:

@@ -52,11 +52,11 @@ def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Docume
         if is_bound or (each.status in _HELD and each.attempt_id == hints.get(each.key)):
             batch = (each.bound_to or each.workflow_id or "", each.bound_since or each.attempt_id or "")
             groups.setdefault(batch, []).append(each)
-    found = ((workflow_id, documents) for (workflow_id, _), documents in groups.items() if workflow_id)
     return [
         (workflow_id, list(part))
-        for workflow_id, documents in found
+        for (workflow_id, _), documents in groups.items()
         for part in batched(documents, _BATCH, strict=False)
+        if workflow_id
     ]
 
 

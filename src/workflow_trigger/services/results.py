@@ -53,7 +53,7 @@ class _Collector:
                 if document is None or document.attempt_id != self._ended.attempt_id:
                     continue
                 entries = self._entries(document)
-                judged = replace(each, unless=None) if _can_be_had(entries) else each
+                judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
                 is_waiting = any("since" in entry for entry in entries)
                 left += [judged] if is_waiting else []
                 updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
@@ -136,27 +136,22 @@ class _Collector:
             yield chunk
 
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
-        """COMPLETED, if it succeeded anyway or its outputs could be had."""
-        succeeded = ended.unless is None
-        status = Status.COMPLETED if succeeded else ended.status
-        results = [] if self._context.results is None or not succeeded else entries
+        """Its end; with the places of its outputs, where it is COMPLETED."""
+        results = entries if self._context.results and ended.status is Status.COMPLETED else []
         missing = sum("missing" in entry for entry in results)
         if missing:
             logger.warning("outputs missing", object_key=ended.key.object, version=ended.key.version, missing=missing)
             self._context.counts.add("ResultsMissing", value=missing)
-        error = None if succeeded else ended.unless
         pages = max((entry.get("pages", 0) for entry in results), default=0)
-        return DocumentUpdate(key=ended.key, to=status, error=error, results=results or None, pages=pages or None)
+        return DocumentUpdate(
+            key=ended.key, to=ended.status, error=ended.error, results=results or None, pages=pages or None
+        )
 
 
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
-
-    def is_there(entry: Entry) -> bool:
-        in_bucket_or_refused = OutputState.REFUSED in entry or not {"since", "missing"} & entry.keys()
-        return in_bucket_or_refused or entry.get("missing") == LEFT_OUT
-
-    return all(map(is_there, entries))
+    not_there = [each for each in entries if {"since", "missing"} & each.keys()]
+    return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_there)
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

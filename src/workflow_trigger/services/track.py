@@ -10,7 +10,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import Outcome, is_more_to_come, is_plain_success, merged, outcomes
+from workflow_trigger.domain.outcome import Outcome, Told, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone, named
@@ -70,17 +70,16 @@ class _Tracked:
             raise
         except (Misconfigured, Unavailable) as error:
             return self._doubt(_UNANSWERED, f"{says}; {error}")
-        sent = self._attempt.documents
-        if is_more_to_come(self._job, details, told, sent) and not self._is_overdue("NamesMissing"):
+        if is_more_to_come(self._job, details, told) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
-        return self._finish(outcomes(self._job, details, told, sent))
+        return self._finish(outcomes(self._job, details, told))
 
-    def _told(self, details: Details) -> FileStatus:
+    def _told(self, details: Details) -> Told:
         """The failed files of the job; where anything failed, the status of each file as well, if it can be had."""
         failed = self._context.client.failed_files(self._job.id) or []
         has_failures = not is_plain_success(self._job, details, failed)
         status = self._context.client.file_status(self._job.id) if has_failures else None
-        return merged(failed, status or FileStatus(is_complete=True), self._attempt.documents)
+        return Told.of(failed, status or FileStatus(is_complete=True), self._attempt.documents)
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
@@ -91,7 +90,7 @@ class _Tracked:
             end = ends[update.key]
             if end.outputs_decide or (copies and end.status is Status.COMPLETED):
                 updates.append(update)
-                waiting.append(EndedDocument(update.key, end.error, end.status))
+                waiting.append(EndedDocument(update.key, end.status, end.error))
             else:
                 updates.append(replace(update, to=end.status, error=end.error))
         ended = EndedJob(

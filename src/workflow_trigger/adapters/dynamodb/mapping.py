@@ -265,7 +265,7 @@ def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
         return Poller(**_from(item, Poller))
     if item["workflow_id"].startswith(_ENDED_JOB):
         documents = tuple(
-            model.EndedDocument(_document_key(each), each.get("unless"), Status(each.get("status", Status.FAILED)))
+            model.EndedDocument(_document_key(each), Status(each["status"]), each.get("error"))
             for each in item["documents"]
         )
         return EndedJob(**_from(item, EndedJob) | {"workflow_id": item["of_workflow"], "documents": documents})

@@ -30,10 +30,12 @@ class Part:
 
 
 class Encoder:
-    """One form of several parts. Memory does not depend on their size or number."""
+    """One form of several parts. Memory does not depend on their size or number.
+
+    `closing` is the closing boundary; `content_length` is the exact length of the whole body, the boundary included.
+    """
 
     def __init__(self, parts: Iterable[Part], *, boundary: str) -> None:
-        """`closing` is the closing boundary, and `content_length` the exact length of the whole body, it included."""
         self._parts = tuple(parts)
         self._boundary = boundary
         self._heads = [self._head(index, part) for index, part in enumerate(self._parts)]
