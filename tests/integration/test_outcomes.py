@@ -261,3 +261,88 @@ def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(harness: Harness) ->
     assert 15 <= harness.settle(minutes=30) <= 18
     assert harness.row(document)["error"]["type"] == "JobVanished"
     assert deleted not in {each.workflow_id for each in harness.workflows() if each.phase is not Phase.IDLE}
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FINISHED"])
+def test_an_outage_is_no_refusal_of_the_details(harness: Harness, status: str) -> None:
+    """Names are missing; an outage of an hour; one 503 of the details; then the name."""
+    documents, job = five(harness)
+    job.ending, job.status, job.has_all_outputs = "COMPLETED_WITH_ERRORS", status, True
+    job.failed = {harness.row(documents[1])["upload_name"]: REASON}
+    job.names_hidden_until = harness.clock.epoch_seconds() + 66 * 60
+    harness.tick(after_seconds=30)
+    assert harness.workflow().doubts
+    outage = Fault("job", "status", status=503, times=100_000)
+    harness.state.faults.append(outage)
+    for _ in range(65):
+        harness.tick(after_seconds=60)
+    outage.times = 0
+    harness.state.faults.append(Fault("details", "status", status=503))
+    harness.settle()
+    assert [harness.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+
+
+def test_an_outage_does_not_take_the_successes_of_a_stopped_job(harness: Harness) -> None:
+    documents, job = five(harness)
+    job.done = {harness.row(each)["upload_name"] for each in documents[:2]}
+    job.ending, job.status, job.details_lag_seconds = "STOPPED", "STOPPED", 70
+    harness.tick(after_seconds=30)
+    assert harness.workflow().doubts
+    outage = Fault("job", "status", status=503, times=100_000)
+    harness.state.faults.append(outage)
+    for _ in range(62):
+        harness.tick(after_seconds=60)
+    outage.times = 0
+    harness.state.faults.append(Fault("details", "status", status=503))
+    harness.settle()
+    assert [harness.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
+
+
+@pytest.mark.parametrize("how", [{"truncated": True}, {"index_finished": False}], ids=["truncated", "unfinished"])
+def test_successes_may_be_left_out_of_the_list_of_a_stopped_job(stored: Harness, how: dict[str, bool]) -> None:
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.done, job.ending = set(names[:2]), "STOPPED"
+    body = json.dumps({"files": [{"document": names[4], "status": "READY"}], **how})
+    stored.state.faults.append(Fault("file-status", "status", status=200, body=body, times=3))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
+
+
+def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: Harness) -> None:
+    documents, job = five(harness)
+    job.seconds, job.status = 3 * 3_600, "PAUSED"
+    harness.state.faults.append(
+        Fault("job", "status", status=200, times=10**6, body=json.dumps({"id": job.id, "status": "PAUSED"}))
+    )
+    harness.state.faults.append(Fault("details", "status", status=503, times=10**6))
+    for _ in range(80):
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
+
+
+def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness) -> None:
+    documents, _ = five(harness)
+    harness.state.faults.append(Fault("job", "status", status=404, times=10**6))
+    harness.settle(minutes=20)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}
+
+
+def test_doubts_that_take_turns_have_an_end(harness: Harness) -> None:
+    """Names never come, and every other look finds no details."""
+    documents, job = five(harness)
+    job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    for minute in range(20):
+        if minute % 2:
+            harness.state.faults.append(Fault("details", "status", status=404))
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide after a quarter of an hour"
+
+
+def test_file_of_a_failed_job_whose_details_tell_success_is_looked_for(stored: Harness) -> None:
+    document = stored.upload("a.pdf", b"a")
+    stored.deliver(document)
+    (job,) = stored.state.jobs.values()
+    job.status, job.ending = "FAILED", "SUCCESS"
+    stored.settle()
+    assert stored.status(document) == "COMPLETED"

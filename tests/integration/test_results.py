@@ -18,11 +18,15 @@ from tests.integration.harness import Harness
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
 from workflow_trigger.adapters.s3_results import result_key
 from workflow_trigger.adapters.unstructured import client as platform_client
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.responses import job_from
 from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.errors import Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.services.reconcile import Reconciler
+from workflow_trigger.services.results import collect
+from workflow_trigger.services.track import track
 
 
 @pytest.fixture
@@ -157,7 +161,7 @@ def test_doubt_about_the_end_does_not_shorten_the_wait_for_outputs(results: Harn
     (job,) = results.state.jobs.values()
     job.details_lag_seconds = 40
     results.tick(after_seconds=30)
-    assert results.workflow().doubt
+    assert results.workflow().doubts
     results.state.faults.append(Fault("download", "status", status=404, times=2))
     results.tick(after_seconds=35)
     results.settle()
@@ -327,6 +331,40 @@ def test_silence_and_absence_have_beginnings_of_their_own(results: Harness) -> N
     results.tick(after_seconds=11)
     assert results.status(document) == "COMPLETED"
     assert all("key" in entry for entry in results.row(document)["results"])
+
+
+@pytest.mark.parametrize(("status", "headers"), [(503, {}), (429, {"Retry-After": "5"})])
+def test_outputs_that_are_not_there_hold_nobody_up(results: Harness, status: int, headers: dict[str, str]) -> None:
+    """Once a minute the platform answers otherwise, which says nothing of the output."""
+    results.configure(max_files_per_run=1)
+    start = results.state.start
+    results.state.start = lambda *args, **more: start(*args, **more, has_no_outputs=True)  # type: ignore[method-assign]
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(20)]
+    results.deliver(*documents)
+    for _ in range(25):
+        results.state.faults.append(Fault("download", "status", status=status, headers=headers))
+        results.tick(after_seconds=5, window_seconds=55)
+    assert {results.status(each) for each in documents} == {"COMPLETED"}
+    assert all("missing" in results.row(each)["results"][0] for each in documents)
+
+
+def test_lease_on_a_copy_outlives_downloads_that_hang(results: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(5)]
+    results.deliver(*documents)
+    results.clock.sleep(60)
+    context = results.context()
+    track(context, results.workflow())
+    (ended,) = results.ended_jobs()
+    left: list[bool] = []
+
+    def hangs(*_: Any) -> Any:
+        results.clock.sleep(30)
+        left.append((results.ended_jobs()[0].lease_ends_at or "") > context.iso_later())
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(PlatformClient, "download", hangs)
+    collect(context, ended)
+    assert left == [True] * 10
 
 
 def test_copy_of_an_old_run_does_not_replace_what_a_newer_one_stored(results: Harness) -> None:

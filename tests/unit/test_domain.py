@@ -319,6 +319,12 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
         ([FailedFile(document="x", error=""), FailedFile(document="y", error="")], [failure(A)], [A], 1),
         ([failure(A)], [failure(A), failure(B)], [A, B], 0),
         ([], [FailedFile(document="", error=""), FailedFile(document="", error="")], [], 2),
+        (
+            [failure(A)],
+            [failure(B), FailedFile(document="drawn", error="")],
+            [A, B],
+            1,
+        ),  # it has our names, but for one
     ],
 )
 def test_failure_in_both_lists_counts_once(
@@ -326,7 +332,13 @@ def test_failure_in_both_lists_counts_once(
 ) -> None:
     told = Told.of(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
     assert (list(told.reasons), len(told.unattributed)) == ([each.key for each in ours], others)
-    assert told.is_complete == (bool(failed) and failed[0] == failure(A)), "names that cannot be read are not whole"
+    assert told.is_complete == (bool(failed) and not others), "names that cannot be read are not whole"
+
+
+def test_failure_of_another_document_is_not_that_of_a_single_one() -> None:
+    details = details_of("COMPLETED_WITH_ERRORS")
+    assert ends("COMPLETED", details, [failure(B)], A) == [("FAILED", "Unattributed", True)]
+    assert ends("COMPLETED", details, [FailedFile(document="drawn", error="")], A) == [NAMED]
 
 
 def test_success_before_a_stop_is_believed() -> None:

@@ -163,7 +163,7 @@ def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
             ),
             job_id="j",
             job_status="SCHEDULED",
-            doubt=Doubt("JobVanished", "2026"),
+            doubts=(Doubt("JobVanished", "2026", "2027"),),
             known_job_ids=("j0",),
             unanswered=("k-0123456789abcdef.pdf",),
             let_go_at="2026",

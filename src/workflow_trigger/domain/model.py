@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.clock import has_passed, iso
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
 from workflow_trigger.domain.job import Job
 
@@ -158,20 +158,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Something about a job's end that does not fit, and since when, less the time in which nothing was heard."""
+    """Something about a job's end that does not fit: since when it is seen, and when it was seen last."""
 
     kind: str
     since: str
-    silent_since: str | None = None
+    seen_at: str
 
-    def in_silence(self, now: datetime) -> Self:
-        """The same while the platform says nothing."""
-        return self if self.silent_since else replace(self, silent_since=iso(now))
 
-    def heard(self, now: datetime) -> Self:
-        """The same when it says so again."""
-        silence = now - (parse_time(self.silent_since) or now)
-        return replace(self, since=iso((parse_time(self.since) or now) + silence), silent_since=None)
+SILENCE = "Silence"  # the doubt that a look brings which the platform does not answer
 
 
 KNOWN_JOBS = 20
@@ -188,7 +182,7 @@ class Workflow:
     attempt: Attempt = field(default_factory=Attempt)
     job_id: str | None = None
     job_status: str | None = None
-    doubt: Doubt | None = None
+    doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
     paused_until: str | None = None
     accepted_count: int = 0  # documents, ever
     consecutive_failures: int = 0  # requests without an answer, since one was accepted
@@ -222,6 +216,16 @@ class Workflow:
         """Whether nobody sends any more, or the sender counts as dead."""
         return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
 
+    def doubted(self, kind: str, now: datetime) -> Self:
+        """With a doubt as this look sees it, first: it goes on, or begins, or begins anew.
+
+        Each kind has its own beginning. It begins anew when other looks have not shown it for five minutes.
+        """
+        known = [*self.doubts[:1], *(each for each in self.doubts if not has_passed(each.seen_at, now, seconds=300))]
+        since = next((each.since for each in known if each.kind == kind), iso(now))
+        others = (each for each in self.doubts if each.kind != kind)
+        return replace(self, doubts=(Doubt(kind, since, iso(now)), *others))
+
     def with_attempt(self, **changes: Any) -> Self:
         """The same with other attributes of the attempt."""
         return replace(self, attempt=replace(self.attempt, **changes))
@@ -233,7 +237,7 @@ class Workflow:
     def released(self, *, paused_until: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
         """Idle again; the job, if there was one, is known from now on."""
         known = (*self.known_job_ids, self.job_id) if self.job_id else self.known_job_ids
-        idle = replace(self, phase=Phase.IDLE, attempt=Attempt(), job_id=None, job_status=None, doubt=None)
+        idle = replace(self, phase=Phase.IDLE, attempt=Attempt(), job_id=None, job_status=None, doubts=())
         until = iso(paused_until) if paused_until else None
         return replace(idle, known_job_ids=known[-KNOWN_JOBS:], paused_until=until, last_error=error)
 
@@ -245,7 +249,7 @@ class Workflow:
             phase=Phase.RUNNING,
             job_id=job.id,
             job_status=job.status if is_new else self.job_status,
-            doubt=None,
+            doubts=(),
             paused_until=None,
             accepted_count=self.accepted_count + (len(self.attempt.documents) if is_new else 0),
             consecutive_failures=0,

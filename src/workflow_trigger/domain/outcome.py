@@ -9,7 +9,7 @@ from typing import Self
 
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
-from workflow_trigger.domain.matching import attribute_failures, mentions
+from workflow_trigger.domain.matching import any_has_token, attribute_failures, mentions
 from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
@@ -26,7 +26,7 @@ class Told:
     unattributed: Sequence[FailedFile]  # failures of nobody that we know
     succeeded: Collection[DocumentKey]
     named: Collection[DocumentKey]  # with whatever status
-    any_succeeded: bool  # whoever it was
+    may_have_succeeded: bool  # any file, whoever it is: it is told, or the list goes on
     is_complete: bool
 
     @classmethod
@@ -39,18 +39,19 @@ class Told:
         def ours(names: Collection[str]) -> set[DocumentKey]:
             return {sent.key for sent in documents if mentions(names, [sent.upload_name])}
 
-        own, others = attribute_failures(failed, documents)
-        own_too, others_too = attribute_failures(status.failed, documents)
+        own, rest = attribute_failures(failed, documents)
+        own_too, rest_too = attribute_failures(status.failed, documents)
         reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
-        number = max(len(failed), len(status.failed)) - len(reasons)
-        others = max(others, others_too, key=len)[: max(number, 0)]
+        # A list that has none of our names may mean the failures that the other one names.
+        rest, rest_too = rest if own else rest[len(reasons) :], rest_too if own_too else rest_too[len(reasons) :]
+        others = max(rest, rest_too, key=len)
         return cls(
             keys=tuple(sent.key for sent in documents),
             reasons=reasons,
             unattributed=others,
             succeeded=ours(status.succeeded),
             named=ours(status.documents),
-            any_succeeded=bool(status.succeeded),
+            may_have_succeeded=bool(status.succeeded) or not status.is_complete,
             is_complete=status.is_complete or bool(failed and not others),
         )
 
@@ -79,12 +80,9 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
 
 
 def is_more_to_come(job: Job, details: Details, told: Told) -> bool:
-    """Whether more is to be told of who failed. A job that was stopped has told everything."""
-    return JobState.STOPPED not in {job.state, details.state} and _is_unsaid_who_failed(details, told)
-
-
-def _is_unsaid_who_failed(details: Details, told: Told) -> bool:
     """Whether fewer are named than failed, and not all did; or a list that is not complete, or decided, may go on."""
+    if JobState.STOPPED in {job.state, details.state}:
+        return False  # it has told everything
     all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > told.failures and not all_failed
     nobody = details.state is JobState.PARTLY and not told.failures
@@ -97,24 +95,24 @@ def outcomes(job: Job, details: Details, told: Told) -> dict[DocumentKey, Outcom
     """What became of each document: failures that are named, successes that are believed, and all others alike."""
     said, reasons, unattributed = {job.state, details.state}, told.reasons, told.unattributed
     has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
-    if len(told.keys) == 1 and unattributed and not reasons:
+    if len(told.keys) == 1 and unattributed and not (reasons or any_has_token(each.document for each in unattributed)):
         reasons, unattributed = {told.keys[0]: unattributed[0].error}, []
     if is_stopped:
-        any_succeeded = bool(details.succeeded) or told.any_succeeded or details.state is not JobState.STOPPED
-        others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=any_succeeded)
+        decide = bool(details.succeeded) or told.may_have_succeeded or details.state is not JobState.STOPPED
+        others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=decide)
     elif unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     elif has_failed:
-        may_have_succeeded = len(told.keys) > 1 or details.state is JobState.PARTLY
+        may_have_succeeded = len(told.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif _is_unsaid_who_failed(details, told):
+    elif is_more_to_come(job, details, told):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED
     ends = dict.fromkeys(told.keys, others)
     # Where a stopped job tells which files it finished, it finishes no other that it names.
-    if is_stopped and told.any_succeeded:
+    if is_stopped and told.may_have_succeeded:
         ends |= dict.fromkeys(told.named, replace(others, outputs_decide=False))
     # Of a job that says of no file that it failed, although some did, the successes are not believed either.
     if is_stopped or (told.failures and not has_failed):

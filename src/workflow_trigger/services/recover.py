@@ -44,7 +44,8 @@ def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Docume
     live = {each.attempt.id for each in snapshot.workflows} | {each.attempt_id for each in snapshot.ended_jobs}
     judged_before = context.iso_later(-_ORPHAN_SECONDS)
     held = {key: by for status in _HELD for key, by in context.ledger.held(status).items()}
-    hints = {key: by for key, (by, written_at) in held.items() if by not in live and written_at < judged_before}
+    live |= {by for by, written_at in held.values() if by and written_at >= judged_before}  # all of an attempt, or none
+    hints = {key: by for key, (by, _) in held.items() if by not in live}
     bound = context.ledger.bound()
     groups: dict[tuple[str, str], list[Document]] = {}
     for each in context.ledger.documents([*hints, *bound]).values() if hints or bound else ():
@@ -73,12 +74,13 @@ def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> 
         id=f"{uuid.uuid4().hex}-again",
         documents=tuple(model.SentDocument(each.key, each.upload_name) for each in documents),
         started_at=now,
-        first_look_at=first.bound_since if first.bound_to else first.read_at,
+        first_look_at=first.bound_since if first.bound_to else min(each.read_at for each in documents),
         settle_after=None if is_running else now,
         rounds=ROUNDS - 1 if first.bound_to else 0,
     )
     updates = tuple(
         DocumentUpdate(key=each.key, to=to, read_at=each.read_at, upload_name=each.upload_name) for each in documents
     )
-    after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubt=None)
-    return context.commit(workflow, after, updates)
+    after = replace(workflow, phase=phase, attempt=attempt, job_id=first.job_id if is_running else None, doubts=())
+    taken = context.commit(workflow, after, updates)
+    return taken if taken.attempt.documents else context.commit(taken, workflow)  # all have changed since

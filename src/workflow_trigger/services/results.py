@@ -100,6 +100,7 @@ class _Collector:
         job_id, results = self._ended.job_id, self._context.results
         if not self._context.has_time():
             return self._waited_for(node, {}, OutputState.DELAYED, "the invocation ended before its turn")
+        self._keep_lease()
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
                 if results is not None:
@@ -123,17 +124,20 @@ class _Collector:
 
     def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        since = before["since"] if state in before else self._context.iso_later()
-        if has_passed(since, self._context.clock.now(), seconds=PATIENCE_SECONDS[state]):
+        since = {state.value: self._context.iso_later(), **before.get("since", {})}  # each has its own beginning
+        if has_passed(since[state], self._context.clock.now(), seconds=PATIENCE_SECONDS[state]):
             return {**node, "missing": reason}
         return {**node, state.value: reason, "since": since}
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks of a download; the lease is renewed on the way."""
         for chunk in chunks:
-            if self._context.clock.now() >= self._renew_at:
-                self._renew_lease()
+            self._keep_lease()
             yield chunk
+
+    def _keep_lease(self) -> None:
+        if self._context.clock.now() >= self._renew_at:
+            self._renew_lease()
 
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
         """Its end; with the places of its outputs, where it is COMPLETED."""

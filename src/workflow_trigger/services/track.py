@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable
+from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable, as_stored
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
-from workflow_trigger.domain.model import DocumentUpdate, Doubt, EndedDocument, EndedJob, Status, Workflow
+from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
 from workflow_trigger.domain.outcome import Outcome, Told, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
@@ -42,16 +42,20 @@ class _Tracked:
 
     def look(self) -> Workflow:
         try:
-            self._job = self._context.client.job(self._job.id)
+            job = self._context.client.job(self._job.id)
         except NotFound:
             return self._vanished()
-        return self._note_progress() if self._job.state.is_active else self._conclude()
+        return self._follow(job)
+
+    def _follow(self, job: Job) -> Workflow:
+        self._job = job
+        return self._note_progress() if job.state.is_active else self._conclude()
 
     def _note_progress(self) -> Workflow:
         before = self._workflow
-        if self._job.status == before.job_status and before.doubt is None and before.last_error is None:
+        if self._job.status == before.job_status and not before.doubts and before.last_error is None:
             return before
-        after = replace(before, job_status=self._job.status, doubt=None, last_error=None)
+        after = replace(before, job_status=self._job.status, doubts=(), last_error=None)
         return self._context.commit(before, after, job_updates(self._job, self._attempt))
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -69,6 +73,8 @@ class _Tracked:
         except (KeyRejected, KeyNotSet):
             raise
         except (Misconfigured, Unavailable) as error:
+            if not self._job.state.has_ended:
+                raise  # nothing says that the job has ended
             return self._doubt(_UNANSWERED, f"{says}; {error}")
         if is_more_to_come(self._job, details, told) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
@@ -92,7 +98,7 @@ class _Tracked:
                 updates.append(update)
                 waiting.append(EndedDocument(update.key, end.status, end.error))
             else:
-                updates.append(replace(update, to=end.status, error=end.error))
+                updates.append(replace(update, to=end.status, error=end.error, results=None))
         ended = EndedJob(
             job_id=self._job.id,
             workflow_id=self._workflow.workflow_id,
@@ -107,15 +113,34 @@ class _Tracked:
 
     def _vanished(self) -> Workflow:
         """404. A key of another workspace shows none of our jobs, and proves nothing about them."""
-        if self._is_overdue("JobVanished") and not is_gone(self._context, self._workflow):
-            shown = {job.id for job in self._context.client.jobs(self._workflow.workflow_id)}
-            if self._job.id in shown:
-                raise Unavailable(f"Job {self._job.id} is in the list, but cannot be asked about")
-            are_all_gone = self._workflow.known_job_ids and not shown.intersection(self._workflow.known_job_ids)
-            # A workflow that is shown is of the key's workspace: then the jobs are gone.
-            if are_all_gone and not self._context.client.has_workflow(self._workflow.workflow_id):
-                raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
+        if self._is_overdue("JobVanished"):
+            try:
+                listed = self._listed()
+            except NotFound as error:
+                self._context.counts.add("Held")
+                return self._noted("JobVanished", as_stored(error))
+            if listed is not None:
+                return self._follow(listed)
         return self._doubt("JobVanished", "the platform does not know the job any more")
+
+    def _listed(self) -> Job | None:
+        """The job as the list of jobs has it, although it cannot be asked about; None when it is gone.
+
+        Raises:
+            NotFound: the workflow, or earlier jobs, are not shown either.
+        """
+        shown: set[str] = set()
+        if is_gone(self._context, self._workflow):
+            return None
+        for job in self._context.client.jobs(self._workflow.workflow_id):
+            if job.id == self._job.id:
+                return job
+            shown.add(job.id)
+        are_all_gone = self._workflow.known_job_ids and shown.isdisjoint(self._workflow.known_job_ids)
+        # A workflow that is shown is of the key's workspace: then the jobs are gone.
+        if are_all_gone and not self._context.client.has_workflow(self._workflow.workflow_id):
+            raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
+        return None
 
     def _unconfirmed(self, kind: str, message: str) -> Workflow:
         """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""
@@ -130,24 +155,16 @@ class _Tracked:
             outputs_decide = self._job.state.has_ended and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
-        doubt, noted = self._doubt_now(kind), self._workflow.last_error or {}
-        if doubt == self._workflow.doubt and message == noted.get("message"):
-            return self._workflow
-        now = self._context.iso_later()
-        return self._context.commit(
-            self._workflow, replace(self._workflow, doubt=doubt, last_error={**error, "at": now})
-        )
+        return self._noted(kind, error)
 
-    def _doubt_now(self, kind: str) -> Doubt:
-        """The doubt as it goes on, or begins, with this look. Another kind begins anew; silence stops it."""
-        before, now = self._workflow.doubt, self._context.clock.now()
-        if before is None or kind not in {before.kind, _UNANSWERED}:
-            return Doubt(kind, iso(now))
-        return before.heard(now) if kind == before.kind else before.in_silence(now)
+    def _noted(self, kind: str, error: Mapping[str, str]) -> Workflow:
+        """Write down that a doubt was seen, and what an operator is told."""
+        last_error = {**error, "at": self._context.iso_later()}
+        after = replace(self._workflow.doubted(kind, self._context.clock.now()), last_error=last_error)
+        return self._context.commit(self._workflow, after)
 
     def _is_overdue(self, kind: str) -> bool:
-        """Whether a doubt of this kind, or a silence, has lasted long enough."""
-        doubt, is_silent = self._doubt_now(kind), kind == _UNANSWERED
-        since = (is_silent and doubt.silent_since) or doubt.since
-        seconds = DETAILS_TIMEOUT_SECONDS if is_silent else CONFIRM_TIMEOUT_SECONDS
-        return has_passed(since, self._context.clock.now(), seconds=seconds)
+        """Whether a doubt of this kind has lasted long enough."""
+        now = self._context.clock.now()
+        seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
+        return has_passed(self._workflow.doubted(kind, now).doubts[0].since, now, seconds=seconds)

@@ -244,7 +244,7 @@ def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
         case Workflow():
             item = _to(record, _WORKFLOW_NAMES)
             del item["attempt"]
-            item["doubt"] = _to(record.doubt) if record.doubt else None
+            item["doubts"] = list(map(_to, record.doubts)) or None
             item |= _to(record.attempt, _ATTEMPT_NAMES) if record.attempt.id else {}
             item["rows"] = _documents(record.attempt.documents)
         case EndedJob():
@@ -280,7 +280,7 @@ def _workflow_from_item(item: Item) -> Workflow:
         "phase": phase,
         "attempt": None if phase is Phase.IDLE else _attempt_from_item(item),
         "job_id": None if phase is Phase.IDLE else item.get("job_id"),
-        "doubt": model.Doubt(**item["doubt"]) if item.get("doubt") else None,
+        "doubts": tuple(model.Doubt(**each) for each in item.get("doubts", ())),
         "known_job_ids": tuple(item.get("baseline", ())),
         "unanswered": tuple(item.get("unanswered", ())),
     }
