@@ -9,8 +9,9 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Annotated, Any, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of
+from workflow_trigger.domain.document import Lane, Route, Selection, canonical_id, queue_of, route_of
 from workflow_trigger.domain.errors import SettingsError
+from workflow_trigger.domain.model import Document
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _OTHER_PRODUCTS = {"api.unstructuredapp.io", "api.unstructured.io"}
@@ -214,6 +215,10 @@ class Settings:
         """Whether a route reads a queue."""
         names = ("", *(each.key_prefix for each in self.routes))
         return queue in {queue_of(lane, name) for lane in Lane for name in names}
+
+    def route_of(self, document: Document) -> str:
+        """The route in whose queue a document waits; of one that is in no queue, that of its key."""
+        return document.route or "" if self.is_live(document.queue) else route_of(document.source.key, self.routes)
 
     def of_route(self, route: Route) -> Self:
         """What is different for the documents of a route."""

@@ -14,7 +14,7 @@ from tests.integration.harness import Harness
 from tests.published import FOLDER, KINDS, check, schema
 from workflow_trigger.adapters.dynamodb.mapping import batch_key
 from workflow_trigger.domain.clock import iso
-from workflow_trigger.domain.document import ObjectVersion
+from workflow_trigger.domain.document import Lane, ObjectVersion
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Batch, Pause, Status
 
 STATUS_CHANGED, BATCH_FINISHED = KINDS
@@ -97,6 +97,32 @@ def test_document_that_runs_again_counts_again_once_its_end_was(harness: Harness
     batch = harness.ledger().batch("june")
     assert batch is not None
     assert (batch.registered, batch.finished) == ((2, 2) if is_published else (1, 1))
+
+
+def test_upload_of_the_same_bytes_is_in_the_batch_that_it_names(harness: Harness) -> None:
+    for name in ("june", "july", None):
+        document = harness.upload("a.pdf", b"1", Metadata={"batch": name} if name else {})
+        harness.deliver(document)
+        harness.settle()
+        let_pass(harness)
+        assert harness.row(document).get("batch") == name
+    batches = [harness.ledger().batch(name) for name in ("june", "july")]
+    assert [each and (each.registered, each.finished) for each in batches] == [(1, 1), (1, 1)]
+    assert [detail["batch"] for detail in told(harness)] == ["june", "july"]
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_backfill_names_a_document_whose_own_event_came_first(harness: Harness, has_ended: bool) -> None:
+    document = harness.upload("a.pdf", b"1")
+    harness.deliver(document)
+    if has_ended:
+        harness.settle()
+    harness.deliver(replace(document, sequencer=None, lane=Lane.BULK, batch="june"), submit=False)
+    harness.settle()
+    let_pass(harness)
+    found = harness.ledger().batch("june")
+    assert (found and (found.registered, found.finished)) == (None if has_ended else (1, 1))
+    assert harness.row(document).get("batch") == (None if has_ended else "june")
 
 
 def test_retry_while_the_end_is_being_published_is_refused(harness: Harness) -> None:

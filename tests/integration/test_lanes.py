@@ -186,6 +186,50 @@ def test_version_that_runs_already_is_not_stopped(harness: Harness) -> None:
     assert [harness.accepted(each) for each in drafts] == [1, 0, 1]
 
 
+def test_version_that_comes_back_does_not_run_after_a_newer_one(harness: Harness) -> None:
+    """It was busy elsewhere when the newer one came, and its answer was lost."""
+    harness.configure(only_latest_version=True)
+    harness.grow_pool(2)
+    drafts = versions(harness, "one", "two")
+    harness.state.faults.append(Fault("run", "drop", times=3))
+    harness.deliver(drafts[0])
+    assert harness.status(drafts[0]) == "SUBMITTING"
+    (lost,) = [each for each in harness.workflows() if each.is_at_work]
+    harness.state.faults = [Fault("run", "drop", times=9, workflow_id=lost.workflow_id)]
+    harness.deliver(drafts[1])
+    harness.settle()
+    assert statuses(harness, drafts) == ["SUPERSEDED", "COMPLETED"]
+    assert [harness.accepted(each) for each in drafts] == [0, 1]
+    assert harness.counts["Superseded"] == 1
+
+
+def test_newer_version_ends_older_ones_although_its_invocation_died(harness: Harness) -> None:
+    harness.configure(only_latest_version=True, max_files_per_run=1)
+    drafts = versions(harness, "one", "two")
+    arrive(harness, replace(drafts[0], lane=Lane.BULK))
+    harness.ledger().register(drafts[1])  # and then it died
+    while harness.status(drafts[1]) == "PENDING":  # by lot, the bulk lane may have its turn
+        harness.tick()
+        if harness.status(drafts[0]) != "PENDING":
+            return
+    arrive(harness, drafts[1])
+    assert statuses(harness, drafts) == ["SUPERSEDED", "SCHEDULED"]
+
+
+def test_old_version_that_an_operator_asked_for_is_not_ended(harness: Harness) -> None:
+    harness.configure(only_latest_version=True)
+    drafts = versions(harness, "one", "two")
+    arrive(harness, *drafts)
+    harness.settle()
+    assert statuses(harness, drafts) == ["SUPERSEDED", "COMPLETED"]
+    assert harness.ledger().reopen(harness.row(drafts[0]))
+    arrive(harness, drafts[0])
+    assert harness.status(drafts[0]) == "PENDING"
+    harness.clock.sleep(1)
+    arrive(harness, harness.upload("draft.docx", b"three"))
+    assert harness.status(drafts[0]) == "SUPERSEDED", "this one was uploaded after the operator had asked"
+
+
 @pytest.mark.parametrize(
     ("newer", "why"),
     [

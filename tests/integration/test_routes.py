@@ -176,3 +176,13 @@ def test_metrics_name_their_route(routed: Harness, capsys: pytest.CaptureFixture
     assert by_route[None]["Accepted"] == [1.0], "the sum, for the alarms"
     assert "Accepted" not in by_route["invoices/"]
     assert by_route["legal/"]["Registered"] == [1.0]
+
+
+def test_duplicate_event_takes_no_document_out_of_its_route(harness: Harness) -> None:
+    """`Routes` have changed while it waited."""
+    (document,) = uploads(harness, "invoices/", 1)
+    arrive(harness, document)
+    harness.pool_ever |= {INVOICES[0]}
+    harness.configure(routes=(Route("invoices/", INVOICES[:1]),))
+    arrive(harness, document, submit=True)
+    assert harness.row(document)["workflow_id"] == harness.settings.workflow_ids[0]

@@ -12,6 +12,7 @@ from tests.integration.harness import Harness
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Pause, Transition, Workflow
 from workflow_trigger.settings import routes_in
 from workflow_trigger_cli.commands import forget
+from workflow_trigger_cli.errors import CommandError
 from workflow_trigger_cli.stack import Stack
 
 
@@ -264,6 +265,67 @@ def test_forget_takes_what_was_asked_about(harness: Harness, monkeypatch: pytest
     harness.upload("a.pdf", b"newer")
     assert work.run() == planned
     assert harness.s3.get_object(Bucket=harness.bucket, Key="a.pdf")["Body"].read() == b"newer"
+
+
+def forgetting(harness: Harness, monkeypatch: pytest.MonkeyPatch, client: Any = None, **how: Any) -> forget.Forget:
+    """`forget` of a.pdf, which is final, until its question."""
+    monkeypatch.setattr(forget, "rows_of", lambda *_: harness.rows())
+    outputs = {"ResultsBucket": f"results-{harness.bucket}"}
+    parameters = {"ResultsPrefix": harness.settings.results_prefix}
+    more: Any = {"client": lambda _: client or harness.s3, "ledger": harness.ledger}
+    stack: Any = SimpleNamespace(name="x", outputs=outputs, parameters=parameters, routes=(), **more)
+    return forget.Forget(stack, f"s3://{harness.bucket}/a.pdf", None, **how)
+
+
+@pytest.mark.parametrize("how", ["upload", "retry"])
+def test_forget_takes_no_results_of_a_run_that_came_while_it_asked(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    work = forgetting(harness, monkeypatch, with_object=False)
+    if how == "upload":
+        harness.deliver(harness.upload("a.pdf", b"a"))
+    else:
+        harness.ledger().reopen(harness.row(document))
+    harness.settle()
+    done = work.run()
+    assert (done.rows, done.results, done.changed) == (0, 0, 1)
+    assert len(harness.row(document)["results"]) == 2
+    for each in harness.row(document)["results"]:
+        harness.s3.head_object(Bucket=each["bucket"], Key=each["key"])
+
+
+def test_forget_deletes_no_upload_that_came_while_it_deleted(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket without versions: the upload has the name of what was counted."""
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    harness.deliver(harness.upload("a.pdf", b"a"))
+    harness.settle()
+
+    def delete_objects(**request: Any) -> Any:
+        answer = harness.s3.delete_objects(**request)
+        harness.upload("a.pdf", b"newer")
+        return answer
+
+    client = SimpleNamespace(get_paginator=harness.s3.get_paginator, delete_objects=delete_objects)
+    work = forgetting(harness, monkeypatch, client, with_object=True)
+    with pytest.raises(CommandError, match="uploaded again"):
+        work.run()
+    assert harness.s3.get_object(Bucket=harness.bucket, Key="a.pdf")["Body"].read() == b"newer"
+
+
+def test_resume_ends_no_pause_that_came_since(harness: Harness) -> None:
+    one, another = (Pause(route="*", reason=each, since=f"2026-0{each}-01T00:00:00.000000Z") for each in "12")
+    ledger = harness.ledger()
+    assert ledger.pause(one)
+    assert ledger.resume(one)
+    assert ledger.pause(another)
+    assert not ledger.resume(one)
+    assert ledger.snapshot([]).pauses == (another,)
 
 
 def test_schedule_of_the_poller_is_told_from_that_of_the_comparison() -> None:

@@ -19,7 +19,7 @@ from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, as_stored
-from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Workflow
+from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Status, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
 
@@ -169,10 +169,21 @@ class Context:
         written, left_out = self.ledger.commit(model.Transition(before, after, tuple(updates), creates))
         for key in left_out:
             logger.info("document has changed since", object_key=key.object, version=key.version)
-        final = [update for update in updates if update.to in FINAL and update.key not in left_out]
+        done = [update for update in updates if update.key not in left_out]
+        final = [update for update in done if update.to in FINAL]
         if final and not isinstance(before, Poller):
             self._finished(before, final)
+        for name in {update.key.object for update in done if update.to is Status.PENDING}:
+            self.supersede_older(name)
         return written
+
+    def supersede_older(self, name: str) -> None:
+        """Where only the latest version of an object is wanted, end the older ones that wait."""
+        keys = self.ledger.supersede_older(name) if self.settings.only_latest_version else []
+        if keys:
+            logger.info("superseded", object_key=name, versions=[each.version for each in keys])
+            self.counts.add("Superseded", value=len(keys))
+            self.publish(keys)
 
     def _finished(self, record: Workflow | EndedJob, updates: Sequence[DocumentUpdate]) -> None:
         """Tell of documents that are final now."""

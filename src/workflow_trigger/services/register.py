@@ -5,7 +5,7 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.adapters.s3_events import ParsedEvent
 from workflow_trigger.domain.document import ObjectVersion, is_result, route_of
 from workflow_trigger.domain.errors import UnreadableEvent
-from workflow_trigger.domain.model import Document, Status
+from workflow_trigger.domain.model import FINAL, Document
 from workflow_trigger.services.context import Context
 
 logger = Logger(child=True)
@@ -43,11 +43,8 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     logger.info(
         metric.lower(), reason=reason, object_key=key.object, version=key.version, request_id=version.request_id
     )
-    counts = context.by_route()[route].counts
-    counts.add(metric)
-    is_judged = settings.only_latest_version and document.status is Status.PENDING  # also when an earlier try died here
-    if is_judged and (superseded := context.ledger.supersede_older(key.object)):
-        logger.info("superseded", object_key=key.object, versions=[each.version for each in superseded])
-        counts.add("Superseded", value=len(superseded))
-        context.publish(superseded)
+    own = context.by_route()[route]
+    own.counts.add(metric)
+    if document.status not in FINAL:  # also where it is known: an earlier try may have died here
+        own.supersede_older(key.object)
     return document

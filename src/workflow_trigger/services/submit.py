@@ -128,7 +128,7 @@ def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
         return False
     began = False
     for name, own in context.by_route().items():
-        ours = [each for each in fresh if route_of(each.source.key, context.settings.routes) == name]
+        ours = [each for each in fresh if context.settings.route_of(each) == name]
         queue = Queue(own, ours)
         for workflow in idle_workflows(snapshot, own) if ours or not context.settings.routes else []:
             began |= workflow.is_free(context.clock.now()) and submit(own, workflow, queue).is_at_work

@@ -3,7 +3,7 @@
 The results go first: whatever interrupts the command, the row still says what is left to be done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import batched
 from typing import Any
@@ -45,6 +45,7 @@ class Forget:
         self._objects = list(self._object_versions())  # those that are asked about: one that comes later stays
         self._unversioned = self._unversioned_uploads()
         self._rows = [row for row in rows_of(stack, url) if version in {None, row["version"]}]
+        self._outputs = {row["version"]: list(self._results(row)) for row in self._rows}  # one that comes later stays
         if not self._rows:
             raise CommandError(f"The ledger does not know {url}{f' version {version}' if version else ''}.")
         for row in self._rows:
@@ -58,17 +59,24 @@ class Forget:
 
     def plan(self) -> Forgotten:
         """What would be taken away."""
-        results = sum(len(list(self._results(row))) for row in self._rows)
+        results = sum(map(len, self._outputs.values()))
         return Forgotten(rows=len(self._rows), results=results, objects=len(self._objects))
 
     def run(self) -> Forgotten:
-        """Take it away: results, then the object's versions if they are to go, then what the rows hold."""
+        """Take it away: results, then the object's versions if they are to go, then what the rows hold.
+
+        Raises:
+            CommandError: it was uploaded again.
+        """
         self._see_that_nothing_came()
+        now = {row["version"]: row["updated_at"] for row in rows_of(self._stack, self._url)}
+        as_read = [row for row in self._rows if now.get(row["version"]) == row["updated_at"]]
         bucket = self._stack.outputs.get("ResultsBucket", "")  # without one there are no results
-        results = sum(self._delete(bucket, self._results(row)) for row in self._rows)
-        objects = self._delete(split_url(self._url)[0], iter(self._objects))
+        results = sum(self._delete(bucket, self._outputs[row["version"]]) for row in as_read)
+        self._see_that_nothing_came()
+        objects = self._delete(split_url(self._url)[0], self._objects)
         ledger = self._stack.ledger()
-        done = sum(ledger.forget(row) for row in self._rows)
+        done = sum(ledger.forget(row) for row in as_read)
         return Forgotten(rows=done, results=results, objects=objects, changed=len(self._rows) - done)
 
     def _see_that_nothing_came(self) -> None:
@@ -78,7 +86,7 @@ class Forget:
             CommandError: one has come.
         """
         if self._unversioned_uploads() - self._unversioned:
-            raise CommandError(f"{self._url} was uploaded again while the command asked. Nothing was deleted.")
+            raise CommandError(f"{self._url} was uploaded again while the command asked. The object was not deleted.")
 
     def _unversioned_uploads(self) -> set[tuple[str, Any]]:
         """What the bucket has under the key without a version of its own: its etag and time."""
@@ -119,7 +127,7 @@ class Forget:
             yield from page.get("Versions", [])
             yield from page.get("DeleteMarkers", [])
 
-    def _delete(self, bucket: str, versions: Iterator[dict[str, Any]]) -> int:
+    def _delete(self, bucket: str, versions: Iterable[dict[str, Any]]) -> int:
         done = 0
         for few in batched(versions, _AT_ONCE, strict=False):
             entries = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in few]

@@ -85,6 +85,9 @@ class Ledger:
         if known is None:
             return self.register(version, route=route, skipped=skipped)  # it expired between the two calls
         if skipped or not _is_later_upload(version, known):
+            joins = version.batch and "batch" not in known and known["status"] not in FINAL
+            if joins and not self._join(known, version.batch or ""):
+                return self.register(version, route=route)
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return document_from_item(known), known["registered_at"] == now
         # The same bytes were uploaded again: a final row starts afresh; one on its way covers the new event too.
@@ -99,20 +102,25 @@ class Ledger:
     def reopen(self, row: Item, lane: Lane = Lane.BULK, route: str = "") -> bool:
         """Put a final row back into the queue because an operator says so, provided that it still is as it was read."""
         now = iso(self._clock.now())
-        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane, route)})
+        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane, route, row.get("batch"))})
 
     def supersede_older(self, name: str) -> list[DocumentKey]:
         """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.
 
-        A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older.
+        A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older. So is one that
+        came back into the queue after the newest was uploaded, because an operator said so.
         """
-        shown = ("object", "version", "status", "sequencer", "updated_at", "bound_to")
+        times = ("uploaded_at", "registered_at", "queued_at", "updated_at")
+        shown = ("object", "version", "status", "sequencer", "bound_to", *times)
         pages = self._rows.pages(None, Key("object").eq(name), *shown, ConsistentRead=True)
-        newest, waiting = None, []
+        newest: Item = {"sequencer": "0", "registered_at": ""}
+        waiting = []
         for row in (item for page in pages for item in page if item["status"] != Status.SKIPPED):
-            newest = row["sequencer"] if is_later(row.get("sequencer"), newest or "0") else newest
+            newest = row if is_later(row.get("sequencer"), newest["sequencer"]) else newest
             waiting += [row] if row["status"] == Status.PENDING and "bound_to" not in row else []
-        older = [row for row in waiting if is_later(newest, row.get("sequencer"))]
+        came_at = newest.get("uploaded_at", newest["registered_at"])
+        older = [each for each in waiting if is_later(newest["sequencer"], each.get("sequencer"))]
+        older = [each for each in older if not each["registered_at"] < each.get("queued_at", "") > came_at]
         message = "a newer version was uploaded before this one had its turn"
         return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
 
@@ -254,6 +262,11 @@ class Ledger:
         counted = [self._count(batch, registered=1)] if batch else []
         return self._rows.write(write, *counted).get(0)
 
+    def _join(self, row: Item, batch: str) -> bool:
+        """Count a row that is on its way in a batch, provided that it still is as it was read, and in none."""
+        as_read = _as_read(row) & Attr("batch").not_exists()
+        return self._counted(self._rows.update(_key(row)._asdict(), {"batch": batch}, as_read), batch) is None
+
     def _count(self, batch: str, **amounts: int) -> Item:
         mark = mapping.batch_mark(iso(self._clock.now()))
         return self._rows.update(mapping.batch_key(batch)._asdict(), mark, None, amounts)
@@ -288,9 +301,9 @@ class Ledger:
         return not self._records.write(self._records.put(item, is_new))
 
     def resume(self, pause: model.Pause) -> bool:
-        """End a pause; False where it has ended already."""
-        key, is_there = mapping.key_of(pause), Attr("workflow_id").exists()
-        return not self._records.write(self._records.delete(key, is_there))
+        """End a pause; False where it has ended already, whatever pause has come since."""
+        key, is_the_same = mapping.key_of(pause), Attr("since").eq(pause.since)
+        return not self._records.write(self._records.delete(key, is_the_same))
 
     # -- the one write -------------------------------------------------------------------------------------------------
 

@@ -120,10 +120,9 @@ def _waiting(now: str, lane: Lane, route: str) -> Item:
 def reopened(row: Item, now: str, lane: Lane, route: str, batch: str | None = None) -> Item:
     """The changes that put a final row back into the queue; the run that it had goes to `runs`.
 
-    It comes into another batch only where its own has counted its end.
+    It comes into `batch`, or into none, but for one whose own batch has not counted its end yet.
     """
-    own = row.get("batch")
-    batch = own if row.get(QUEUE) == UNPUBLISHED else batch or own
+    batch = row.get("batch") if row.get(QUEUE) == UNPUBLISHED else batch
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
     return {
         **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
