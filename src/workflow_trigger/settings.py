@@ -103,6 +103,8 @@ def megabytes(least: int) -> Callable[[str], int]:
 
 
 def _is_on(text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise ValueError("must be on or off")
     return text == "on"
 
 

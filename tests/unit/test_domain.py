@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import Told, is_more_to_come, outcomes
+from workflow_trigger.domain.outcome import FileReports, is_more_to_come, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -263,7 +263,7 @@ def ends(
     failed: list[FailedFile],
     *sent: SentDocument,
 ) -> list[tuple[str, str, bool]]:
-    found = outcomes(job("j", status=status), details, Told.of(failed, FileStatus(is_complete=True), sent))
+    found = outcomes(job("j", status=status), details, FileReports.of(failed, FileStatus(is_complete=True), sent))
     order = [found[each.key] for each in sent]
     return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
 
@@ -297,13 +297,13 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     one, two, three, *_ = FIVE
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
     answer = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
-    told = Told.of([], answer, [one, two, three])
+    told = FileReports.of([], answer, [one, two, three])
     assert is_more_to_come(ended, details, told)
-    assert not is_more_to_come(ended, details, Told.of([], answer, [one, two]))
+    assert not is_more_to_come(ended, details, FileReports.of([], answer, [one, two]))
     whole = replace(answer, is_complete=True)
-    assert not is_more_to_come(ended, details, Told.of([], whole, [one, two, three]))
+    assert not is_more_to_come(ended, details, FileReports.of([], whole, [one, two, three]))
     in_progress = replace(whole, documents=(three.upload_name or "",))
-    undecided = Told.of([], in_progress, [one, two, three])
+    undecided = FileReports.of([], in_progress, [one, two, three])
     assert is_more_to_come(ended, details, undecided)
     assert not is_more_to_come(job("j", status="STOPPED"), details, told)
     for each in (told, undecided):
@@ -330,9 +330,9 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
 def test_failure_in_both_lists_counts_once(
     failed: list[FailedFile], by_status: list[FailedFile], ours: list[SentDocument], others: int
 ) -> None:
-    told = Told.of(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
+    told = FileReports.of(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
     assert (list(told.reasons), len(told.unattributed)) == ([each.key for each in ours], others)
-    assert told.is_complete == (bool(failed) and not others), "names that cannot be read are not whole"
+    assert told.has_all_failures == (bool(failed) and not others), "names that cannot be read are not whole"
 
 
 def test_failure_of_another_document_is_not_that_of_a_single_one() -> None:
@@ -342,7 +342,7 @@ def test_failure_of_another_document_is_not_that_of_a_single_one() -> None:
 
 
 def test_success_before_a_stop_is_believed() -> None:
-    told = Told.of([], FileStatus(succeeded=(A.upload_name or "",), is_complete=True), [A, B])
+    told = FileReports.of([], FileStatus(succeeded=(A.upload_name or "",), is_complete=True), [A, B])
     found = outcomes(job("j", status="STOPPED"), details_of("STOPPED"), told)
     assert [found[each.key].status for each in (A, B)] == ["COMPLETED", "STOPPED"]
 
@@ -411,7 +411,7 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
     ],
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
-    told = Told.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
+    told = FileReports.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
     assert is_more_to_come(job("j", status="COMPLETED"), details, told) is missing
 
 

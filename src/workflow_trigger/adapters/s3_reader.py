@@ -24,7 +24,7 @@ _RESUMES = 4  # in a row, without a single byte between them
 _GONE = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound", "404", "MethodNotAllowed", "405"}
 _ARCHIVED = {"InvalidObjectState"}
 _OVERWRITTEN = {"PreconditionFailed", "412", "InvalidRange", "416"}
-_DENIED = {"AccessDenied", "Forbidden", "403", "AllAccessDisabled", "KMS.DisabledException", "KMS.NotFoundException"}
+_DENIED = {"AccessDenied", "Forbidden", "403", "AllAccessDisabled"}
 _DENIED |= {"InvalidRequest", "InvalidArgument"}  # encrypted with a key of the uploader's own, for one
 
 
@@ -136,11 +136,11 @@ def _translated(name: str) -> Iterator[None]:
 
 def _error_of(code: str, name: str) -> SourceError:
     if code in _GONE:
-        return ObjectGone(f"{name} is not there any more ({code})")
+        return ObjectGone(f"Not there any more ({code}): {name}")
     if code in _ARCHIVED:
-        return ObjectGone(f"{name} is archived; restore it and retry ({code})")
+        return ObjectGone(f"Archived; restore it and retry ({code}): {name}")
     if code in _OVERWRITTEN:
-        return ObjectOverwritten(f"{name} has been overwritten since the event ({code})")
+        return ObjectOverwritten(f"Overwritten since the event ({code}): {name}")
     if code in _DENIED or code.startswith("KMS."):
-        return ObjectDenied(f"The function is not allowed to read {name} ({code})")
-    return ObjectUnreadable(f"S3 could not deliver {name} ({code})")
+        return ObjectDenied(f"The function is not allowed to read it ({code}): {name}")
+    return ObjectUnreadable(f"S3 could not deliver it ({code}): {name}")

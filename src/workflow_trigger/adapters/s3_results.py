@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from email.header import Header
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from urllib.parse import quote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import ResultsRefused
+from workflow_trigger.domain.errors import ResultsRefused, truncate
 from workflow_trigger.domain.model import Document
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ResultsBucket:
         try:
             self._put({"Bucket": place["bucket"], "Key": place["key"]}, chunks, described_by)
         except (ClientError, BotoCoreError) as error:
-            raise ResultsRefused(f"Results cannot be stored in {place['bucket']}: {error}") from error
+            raise ResultsRefused(truncate(f"Results cannot be stored in {place['bucket']}: {error}")) from error
 
     def _put(self, target: dict[str, Any], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         parts = _regrouped(chunks)
@@ -84,7 +85,8 @@ class ResultsBucket:
             done += [self._put_part(target, number, part) for number, part in enumerate(parts, start=2)]
             self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
         except BaseException:
-            self._client.abort_multipart_upload(**target)
+            with suppress(ClientError, BotoCoreError):
+                self._client.abort_multipart_upload(**target)
             raise
 
     def _put_part(self, target: Mapping[str, Any], number: int, part: Any) -> Any:

@@ -103,11 +103,11 @@ class PlatformError(TriggerError):
 
 
 class NotSent(PlatformError):
-    """Broken before the last bytes: TLS, a reset, an invocation that ended. Nothing runs."""
+    """Broken before the last bytes: a TLS handshake, a reset, an invocation that ended. Nothing runs."""
 
 
 class Unreachable(NotSent):
-    """No connection: DNS, connect, TLS handshake. The documents had no part in it."""
+    """No connection: DNS, connect, a certificate. The documents had no part in it."""
 
 
 class TooSlow(NotSent):

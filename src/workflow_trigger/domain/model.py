@@ -165,9 +165,6 @@ class Doubt:
     seen_at: str
 
 
-SILENCE = "Silence"  # the doubt that a look brings which the platform does not answer
-
-
 KNOWN_JOBS = 20
 LEFT_OUT = "more outputs than a row has room for"  # said in place of outputs that are not recorded
 
@@ -216,15 +213,17 @@ class Workflow:
         """Whether nobody sends any more, or the sender counts as dead."""
         return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
 
-    def doubted(self, kind: str, now: datetime) -> Self:
-        """With a doubt as this look sees it, first: it goes on, or begins, or begins anew.
+    def with_doubt(self, kind: str, now: datetime) -> Self:
+        """With a doubt that this look has brought, first. It keeps its beginning, else it begins now.
 
-        Each kind has its own beginning. It begins anew when other looks have not shown it for five minutes.
+        It is forgotten when it was not seen for five minutes, for example in an outage, while other looks were noted.
         """
-        known = [*self.doubts[:1], *(each for each in self.doubts if not has_passed(each.seen_at, now, seconds=300))]
-        since = next((each.since for each in known if each.kind == kind), iso(now))
-        others = (each for each in self.doubts if each.kind != kind)
-        return replace(self, doubts=(Doubt(kind, since, iso(now)), *others))
+        recent = [each for each in self.doubts[1:] if not has_passed(each.seen_at, now, seconds=300)]
+        known = {each.kind: each for each in (*self.doubts[:1], *recent)}
+        doubt = known.pop(kind, Doubt(kind, iso(now), iso(now)))
+        if has_passed(doubt.seen_at, now, seconds=60):  # not noted at every look
+            doubt = replace(doubt, seen_at=iso(now))
+        return replace(self, doubts=(doubt, *known.values()))
 
     def with_attempt(self, **changes: Any) -> Self:
         """The same with other attributes of the attempt."""

@@ -18,16 +18,17 @@ _STOPPED = "the job was stopped"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """What `/failed-files` and `/file-status` tell together, of our documents where names say whose they are."""
+class FileReports:
+    """What `/failed-files` and `/file-status` say of the files of a job, matched to our documents."""
 
     keys: tuple[DocumentKey, ...]  # of all documents of the job
     reasons: Mapping[DocumentKey, str]  # of those that failed
-    unattributed: Sequence[FailedFile]  # failures of nobody that we know
+    unattributed: Sequence[FailedFile]  # failures that match no document
     succeeded: Collection[DocumentKey]
-    named: Collection[DocumentKey]  # with whatever status
-    may_have_succeeded: bool  # any file, whoever it is: it is told, or the list goes on
-    is_complete: bool
+    listed: Collection[DocumentKey]  # in `/file-status`, with whatever status
+    any_succeeded: bool  # also a file that matches no document
+    is_complete: bool  # `/file-status`, where there is one
+    has_all_failures: bool
 
     @classmethod
     def of(cls, failed: Sequence[FailedFile], status: FileStatus, documents: Sequence[SentDocument]) -> Self:
@@ -50,9 +51,10 @@ class Told:
             reasons=reasons,
             unattributed=others,
             succeeded=ours(status.succeeded),
-            named=ours(status.documents),
-            may_have_succeeded=bool(status.succeeded) or not status.is_complete,
-            is_complete=status.is_complete or bool(failed and not others),
+            listed=ours(status.documents),
+            any_succeeded=bool(status.succeeded),
+            is_complete=status.is_complete,
+            has_all_failures=status.is_complete or bool(failed and not others),
         )
 
     @property
@@ -79,44 +81,49 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
-def is_more_to_come(job: Job, details: Details, told: Told) -> bool:
-    """Whether fewer are named than failed, and not all did; or a list that is not complete, or decided, may go on."""
+def is_more_to_come(job: Job, details: Details, reports: FileReports) -> bool:
+    """Whether the platform should name more files: fewer are named than failed, or a list goes on, or is undecided."""
     if JobState.STOPPED in {job.state, details.state}:
-        return False  # it has told everything
+        return False  # such a job is not waited for
     all_failed = details.state is JobState.FAILED and not details.succeeded
-    too_few = details.failed is not None and details.failed > told.failures and not all_failed
-    nobody = details.state is JobState.PARTLY and not told.failures
-    undecided = {*told.keys} - told.reasons.keys() - {*told.succeeded}
-    goes_on = undecided and (not told.is_complete or not undecided.isdisjoint(told.named))
-    return too_few or nobody or bool(goes_on and told.failures and len(told.keys) > 1)
+    too_few = details.failed is not None and details.failed > reports.failures and not all_failed
+    nobody = details.state is JobState.PARTLY and not reports.failures
+    undecided = {*reports.keys} - reports.reasons.keys() - {*reports.succeeded}
+    goes_on = undecided and (not reports.has_all_failures or not undecided.isdisjoint(reports.listed))
+    return too_few or nobody or bool(goes_on and reports.failures and len(reports.keys) > 1)
 
 
-def outcomes(job: Job, details: Details, told: Told) -> dict[DocumentKey, Outcome]:
+def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentKey, Outcome]:
     """What became of each document: failures that are named, successes that are believed, and all others alike."""
-    said, reasons, unattributed = {job.state, details.state}, told.reasons, told.unattributed
+    said, reasons, unattributed = {job.state, details.state}, reports.reasons, reports.unattributed
     has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
-    if len(told.keys) == 1 and unattributed and not (reasons or any_has_token(each.document for each in unattributed)):
-        reasons, unattributed = {told.keys[0]: unattributed[0].error}, []
+    if (
+        len(reports.keys) == 1
+        and unattributed
+        and not (reasons or any_has_token(each.document for each in unattributed))
+    ):
+        reasons, unattributed = {reports.keys[0]: unattributed[0].error}, []
     if is_stopped:
-        decide = bool(details.succeeded) or told.may_have_succeeded or details.state is not JobState.STOPPED
+        is_possible = reports.any_succeeded or not reports.is_complete
+        decide = is_possible or bool(details.succeeded) or details.state is not JobState.STOPPED
         others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=decide)
     elif unattributed:
         others = _ended("Unattributed", unattributed[0].error, outputs_decide=True)
     elif has_failed:
-        may_have_succeeded = len(told.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
+        may_have_succeeded = len(reports.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif is_more_to_come(job, details, told):
+    elif is_more_to_come(job, details, reports):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=True)
     else:
         others = _COMPLETED
-    ends = dict.fromkeys(told.keys, others)
+    ends = dict.fromkeys(reports.keys, others)
     # Where a stopped job tells which files it finished, it finishes no other that it names.
-    if is_stopped and told.may_have_succeeded:
-        ends |= dict.fromkeys(told.named, replace(others, outputs_decide=False))
+    if is_stopped and reports.any_succeeded and reports.is_complete:
+        ends |= dict.fromkeys(reports.listed, replace(others, outputs_decide=False))
     # Of a job that says of no file that it failed, although some did, the successes are not believed either.
-    if is_stopped or (told.failures and not has_failed):
-        ends |= dict.fromkeys(told.succeeded, _COMPLETED)
+    if is_stopped or (reports.failures and not has_failed):
+        ends |= dict.fromkeys(reports.succeeded, _COMPLETED)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
 

@@ -19,7 +19,7 @@ from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
 from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, as_stored
-from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Status, Workflow
+from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
 
@@ -169,12 +169,9 @@ class Context:
         written, left_out = self.ledger.commit(model.Transition(before, after, tuple(updates), creates))
         for key in left_out:
             logger.info("document has changed since", object_key=key.object, version=key.version)
-        done = [update for update in updates if update.key not in left_out]
-        final = [update for update in done if update.to in FINAL]
+        final = [update for update in updates if update.to in FINAL and update.key not in left_out]
         if final and not isinstance(before, Poller):
             self._finished(before, final)
-        for name in {update.key.object for update in done if update.to is Status.PENDING}:
-            self.supersede_older(name)
         return written
 
     def supersede_older(self, name: str) -> None:

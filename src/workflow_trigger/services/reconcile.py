@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
-from workflow_trigger.domain.model import ALL_ROUTES, SILENCE, Document, EndedJob, Phase, Poller, Snapshot, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
@@ -53,7 +53,7 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        doubts = workflow.doubts and workflow.doubted(SILENCE, context.clock.now()).doubts
+        doubts = workflow.doubts and workflow.with_doubt("Silence", context.clock.now()).doubts
         return context.note(workflow, error, doubts=doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))

@@ -5,7 +5,7 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.adapters.s3_events import ParsedEvent
 from workflow_trigger.domain.document import ObjectVersion, is_result, route_of
 from workflow_trigger.domain.errors import UnreadableEvent
-from workflow_trigger.domain.model import FINAL, Document
+from workflow_trigger.domain.model import Document
 from workflow_trigger.services.context import Context
 
 logger = Logger(child=True)
@@ -45,6 +45,5 @@ def _registered(version: ObjectVersion, context: Context) -> Document | None:
     )
     own = context.by_route()[route]
     own.counts.add(metric)
-    if document.status not in FINAL:  # also where it is known: an earlier try may have died here
-        own.supersede_older(key.object)
+    own.supersede_older(key.object)
     return document

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
+from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.s3_results import OutputState, identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.clock import has_passed, iso
 from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
 from workflow_trigger.services.context import Context
@@ -41,7 +42,8 @@ class _Collector:
     def __init__(self, context: Context, ended: EndedJob) -> None:
         self._context = context
         self._ended = ended
-        self._renew_lease()
+        self._renew_at = context.clock.now()
+        self._keep_lease()
 
     def run(self) -> EndedJob | None:
         documents = self._context.ledger.documents([each.key for each in self._ended.documents])
@@ -69,10 +71,14 @@ class _Collector:
         written = self._context.commit(self._ended, after, updates)
         return written if after else None
 
-    def _renew_lease(self) -> None:
-        held = replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS))
-        self._ended = self._context.commit(self._ended, held)
-        self._renew_at = self._context.later(_LEASE_SECONDS / 3)
+    def _keep_lease(self) -> None:
+        if self._context.clock.now() >= self._renew_at:
+            held = replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS))
+            try:
+                self._ended = self._context.commit(self._ended, held)
+            except (BotoCoreError, ClientError) as error:  # which the results bucket has no part in
+                raise errors.LedgerUnavailable(f"The lease was not renewed: {type(error).__name__}") from error
+            self._renew_at = self._context.later(_LEASE_SECONDS / 3)
 
     # -- outputs -------------------------------------------------------------------------------------------------------
 
@@ -124,20 +130,21 @@ class _Collector:
 
     def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        since = {state.value: self._context.iso_later(), **before.get("since", {})}  # each has its own beginning
-        if has_passed(since[state], self._context.clock.now(), seconds=PATIENCE_SECONDS[state]):
+        now, known = self._context.clock.now(), before.get("since", {})
+        # Each state has a clock of its own, which begins anew when it was not seen for a minute, say in an outage.
+        clocks = {
+            kind: each for kind, each in known.items() if kind in before or not has_passed(each[1], now, seconds=60)
+        }
+        began_at = clocks[state][0] if state in clocks else iso(now)
+        if has_passed(began_at, now, seconds=PATIENCE_SECONDS[state]):
             return {**node, "missing": reason}
-        return {**node, state.value: reason, "since": since}
+        return {**node, state.value: reason, "since": clocks | {state.value: [began_at, iso(now)]}}
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks of a download; the lease is renewed on the way."""
         for chunk in chunks:
             self._keep_lease()
             yield chunk
-
-    def _keep_lease(self) -> None:
-        if self._context.clock.now() >= self._renew_at:
-            self._renew_lease()
 
     def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
         """Its end; with the places of its outputs, where it is COMPLETED."""
@@ -154,8 +161,8 @@ class _Collector:
 
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
-    not_there = [each for each in entries if {"since", "missing"} & each.keys()]
-    return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_there)
+    not_copied = [each for each in entries if {"since", "missing"} & each.keys()]
+    return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

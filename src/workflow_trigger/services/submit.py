@@ -21,8 +21,8 @@ from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
-_ALL_AGAIN = timedelta(seconds=30)  # so that every run of the poller, which makes its queues anew, looks for them
-_PAGES = 20  # of all that wait, at most, when documents of queues come first
+_ALL_AGAIN = timedelta(seconds=30)  # less than a run lasts, for each run makes its queues anew
+_PAGES = 20  # of all that wait, when most of them are in a queue
 
 logger = Logger(child=True)
 
@@ -91,7 +91,8 @@ class Queue:
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
         is_short = self._lacks(workflow, *Lane)
         if (is_short and not self._has_seen_all) or now >= self._all_again_at:
-            self._has_seen_all = not self._take_in(self._in_no_queue(limit, _PAGES if is_short else 1))
+            pages = _PAGES if is_short or settings.routes else 1
+            self._has_seen_all = not self._take_in(islice(self._in_no_queue(limit, pages), limit))
             self._all_again_at = now + _ALL_AGAIN
 
     def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
@@ -169,6 +170,8 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
     if look.active:
         return _wait_for(context, workflow, look)
     while batch:
+        for name in {each.key.object for each in batch}:
+            context.supersede_older(name)  # the claim leaves out what has ended
         workflow = _claim(context, workflow, batch, look)
         documents = [each for each in batch if each.key in workflow.attempt.keys]
         batch.clear()

@@ -10,7 +10,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable, as_stored
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import Outcome, Told, is_more_to_come, is_plain_success, outcomes
+from workflow_trigger.domain.outcome import FileReports, Outcome, is_more_to_come, is_plain_success, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone, named
@@ -67,25 +67,23 @@ class _Tracked:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
                 return self._unconfirmed("Contradiction", f"{says}, its details {details.status}")
-            told = self._told(details)
+            reports = self._reports(details)
         except NotFound:
             return self._unconfirmed("NoDetails", f"{says}, and has no details")
-        except (KeyRejected, KeyNotSet):
-            raise
         except (Misconfigured, Unavailable) as error:
-            if not self._job.state.has_ended:
-                raise  # nothing says that the job has ended
+            if isinstance(error, KeyRejected | KeyNotSet) or not self._job.state.has_ended:
+                raise  # it says nothing of the job; or nothing says that the job has ended
             return self._doubt(_UNANSWERED, f"{says}; {error}")
-        if is_more_to_come(self._job, details, told) and not self._is_overdue("NamesMissing"):
+        if is_more_to_come(self._job, details, reports) and not self._is_overdue("NamesMissing"):
             return self._doubt("NamesMissing", "some files failed; the platform does not say which")
-        return self._finish(outcomes(self._job, details, told))
+        return self._finish(outcomes(self._job, details, reports))
 
-    def _told(self, details: Details) -> Told:
+    def _reports(self, details: Details) -> FileReports:
         """The failed files of the job; where anything failed, the status of each file as well, if it can be had."""
         failed = self._context.client.failed_files(self._job.id) or []
         has_failures = not is_plain_success(self._job, details, failed)
         status = self._context.client.file_status(self._job.id) if has_failures else None
-        return Told.of(failed, status or FileStatus(is_complete=True), self._attempt.documents)
+        return FileReports.of(failed, status or FileStatus(is_complete=True), self._attempt.documents)
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
@@ -98,6 +96,7 @@ class _Tracked:
                 updates.append(update)
                 waiting.append(EndedDocument(update.key, end.status, end.error))
             else:
+                # What was noted of outputs that were waited for goes as well.
                 updates.append(replace(update, to=end.status, error=end.error, results=None))
         ended = EndedJob(
             job_id=self._job.id,
@@ -115,15 +114,16 @@ class _Tracked:
         """404. A key of another workspace shows none of our jobs, and proves nothing about them."""
         if self._is_overdue("JobVanished"):
             try:
-                listed = self._listed()
+                listed = self._job_in_list()
             except NotFound as error:
                 self._context.counts.add("Held")
                 return self._noted("JobVanished", as_stored(error))
             if listed is not None:
+                self._workflow = self._workflow.with_doubt("JobVanished", self._context.clock.now())
                 return self._follow(listed)
         return self._doubt("JobVanished", "the platform does not know the job any more")
 
-    def _listed(self) -> Job | None:
+    def _job_in_list(self) -> Job | None:
         """The job as the list of jobs has it, although it cannot be asked about; None when it is gone.
 
         Raises:
@@ -158,13 +158,15 @@ class _Tracked:
         return self._noted(kind, error)
 
     def _noted(self, kind: str, error: Mapping[str, str]) -> Workflow:
-        """Write down that a doubt was seen, and what an operator is told."""
+        """Write down that a doubt was seen, and what an operator has to know."""
+        before, after = self._workflow, self._workflow.with_doubt(kind, self._context.clock.now())
+        if after == before and error["message"] == (before.last_error or {}).get("message"):
+            return before
         last_error = {**error, "at": self._context.iso_later()}
-        after = replace(self._workflow.doubted(kind, self._context.clock.now()), last_error=last_error)
-        return self._context.commit(self._workflow, after)
+        return self._context.commit(before, replace(after, last_error=last_error))
 
     def _is_overdue(self, kind: str) -> bool:
         """Whether a doubt of this kind has lasted long enough."""
         now = self._context.clock.now()
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return has_passed(self._workflow.doubted(kind, now).doubts[0].since, now, seconds=seconds)
+        return has_passed(self._workflow.with_doubt(kind, now).doubts[0].since, now, seconds=seconds)

@@ -74,7 +74,7 @@ class Forget:
         bucket = self._stack.outputs.get("ResultsBucket", "")  # without one there are no results
         results = sum(self._delete(bucket, self._outputs[row["version"]]) for row in as_read)
         self._see_that_nothing_came()
-        objects = self._delete(split_url(self._url)[0], self._objects)
+        objects = self._delete(split_url(self._url)[0], self._objects) if as_read == self._rows else 0
         ledger = self._stack.ledger()
         done = sum(ledger.forget(row) for row in as_read)
         return Forgotten(rows=done, results=results, objects=objects, changed=len(self._rows) - done)

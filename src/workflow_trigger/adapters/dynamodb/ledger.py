@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import islice
+from itertools import batched, islice
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, ConditionBase, Key
@@ -85,8 +85,8 @@ class Ledger:
         if known is None:
             return self.register(version, route=route, skipped=skipped)  # it expired between the two calls
         if skipped or not _is_later_upload(version, known):
-            joins = version.batch and "batch" not in known and known["status"] not in FINAL
-            if joins and not self._join(known, version.batch or ""):
+            may_join = "batch" not in known and known["status"] not in FINAL and not skipped
+            if version.batch and may_join and not self._join(_key(known), version.batch, _as_read(known)):
                 return self.register(version, route=route)
             # Our own write, if its first answer was lost and botocore repeated it; else a duplicate.
             return document_from_item(known), known["registered_at"] == now
@@ -108,7 +108,7 @@ class Ledger:
         """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.
 
         A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older. So is one that
-        came back into the queue after the newest was uploaded, because an operator said so.
+        came back into the queue after the newest was uploaded, say because an operator said so.
         """
         times = ("uploaded_at", "registered_at", "queued_at", "updated_at")
         shown = ("object", "version", "status", "sequencer", "bound_to", *times)
@@ -119,8 +119,8 @@ class Ledger:
             newest = row if is_later(row.get("sequencer"), newest["sequencer"]) else newest
             waiting += [row] if row["status"] == Status.PENDING and "bound_to" not in row else []
         came_at = newest.get("uploaded_at", newest["registered_at"])
-        older = [each for each in waiting if is_later(newest["sequencer"], each.get("sequencer"))]
-        older = [each for each in older if not each["registered_at"] < each.get("queued_at", "") > came_at]
+        came_back = [row for row in waiting if row["registered_at"] < row.get("queued_at", "") > came_at]
+        older = [row for row in waiting if is_later(newest["sequencer"], row.get("sequencer")) and row not in came_back]
         message = "a newer version was uploaded before this one had its turn"
         return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
 
@@ -143,10 +143,8 @@ class Ledger:
         """
         held, changes = Attr("attempt_id").eq(attempt_id), mapping.present(labels)
         batch = batch_name(labels.get("metadata", {}).get("batch"))
-        if batch:
-            first = self._rows.update(key._asdict(), {**changes, "batch": batch}, held & Attr("batch").not_exists())
-            if self._counted(first, batch) is None:
-                return
+        if batch and self._join(key, batch, held, **changes):
+            return
         self._rows.write(self._rows.update(key._asdict(), changes, held))
 
     def created_at(self) -> str:
@@ -225,17 +223,21 @@ class Ledger:
         return [{name: value for name, value in row.items() if name not in MARK} for row in rows]
 
     def mark_published(self, rows: Sequence[Item]) -> None:
-        """Take the mark away from rows, at most 50, that still are as they were read.
+        """Take the mark away from rows that still are as they were read.
 
         In the same transaction they count as finished: once, however many invocations publish them.
         """
+        for few in batched(rows, 50, strict=False):
+            self._mark_published(few)
+
+    def _mark_published(self, rows: Sequence[Item]) -> None:
         batches = Counter(row["batch"] for row in rows if "batch" in row)
         counted = [self._count(name, finished=count) for name, count in batches.items()]
         is_marked = Attr(QUEUE).eq(UNPUBLISHED)
         taken = [self._rows.update(_key(row)._asdict(), dict.fromkeys(MARK), is_marked & _as_read(row)) for row in rows]
-        moved_on = self._rows.write(*taken, *counted) if rows else {}
-        if moved_on:
-            self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
+        moved_on = self._rows.write(*taken, *counted)
+        if moved_on and len(moved_on) < len(rows):
+            self._mark_published([row for place, row in enumerate(rows) if place not in moved_on])
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -262,10 +264,10 @@ class Ledger:
         counted = [self._count(batch, registered=1)] if batch else []
         return self._rows.write(write, *counted).get(0)
 
-    def _join(self, row: Item, batch: str) -> bool:
-        """Count a row that is on its way in a batch, provided that it still is as it was read, and in none."""
-        as_read = _as_read(row) & Attr("batch").not_exists()
-        return self._counted(self._rows.update(_key(row)._asdict(), {"batch": batch}, as_read), batch) is None
+    def _join(self, key: DocumentKey, batch: str, condition: ConditionBase, **changes: Any) -> bool:
+        """Put a document that is in no batch into one, which counts it."""
+        condition &= Attr("batch").not_exists()
+        return self._counted(self._rows.update(key._asdict(), {**changes, "batch": batch}, condition), batch) is None
 
     def _count(self, batch: str, **amounts: int) -> Item:
         mark = mapping.batch_mark(iso(self._clock.now()))
@@ -301,7 +303,7 @@ class Ledger:
         return not self._records.write(self._records.put(item, is_new))
 
     def resume(self, pause: model.Pause) -> bool:
-        """End a pause; False where it has ended already, whatever pause has come since."""
+        """End this pause alone; False where it has ended already."""
         key, is_the_same = mapping.key_of(pause), Attr("since").eq(pause.since)
         return not self._records.write(self._records.delete(key, is_the_same))
 
@@ -380,7 +382,9 @@ class Ledger:
         if changes.get("status") == Status.PENDING:
             as_read &= Attr(QUEUE).eq(row[QUEUE]) if QUEUE in row else Attr(QUEUE).not_exists()
             batch = changes.get("batch") if row.get(QUEUE) != UNPUBLISHED else None
-        return self._counted(self._rows.update(_key(row)._asdict(), changes, as_read), batch) is None
+        found = self._counted(self._rows.update(_key(row)._asdict(), changes, as_read), batch)
+        # Our own write, if its first answer was lost, has been done.
+        return found is None or found.get("updated_at") == changes["updated_at"]
 
 
 def _key(row: Item) -> DocumentKey:

@@ -9,17 +9,7 @@ from typing import Any
 from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, queue_of
 from workflow_trigger.domain.job import Job
-from workflow_trigger.domain.model import (
-    Attempt,
-    Document,
-    DocumentUpdate,
-    EndedJob,
-    Pause,
-    Phase,
-    Poller,
-    Status,
-    Workflow,
-)
+from workflow_trigger.domain.model import Document, DocumentUpdate, EndedJob, Pause, Phase, Poller, Status, Workflow
 
 type Item = dict[str, Any]
 
@@ -286,7 +276,7 @@ def _workflow_from_item(item: Item) -> Workflow:
     return Workflow(**present(_from(item, Workflow, _WORKFLOW_NAMES) | changes))
 
 
-def _attempt_from_item(item: Item) -> Attempt:
+def _attempt_from_item(item: Item) -> model.Attempt:
     """The attempt of a workflow's item. 0.2.0 knew when the youngest earlier job was created, not when it looked."""
     sent = (model.SentDocument(_document_key(each), each.get("upload_name")) for each in item.get("rows", ()))
     changes = {
@@ -294,7 +284,7 @@ def _attempt_from_item(item: Item) -> Attempt:
         "first_look_at": item.get("first_look_at") or item.get("baseline_newest"),
         "settle_after": item.get("settle_after") or item.get("lease_ends_at"),
     }
-    return Attempt(**present(_from(item, Attempt, _ATTEMPT_NAMES) | changes))
+    return model.Attempt(**present(_from(item, model.Attempt, _ATTEMPT_NAMES) | changes))
 
 
 def _document_key(entry: Item) -> DocumentKey:

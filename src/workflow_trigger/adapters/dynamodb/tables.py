@@ -1,6 +1,6 @@
 """DynamoDB's calls: consistent reads, and conditional writes that tell what stood in their way.
 
-Throttling and conflicts of transactions are temporary. Such calls are retried until the invocation ends.
+Throttling and conflicts of transactions are temporary. Such writes are retried until the invocation ends.
 """
 
 import random
@@ -139,7 +139,7 @@ class Table:
         """Wait before another try, a little longer each time; the number of the next."""
         seconds = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 2.0)  # noqa: S311
         if self._deadline.remaining_seconds() < seconds + 2:
-            raise LedgerUnavailable("DynamoDB did not accept the write before the invocation's end")
+            raise LedgerUnavailable("DynamoDB did not take the call before the invocation's end")
         self._deadline.clock.sleep(seconds)
         return attempt + 1
 

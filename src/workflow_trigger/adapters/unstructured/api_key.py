@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 _SHORTEST_SECRET = 8
+_AROUND = "\ufeff\"' \t\r\n"  # a key: what files and shells leave there
 _DENIED = {"AccessDenied", "AccessDeniedException", "DecryptionFailure", "InvalidRequestException"}
 
 
@@ -99,14 +100,14 @@ def read_secret(client: "SecretsManagerClient", secret_arn: str, what: str) -> s
 
 def key_in(secret: str) -> str:
     """The key in a secret's text: the text itself, or the one field of a JSON object; '' where it can be neither."""
-    text = secret.strip()
+    text = secret.strip(_AROUND)
     if text.startswith("{"):
         try:
             fields = json.loads(text)
         except ValueError:
             return ""
         values = list(fields.values())
-        text = values[0].strip() if len(values) == 1 and isinstance(values[0], str) else ""
+        text = values[0].strip(_AROUND) if len(values) == 1 and isinstance(values[0], str) else ""
     usable = text.isascii() and text.isprintable() and " " not in text
     return text if usable else ""
 

@@ -118,7 +118,7 @@ class PlatformClient:
 
     def workflow(self, workflow_id: str) -> Any:
         """A workflow, as the platform describes it."""
-        return self.ask(_path("workflows", workflow_id), lambda answer: answer or {})
+        return self.ask(_path("workflows", canonical_id(workflow_id)), lambda answer: answer or {})
 
     def id_of_workflow(self, key: str) -> str:
         """The UUID of a workflow that is named by its key: jobs tell, and are listed by, the UUID alone."""
@@ -218,8 +218,11 @@ class PlatformClient:
         self, response: urllib3.BaseHTTPResponse, otherwise: type[errors.PlatformError]
     ) -> errors.PlatformError:
         """What an answer to a question stands for. A question has no file that could be refused."""
-        content = self._bounded(response)
+        content = self._said(response)
         error = error_for_status(response.status, response.headers, content)
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE and "Retry-After" in response.headers:
+            seconds = responses.retry_after_seconds(response.headers, content)
+            error = errors.Throttled(f"HTTP {response.status}: {error_message(content)}", seconds)
         if isinstance(error, errors.Throttled):
             self.throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
@@ -232,7 +235,8 @@ class PlatformClient:
     def run(self, workflow_id: str, encoder: Encoder, commit: Callable[[float], None]) -> Job:
         """Post the files, once. `commit(seconds)` is called before the last bytes leave; if it raises, they never do.
 
-        Its argument is how long the answer will be waited for. Errors that `commit` or the parts raise pass through.
+        Its argument is how long the answer will be waited for. Errors of ours that `commit` or the parts raise pass
+        through; others end the request like a broken connection.
 
         Raises:
             NotSent: nothing can be running. OutcomeUnknown: something may. Busy, Refused, Throttled, Misconfigured:
@@ -247,7 +251,7 @@ class PlatformClient:
             unheard = errors.OutcomeUnknown
             yield encoder.closing
 
-        url = f"{self._root}{_path('workflows', workflow_id, 'run')}"
+        url = f"{self._root}{_path('workflows', canonical_id(workflow_id), 'run')}"
         lengths = {"Content-Type": encoder.content_type, "Content-Length": str(encoder.content_length)}
         answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
         timeout = urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds)
@@ -256,7 +260,7 @@ class PlatformClient:
         with self.connections.fresh() as pool:
             try:
                 with pool.request("POST", url, body=body(), **more) as response:
-                    content = self._bounded(response)
+                    content = self._said(response)
             except (HTTPError, OSError) as error:
                 if is_unheard(error):
                     raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
@@ -285,10 +289,21 @@ class PlatformClient:
             raise unheard(f"HTTP {status} with an answer that is no object")
         job = job_from(answer)
         if job is None:
-            raise errors.Busy(f"HTTP {status} without a job: {error_message(content)}")
+            # An id that cannot be used is one nevertheless: a job may run.
+            kind = unheard if answer.get("id") else errors.Busy
+            raise kind(f"HTTP {status} without a job: {error_message(content)}")
         return job
 
     # -- answers -------------------------------------------------------------------------------------------------------
+
+    def _said(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """A whole answer; of one whose status alone tells what happened, what of it can be read."""
+        try:
+            return self._bounded(response)
+        except (HTTPError, OSError):
+            if not 300 <= response.status < 500:
+                raise
+            return b""
 
     def _bounded(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """A whole answer, without the key, which some errors repeat: it would get into logs and rows."""
@@ -301,7 +316,7 @@ class PlatformClient:
 
     def _chunks(self, response: urllib3.BaseHTTPResponse, size_bytes: int) -> Iterator[bytes]:
         """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
             raise HTTPError("the answer has an encoding that was not asked for")
         # Undecoded, for a decoder reads on until it has something to show.
         while chunk := response.read1(size_bytes, decode_content=False):

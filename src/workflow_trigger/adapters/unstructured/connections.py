@@ -90,7 +90,9 @@ def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable
     @cache
     def read() -> str:
         text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn")
-        found = "\n".join(_CERTIFICATE.findall(text))  # a bundle may have comments, in any alphabet
+        found = "\n".join(
+            _CERTIFICATE.findall(text.replace("\\n", "\n"))
+        )  # it may be in JSON, and have comments in any alphabet
         if not found:
             said = "holds no certificates in PEM form" if text else "is not there, or empty"
             raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn {said}")

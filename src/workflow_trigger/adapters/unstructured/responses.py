@@ -92,7 +92,7 @@ def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -
     Raises:
         ValueError: it is no array of objects, or breaks off.
     """
-    decode = codecs.getincrementaldecoder("utf-8")().decode
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     text, has_begun = "", False
     for chunk in chunks:
         text = redact(text + decode(chunk))
@@ -264,8 +264,8 @@ def file_status_from(answer: Any) -> FileStatus:
     named = [(name, each.get("status")) for each in entries if isinstance(name := each.get("document"), str) and name]
     return FileStatus(
         documents=tuple(name for name, _ in named),
-        failed=tuple(_failed_file(entry) for entry in entries if entry.get("status") == "FAILURE"),
-        succeeded=tuple(name for name, status in named if status == "SUCCESS"),
+        failed=tuple(_failed_file(entry) for entry in entries if str(entry.get("status")).upper() == "FAILURE"),
+        succeeded=tuple(name for name, status in named if str(status).upper() == "SUCCESS"),
         is_complete=not answer.get("truncated") and answer.get("index_finished") is not False,
     )
 
