@@ -2,16 +2,19 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from local.fake_platform.state import Fault
+from tests.integration.deployed import until
 from tests.integration.fault_injection import PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_upload import Context, s3_event
 from workflow_trigger import handlers
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.errors import LedgerUnavailable
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
@@ -338,3 +341,95 @@ def test_counts_are_told_when_the_ledger_does_not_answer(harness: Harness, monke
     with pytest.raises(LedgerUnavailable):
         handlers.on_schedule({}, Context())
     assert '"LateAcceptance":[1.0]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_refusal_of_one_workflow_is_not_confirmed_by_a_429_of_another(harness: Harness, times: int) -> None:
+    sick, well = harness.grow_pool(2)
+    harness.configure(max_files_per_run=1)
+    harness.state.faults.append(Fault("run", "status", status=400, times=100_000, workflow_id=sick))
+    later: dict[str, Any] = {"status": 429, "headers": {"Retry-After": "20"}, "workflow_id": well, "times": times}
+    harness.state.faults += [Fault("run", "status", document=f"good{each}-", **later) for each in range(4)]
+    harness.state.behaviour.job_seconds[well] = 25
+    good = [harness.upload(f"good{each}.pdf", b"good %d" % each) for each in range(4)]
+    for number in range(40):
+        if number % 10 == 9:
+            harness.deliver(good[number // 10], submit=False)
+        harness.deliver(harness.upload(f"{number}.pdf", b"%d" % number), submit=False)
+    for _ in range(40):
+        harness.tick(after_seconds=5, window_seconds=55)
+    assert {harness.status(each) for each in good} == {"COMPLETED"}
+
+
+def test_refused_documents_do_not_hide_those_behind_them(harness: Harness) -> None:
+    """One workflow has a long job; the other has refused a hundred documents, which it gets again much later."""
+    harness.grow_pool(2)
+    harness.state.faults.append(Fault("run", "status", status=400, times=100_000, document="bad"))
+    harness.deliver(harness.upload("long.pdf", b"long"))
+    next(iter(harness.state.jobs.values())).seconds = 7_200
+    harness.deliver(*(harness.upload(f"bad-{each}.pdf", b"bad %d" % each) for each in range(100)))
+    for _ in range(3):
+        harness.tick(after_seconds=5, window_seconds=55)
+    good = [harness.upload(f"good-{each}.pdf", b"good %d" % each) for each in range(20)]
+    harness.deliver(*good)
+    for _ in range(5):
+        harness.tick(after_seconds=5, window_seconds=55)
+    assert {harness.status(each) for each in good} == {"COMPLETED"}
+
+
+def test_lists_that_hang_hold_no_free_workflow(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four answers were lost, as many as there are threads for streams."""
+    harness.grow_pool(5)
+    harness.configure(max_files_per_run=1)
+    harness.state.faults.append(Fault("run", "drop", times=4))
+    harness.deliver(*(harness.upload(f"{each}.pdf", b"%d" % each) for each in range(4)))
+    free = harness.upload("free.pdf", b"free")
+    harness.deliver(free, submit=False)
+    may_answer, list_jobs = threading.Event(), PlatformClient.jobs
+
+    def hangs(self: PlatformClient, workflow_id: str) -> Any:
+        may_answer.wait()
+        return list_jobs(self, workflow_id)
+
+    monkeypatch.setattr(PlatformClient, "jobs", hangs)
+    run = threading.Thread(target=harness.tick)
+    run.start()
+    try:
+        until(lambda: harness.status(free) != "PENDING", every=0.1)
+    finally:
+        may_answer.set()
+        run.join()
+    assert harness.accepted(free) == 1
+
+
+def test_busy_answer_costs_no_minute_and_is_not_repeated_every_second(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document, submit=False)
+    harness.state.faults.append(
+        Fault("run", "status", status=202, body='{"detail": "There is a running job"}', times=2)
+    )
+    harness.configure(poll_seconds=1)
+    began = harness.clock.epoch_seconds()
+    harness.tick(window_seconds=50)
+    assert harness.accepted(document) == 1
+    assert 20 <= next(iter(harness.state.jobs.values())).created - began < 40
+
+
+def test_one_read_that_fails_ends_no_polling(harness: Harness) -> None:
+    harness.state.behaviour.default_job_seconds = 30
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+
+    class SecondScanFails(PassThrough):
+        scans = 0
+
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            self.scans += name == "dynamodb scan"
+            if name == "dynamodb scan" and self.scans == 2:
+                raise ClientError({"Error": {"Code": "InternalServerError", "Message": ""}}, "Scan")
+            return call()
+
+    harness.hook = SecondScanFails()
+    with pytest.raises(ExceptionGroup):
+        harness.tick(window_seconds=110)
+    assert harness.status(document) == "COMPLETED"

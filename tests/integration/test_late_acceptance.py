@@ -484,3 +484,29 @@ def test_nameless_job_in_a_state_that_nobody_knows_holds_the_batch(
         assert (harness.status(document), harness.accepted(document)) == ("SUBMITTING", 1)
     harness.settle(minutes=120)
     assert harness.status(document) == "COMPLETED"
+
+
+def test_names_that_are_not_all_told_prove_nothing(harness: Harness) -> None:
+    """Something on the way has asked twice: the first request is accepted, and the second one's answer is busy."""
+    harness.state.behaviour.list_shows_files = False
+    document = harness.upload("a.pdf", b"a")
+    busy = '{"detail": "There is a running job."}'
+    nothing = json.dumps({"files": [], "truncated": False, "index_finished": False})
+    harness.state.faults += [
+        Fault("run", "answer-after", status=202, body=busy),
+        Fault("file-status", "status", status=200, body=nothing),
+    ]
+    harness.deliver(document)
+    harness.settle()
+    assert harness.accepted(document) == 1
+
+
+@pytest.mark.parametrize("how", ["ids", "documents"])
+def test_batch_that_ran_twice_is_reported_however_it_is_named(harness: Harness, how: str) -> None:
+    show(harness, how)
+    document, other = harness.upload("a.pdf", b"a"), harness.upload("b.pdf", b"b")
+    names = let_go(harness, document)
+    harness.clock.sleep(10)
+    accept_late(harness, names)
+    harness.deliver(other)
+    assert harness.counts["LateAcceptance"] == 1

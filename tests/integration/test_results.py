@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ConnectTimeoutError
 
 from local.fake_platform.app import output_of
 from local.fake_platform.state import Fault
@@ -21,7 +22,7 @@ from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.responses import job_from
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import Unavailable
+from workflow_trigger.domain.errors import LedgerUnavailable, Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.services.reconcile import Reconciler
@@ -478,3 +479,48 @@ def test_free_workflow_does_not_wait_until_outputs_are_copied(results: Harness) 
     assert hook.waited, "the copy was over before the next batch was posted"
     results.settle()
     assert {results.status(each) for each in (first, second)} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_absence_before_and_after_an_outage_is_no_long_absence(results: Harness, failed: bool) -> None:
+    """One 404, three minutes of 503, one 404, then right."""
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending, job.status = "FAILED", "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    for status, minutes in ((404, 1), (503, 3), (404, 1)):
+        fault = Fault("download", "status", status=status, times=10_000)
+        results.state.faults.append(fault)
+        for _ in range(minutes):
+            results.tick(after_seconds=60)
+        fault.times = 0
+    results.settle()
+    assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
+    assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+def test_lease_that_cannot_be_renewed_is_no_refusal_of_the_bucket(results: Harness) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.clock.sleep(60)
+    context = results.context()
+    track(context, results.workflow())
+    (ended,) = results.ended_jobs()
+
+    class TableIsAway(PassThrough):
+        is_away = False
+
+        def around[T](self, name: str, call: Callable[[], T]) -> T:
+            if name == "platform GET download":
+                results.clock.sleep(60)  # the lease is to be renewed
+                self.is_away = True
+            if name == "dynamodb put_item" and self.is_away:
+                raise ConnectTimeoutError(endpoint_url="https://dynamodb")
+            return call()
+
+    with pytest.raises(LedgerUnavailable, match="lease"):
+        collect(results.context(hook=TableIsAway()), ended)
+    results.settle()
+    assert all("key" in entry for entry in results.row(document)["results"])

@@ -11,7 +11,9 @@ from local.fake_platform.state import Fault
 from tests.integration.harness import Harness
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.document import Lane, ObjectVersion, Route
+from workflow_trigger.domain.errors import Misconfigured, Unavailable
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
@@ -186,3 +188,49 @@ def test_duplicate_event_takes_no_document_out_of_its_route(harness: Harness) ->
     harness.configure(routes=(Route("invoices/", INVOICES[:1]),))
     arrive(harness, document, submit=True)
     assert harness.row(document)["workflow_id"] == harness.settings.workflow_ids[0]
+
+
+def test_job_of_a_workflow_that_left_is_followed_beside_a_refused_key(
+    routed: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (document,) = uploads(routed, "legal/", 1)
+    arrive(routed, document, submit=True)
+    assert routed.status(document) == "SCHEDULED"
+
+    def refuses(*_: Any) -> str:
+        raise Misconfigured("HTTP 422: not a workflow")
+
+    monkeypatch.setattr(PlatformClient, "id_of_workflow", refuses)
+    routed.configure(routes=(Route("invoices/", ("a-key-that-is-wrong",)),))
+    for _ in range(5):
+        routed.tick(after_seconds=5, window_seconds=55)
+    assert routed.status(document) == "COMPLETED"
+
+
+def test_keys_that_hang_do_not_stop_other_routes(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.configure(routes=(Route("legal/", tuple(f"key-{each}" for each in range(30))),))
+    (document,) = uploads(harness, "others/", 1)
+    arrive(harness, document)
+
+    def hangs(*_: Any) -> str:
+        harness.clock.sleep(30)
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(PlatformClient, "id_of_workflow", hangs)
+    harness.tick(window_seconds=110)
+    assert harness.status(document) != "PENDING"
+
+
+@pytest.mark.parametrize("to", ["nowhere", "invoices"])
+def test_outputs_go_where_the_route_of_their_document_says(routed: Harness, to: str) -> None:
+    """Its workflow has left the route since."""
+    (document,) = uploads(routed, "legal/", 1)
+    arrive(routed, document, submit=True)
+    used = routed.row(document)["workflow_id"]
+    legal = Route("legal/", tuple(each for each in LEGAL if each != used), "law/")
+    invoices = Route("invoices/", (*INVOICES, used) if to == "invoices" else INVOICES, "inv/")
+    routed.configure(routes=(invoices, legal))
+    routed.settle()
+    results = routed.row(document)["results"]
+    assert results
+    assert all(entry["key"].startswith("results/law/") for entry in results)

@@ -54,9 +54,10 @@ def next_batch(
             continue
         if not batch:
             limit = max(max_files >> max(each.failures, workflow.consecutive_failures), 1)
+        elif each.failures != batch[0].failures:
+            continue
         elif len(batch) == limit or (each.source.size_bytes or 0) > room_bytes:
             break
-        if not batch or each.failures == batch[0].failures:
-            batch.append(each)
-            room_bytes -= each.source.size_bytes or 0
+        batch.append(each)
+        room_bytes -= each.source.size_bytes or 0
     return batch

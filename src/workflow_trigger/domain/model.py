@@ -105,6 +105,7 @@ class DocumentUpdate:
     results: list[dict[str, Any]] | None = UNCHANGED
     pages: int | None = UNCHANGED
     inferred: bool | None = UNCHANGED
+    workflow_id: str | None = UNCHANGED  # of one that goes back, where this try says nothing of it
 
 
 class Phase(StrEnum):

@@ -23,6 +23,7 @@ ROUNDS = 3  # complete lists, two minutes apart, that do not show an attempt's j
 SICK_AFTER = 3  # requests in a row without an answer: a person should look
 BACKOFF_LIMIT_SECONDS = 900.0
 _DENIED_SECONDS = 300.0
+_BUSY_SECONDS = 10.0  # after a request that was in vain
 
 
 class Documents(StrEnum):
@@ -42,7 +43,7 @@ class OnWorkflow(StrEnum):
     SUSPECTED = "goes on; suspected after three solo refusals in a row"
     WAITS = "waits for the active job"
     PAUSED = "paused for `Retry-After`, at most 15 minutes"
-    BLOCKED = "blocked: tried again every 5 minutes"
+    BLOCKED = "blocked: tried again every 5 minutes; with a key that was rejected, every 30 seconds"
     HAS_NO_KEY = "blocked: tried again every 30 seconds"
     BACKS_OFF = "backs off, for longer each time; after three requests in a row a person is called"
 
@@ -148,14 +149,15 @@ def _after(
     does = policy_for(error).documents
     culprit = error.document_key if isinstance(error, errors.SourceError) else None
     if isinstance(error, errors.Busy) or culprit not in {None, document.key}:
-        return DocumentUpdate(key=document.key, to=Status.PENDING)  # in its old place, with nothing to be told
+        # In its old place, with nothing to be told.
+        return DocumentUpdate(key=document.key, to=Status.PENDING, workflow_id=document.workflow_id)
     update = DocumentUpdate(key=document.key, to=ENDS_AS.get(does, Status.PENDING), error=as_stored(error))
     if does in ENDS_AS:
         return replace(update, last_sequencer=document.source.sequencer or "")  # if no later event of its key has come
     if does is Documents.PUT_OFF:
         return replace(update, eligible_at=iso(given.now + timedelta(seconds=_DENIED_SECONDS)))
     if does is Documents.UNCHANGED:
-        return update
+        return replace(update, workflow_id=document.workflow_id)
     failures, counted = document.failures + 1, document.counted_failures + _has_accepted_since(document, given)
     update = replace(update, failures=failures, counted_failures=counted, accepted_then=given.accepted)
     if not (solo or culprit):
@@ -202,6 +204,8 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
 def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances) -> datetime | None:
     if isinstance(error, errors.Throttled | errors.Misconfigured):
         return given.now + timedelta(seconds=error.retry_after_seconds)
+    if isinstance(error, errors.Busy):
+        return given.now + timedelta(seconds=_BUSY_SECONDS)
     if policy_for(error).workflow is OnWorkflow.BACKS_OFF:
         return given.now + timedelta(seconds=backoff_seconds(max(workflow.consecutive_failures, 1), given.jitter))
     return None

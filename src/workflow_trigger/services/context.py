@@ -18,7 +18,7 @@ from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS, Platfo
 from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, canonical_id, is_workflow_key
-from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, as_stored
+from workflow_trigger.domain.errors import NotFound, PlatformError, TriggerError, Unavailable, as_stored
 from workflow_trigger.domain.model import FINAL, Document, DocumentUpdate, EndedJob, Poller, Snapshot, Workflow
 from workflow_trigger.domain.retry import Circumstances, Decision, after_failure
 from workflow_trigger.settings import Settings
@@ -62,7 +62,7 @@ class Context:
     unresolved: dict[str, PlatformError] = field(default_factory=dict)  # keys of workflows, of all routes, and why
     is_paused: bool = False  # the route, by an operator: no batch is begun
     accepted: int = 0  # documents, by the whole pool, when the workflows were last read
-    _by_route: dict[str, "Context"] = field(default_factory=dict, init=False)
+    _by_route: dict[str, "Context"] = field(default_factory=dict)  # shared by all of them
     _owners: dict[str, "Context"] = field(default_factory=dict, init=False)  # of workflows, by their ids
 
     def has_time(self) -> bool:
@@ -121,6 +121,8 @@ class Context:
         """The id of a workflow, which may be named by its key; None where that cannot be resolved now."""
         try:
             if is_workflow_key(name) and name not in _ids_by_key:
+                for silent in (each for each in self.unresolved.values() if isinstance(each, Unavailable)):
+                    raise silent  # each question may take half a minute
                 _ids_by_key[name] = self.client.id_of_workflow(name)
         except PlatformError as error:
             logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
@@ -128,10 +130,6 @@ class Context:
             self.unresolved[name] = error
             return None
         return _ids_by_key.get(name, name)
-
-    def knows_owner(self, workflow_id: str) -> bool:
-        """Whether the route of a workflow is known; not while a key cannot be resolved that may be its."""
-        return not self.settings.routes or self.is_pool_complete or canonical_id(workflow_id) in self._owners
 
     @property
     def is_pool_complete(self) -> bool:

@@ -96,7 +96,7 @@ class Reconciler:
         self._context = context
         self._questions = dict.fromkeys(context.by_route(), ThreadPoolExecutor(_QUESTION_THREADS))
         self._streams = _worker_pools(worker_threads, context.by_route())
-        self._copies = _worker_pools(worker_threads, context.by_route())  # no free workflow waits for large outputs
+        self._copies = _worker_pools(worker_threads, context.by_route())  # no free workflow waits for what takes long
         self._owner = uuid.uuid4().hex
         self._poller = Poller()
         self._workflows: dict[str, Workflow] = {}
@@ -133,9 +133,11 @@ class Reconciler:
 
     def _turn(self, until: datetime) -> bool:
         """One turn of the loop: begin what is due, wait for what was begun or becomes due next; False at the end."""
-        self._refresh()
+        self._guarded(self._refresh)
         if self._is_ours:
             self._dispatch()
+        else:  # what has not begun is the next run's
+            self._in_flight = {each: key for each, key in self._in_flight.items() if not each.cancel()}
         now = self._context.clock.now()
         due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
         if not self._in_flight and (not due or now >= until):
@@ -251,12 +253,11 @@ class Reconciler:
         """What there is to do that nobody does yet, and when it is due."""
         context, workflows = self._context, self._idle_ones(self._workflows)
         for key, each in workflows.items():
-            if each.is_at_work and context.knows_owner(key):
-                workers = self._streams if each.phase is Phase.COMMITTED else self._questions  # the same batch again
+            if each.is_at_work:  # a lost answer takes a long list, and the same batch again
+                workers = self._copies if each.phase is Phase.COMMITTED else self._questions
                 yield self._due_at(now, key), step, each, workers
         for key, ended in self._idle_ones(self._ended).items():
-            if context.knows_owner(ended.workflow_id):
-                yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
+            yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
         snapshot = Snapshot(workflows=tuple(workflows.values()), ended_jobs=tuple(self._ended.values()))
         for name, own in context.by_route().items() if context.has_time() else ():
             for each in idle_workflows(snapshot, own):
@@ -274,8 +275,9 @@ class Reconciler:
         else:
             before, self._workflows[key] = self._workflows.get(key), after
             is_news = before is None or before.revision != after.revision
-            if is_news and not after.is_at_work and not _waits_for_another(after):
-                self._due.pop(key, None)
+            if is_news and not after.is_at_work:
+                if not _waits_for_another(after):
+                    self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
                 self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 

@@ -90,7 +90,8 @@ class _Collector:
             return [{"missing": "the platform's ids do not tell which outputs are this file's"}]
         known = {identity(entry): dict(entry) for entry in document.results}
         entries: list[Entry] = []
-        for node, place in outputs_of(document, self._ended.job_id, self._context.results):
+        own = self._context.by_route().get(document.route or "", self._context)  # its workflow may have moved
+        for node, place in outputs_of(document, self._ended.job_id, own.results):
             entry = known.get(identity(node), {})
             if place is None:
                 return [*entries, {"missing": LEFT_OUT}]

@@ -15,7 +15,7 @@ from workflow_trigger.domain import errors, model
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, SourceError, TriggerError, as_stored
 from workflow_trigger.domain.job import Job, JobState
-from workflow_trigger.domain.matching import mentions, own_part, tell_whose
+from workflow_trigger.domain.matching import mentions, own_part
 from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Phase, Status, Workflow
 from workflow_trigger.domain.retry import after_lost_objects
 from workflow_trigger.services.context import Context
@@ -202,9 +202,11 @@ class _Sender:
         client, names = self._context.client, self._workflow.attempt.upload_names
         try:
             for job in client.look(self._workflow.workflow_id).active:
-                shown = job.file_names()
-                if mentions(shown if tell_whose(shown) else client.names(job.id).documents, names):
+                told = client.names_of(job)
+                if mentions(told.documents, names):
                     return self._accepted(job)
+                if not told.is_complete:
+                    return self._unsettled(error)
         except PlatformError as failed:
             return self._unsettled(failed)
         return self._context.fail(self._workflow, error, self._documents)

@@ -13,7 +13,7 @@ from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, keeps_away, next_batch
 from workflow_trigger.domain.document import Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
-from workflow_trigger.domain.job import Look
+from workflow_trigger.domain.job import Job, Look
 from workflow_trigger.domain.matching import mentions
 from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.services.context import Context
@@ -31,7 +31,7 @@ class Queue:
     """The documents of a route that wait, read once by one reader, which hands out disjoint batches to any thread."""
 
     def __init__(self, context: Context, fresh: Iterable[Document] = ()) -> None:
-        """Begin with `fresh` documents, which the index may not show yet; the others are the poller's then."""
+        """Begin with `fresh` documents, which the index may not show yet; then the others are read later."""
         self._context = context
         self._lock = threading.Lock()
         self._waiting = {document.key: document for document in fresh}
@@ -82,6 +82,7 @@ class Queue:
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
         limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
+        limit += len(self._waiting)  # they stand first, and are less than a batch for this workflow
         if now >= self._uploads_again_at and self._lacks(workflow, Lane.FRESH):
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
@@ -123,7 +124,7 @@ class Queue:
 
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:
-    """Give every free workflow of the routes a batch, those that work well first. True when somebody has to follow."""
+    """Give every free workflow of their routes a batch, those that work well first. True if somebody has to follow."""
     snapshot = context.snapshot()
     if snapshot.poller.paused_until and snapshot.poller.paused_until > context.iso_later():
         return False
@@ -148,7 +149,7 @@ def idle_workflows(snapshot: Snapshot, context: Context) -> list[Workflow]:
 
 def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
     """One attempt on a free workflow; its new state, as another invocation wrote it where that was first."""
-    batch = queue.take(workflow) if context.has_time() else []
+    batch = queue.take(workflow) if context.has_time() and not context.is_paused else []
     if not batch:
         return workflow
     try:
@@ -164,11 +165,11 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
     """Look, claim, send. What is left in `batch` afterwards was not claimed."""
     try:
         look = context.client.look(workflow.workflow_id)
+        if look.active:
+            return _wait_for(context, workflow, look)
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         return context.fail(workflow, error, [])
-    if look.active:
-        return _wait_for(context, workflow, look)
     while batch:
         for name in {each.key.object for each in batch}:
             context.supersede_older(name)  # the claim leaves out what has ended
@@ -184,7 +185,7 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
     new = [job for job in look.active if job.id not in workflow.known_job_ids]
-    late = [job.id for job in look.active if mentions(job.file_names(), workflow.unanswered)]
+    late = [job.id for job in look.active if _is_late(context, workflow, job)]
     for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
@@ -194,6 +195,11 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     whose = "a batch of ours that was accepted late" if active in late else "not of this stack"
     error = Busy(f"job {active} is active, and {whose}")
     return context.note(workflow, error, known_job_ids=known)
+
+
+def _is_late(context: Context, workflow: Workflow, job: Job) -> bool:
+    names = workflow.unanswered
+    return bool(names) and mentions(context.client.names_of(job).documents, names)
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:

@@ -295,7 +295,9 @@ class Ledger:
 
     def workflow(self, workflow_id: str) -> Workflow:
         """One workflow; without an item it is idle."""
-        return self.snapshot([workflow_id]).workflows[0]
+        item = self._records.get({"workflow_id": workflow_id})
+        found = mapping.record_from_item(item) if item else None
+        return found if isinstance(found, Workflow) else Workflow(workflow_id=workflow_id)
 
     def pause(self, pause: model.Pause) -> bool:
         """Pause a route, or all; False where it is paused already."""

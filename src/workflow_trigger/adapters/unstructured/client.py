@@ -23,6 +23,7 @@ from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import Deadline
 from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, Look
+from workflow_trigger.domain.matching import tell_whose
 
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
@@ -106,7 +107,14 @@ class PlatformClient:
             return status
         failed = self.failed_files(job_id)
         documents = tuple(each.document for each in failed or () if each.document)
-        return FileStatus(documents=documents, is_complete=failed is not None)
+        return FileStatus(
+            documents=documents, is_complete=failed is not None and (status is None or status.is_complete)
+        )
+
+    def names_of(self, job: Job) -> FileStatus:
+        """The names of a job's files, as its entry in the list shows them; where it hides them, they are asked for."""
+        shown = job.file_names()
+        return FileStatus(documents=shown, is_complete=True) if tell_whose(shown) else self.names(job.id)
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job to be stopped.
