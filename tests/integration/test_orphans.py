@@ -71,20 +71,24 @@ def test_document_gets_no_outputs_of_others_where_ids_are_drawn(harness: Harness
     harness.settle(minutes=120)
     own = {file.filename: file.file_id for file in job.files}
     for row in map(harness.row, documents):
+        assert row["status"] == "COMPLETED"
         assert {each.get("file_id") for each in row["results"]} <= {own[row["upload_name"]], None}
 
 
 @pytest.mark.parametrize("is_uploaded_again", [False, True])
-def test_lost_answer_of_a_batch_that_lost_its_item_runs_once(harness: Harness, *, is_uploaded_again: bool) -> None:
+@pytest.mark.parametrize("number", [1, 3])
+def test_lost_answer_of_a_batch_that_lost_its_item_runs_once(
+    harness: Harness, *, is_uploaded_again: bool, number: int
+) -> None:
     harness.state.behaviour.list_shows_files = harness.state.behaviour.has_file_status = False
     harness.state.faults.append(Fault("run", "drop-after"))
-    documents, _ = sent(harness, 3)
+    documents, _ = sent(harness, number)
     lose_everything(harness)
     harness.clock.sleep(300)
     if is_uploaded_again:
         upload_again(harness, documents[0])
     harness.settle()
-    assert [(harness.status(each), harness.accepted(each)) for each in documents] == [("COMPLETED", 1)] * 3
+    assert [(harness.status(each), harness.accepted(each)) for each in documents] == [("COMPLETED", 1)] * number
 
 
 def test_failure_of_a_neighbour_that_is_final_is_not_the_own_one(harness: Harness) -> None:

@@ -309,6 +309,19 @@ def test_successes_may_be_left_out_of_the_list_of_a_stopped_job(stored: Harness,
     assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
 
 
+@pytest.mark.parametrize("tells_a_success", [True, False])
+def test_files_that_an_unfinished_list_shows_at_work_may_have_succeeded(stored: Harness, tells_a_success: bool) -> None:
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.done, job.ending = set(names[:3]), "STOPPED"
+    files = [{"document": name, "status": "IN_PROGRESS"} for name in names[:2]]
+    files += [{"document": names[2], "status": "SUCCESS"}] if tells_a_success else []
+    body = json.dumps({"files": files, "index_finished": False})
+    stored.state.faults.append(Fault("file-status", "status", status=200, body=body))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 3 + ["STOPPED"] * 2
+
+
 def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: Harness) -> None:
     documents, job = five(harness)
     job.seconds, job.status = 3 * 3_600, "PAUSED"
@@ -321,10 +334,13 @@ def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: 
     assert {harness.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
 
 
-def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness) -> None:
+@pytest.mark.parametrize(("details", "minutes"), [(200, 20), (404, 40), (503, 90)])
+def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness, details: int, minutes: int) -> None:
     documents, _ = five(harness)
     harness.state.faults.append(Fault("job", "status", status=404, times=10**6))
-    harness.settle(minutes=20)
+    if details != 200:
+        harness.state.faults.append(Fault("details", "status", status=details, times=10**6))
+    harness.settle(minutes=minutes)
     assert {harness.status(each) for each in documents} == {"COMPLETED"}
 
 

@@ -234,3 +234,12 @@ def test_outputs_go_where_the_route_of_their_document_says(routed: Harness, to: 
     results = routed.row(document)["results"]
     assert results
     assert all(entry["key"].startswith("results/law/") for entry in results)
+
+
+def test_event_of_a_document_in_no_queue_offers_it_to_the_route_of_its_key(routed: Harness) -> None:
+    """As an earlier release has left it."""
+    (document,) = uploads(routed, "invoices/", 1)
+    arrive(routed, document)
+    routed.rewrite(document, "REMOVE #queue, #queue_at, #route")
+    arrive(routed, document, submit=True)
+    assert routed.row(document)["workflow_id"] in INVOICES

@@ -318,6 +318,20 @@ def test_forget_deletes_no_upload_that_came_while_it_deleted(harness: Harness, m
     assert harness.s3.get_object(Bucket=harness.bucket, Key="a.pdf")["Body"].read() == b"newer"
 
 
+def test_forget_leaves_the_object_of_a_row_that_it_leaves(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was retried while the command asked, and is to be read again."""
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    work = forgetting(harness, monkeypatch, with_object=True)
+    assert harness.ledger().reopen(harness.row(document))
+    done = work.run()
+    assert (done.rows, done.objects, done.changed) == (0, 0, 1)
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
+
+
 def test_resume_ends_no_pause_that_came_since(harness: Harness) -> None:
     one, another = (Pause(route="*", reason=each, since=f"2026-0{each}-01T00:00:00.000000Z") for each in "12")
     ledger = harness.ledger()

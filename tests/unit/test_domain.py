@@ -576,3 +576,34 @@ def test_every_class_that_can_come_back_has_a_policy() -> None:
     ]
     assert {policy_for(each.__new__(each)) for each in can_come_back} == set(POLICIES.values())
     assert DocumentKey("s3://b/a", "e") == document("a").key
+
+
+@pytest.mark.parametrize(
+    ("looks", "since"),
+    [
+        ([(0, "A"), (10, "A")], 0),  # nothing was looked at in between: it goes on
+        ([(0, "A"), (2, "B"), (4, "A")], 0),
+        ([(0, "A"), (2, "B"), (10, "A")], 10),  # it was not seen for too long
+        ([(0, "A"), (2, "Silence"), (7, "Silence"), (8, "A")], 8),
+        ([(0, "A"), (2, "B"), (4, "A"), (6, "B"), (8, "A")], 0),
+    ],
+)
+def test_each_kind_of_doubt_has_its_own_beginning(looks: list[tuple[int, str]], since: int) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    workflow = Workflow(workflow_id="w")
+    for minute, kind in looks:
+        workflow = workflow.with_doubt(kind, now + timedelta(minutes=minute))
+    assert workflow.doubts[0].kind == "A"
+    assert workflow.doubts[0].since == iso(now + timedelta(minutes=since))
+
+
+def test_a_document_that_does_not_travel_along_ends_no_batch() -> None:
+    """It has failed before, and would not fit."""
+    sizes = [(0, 10), (1, 1_000), (0, 10), (0, 10)]
+    queue = [
+        replace(document(str(place)), failures=failures, source=replace(document(str(place)).source, size_bytes=size))
+        for place, (failures, size) in enumerate(sizes)
+    ]
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    batch = next_batch(queue, Workflow(workflow_id="w"), pool_size=1, max_files=10, max_bytes=500, now=now)
+    assert [each.key for each in batch] == [queue[place].key for place in (0, 2, 3)]
