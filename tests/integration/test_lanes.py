@@ -258,7 +258,7 @@ def test_version_waits_on_unless_a_newer_one_replaces_it(harness: Harness, newer
     assert harness.status(drafts[0]) == "PENDING", why
 
 
-def test_small_batches_of_what_waits_since_an_earlier_release_keep_its_order(harness: Harness) -> None:
+def test_small_batches_keep_the_order_of_an_earlier_release(harness: Harness) -> None:
     """More than a page of the index, of which each look takes a part."""
     harness.configure(max_files_per_run=4, poll_seconds=2)
     harness.state.behaviour.default_job_seconds, harness.state.behaviour.scheduled_seconds = 3, 1

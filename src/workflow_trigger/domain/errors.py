@@ -57,7 +57,7 @@ class ConflictError(TriggerError):
 
 
 class LedgerUnavailable(TriggerError):
-    """DynamoDB kept answering with conflicts or throttling until no time was left."""
+    """DynamoDB did not take a write: it kept answering with conflicts or throttling, or it did not answer."""
 
 
 class ComparisonUnfinished(TriggerError):
@@ -132,6 +132,8 @@ class Refused(PlatformError):
 
 class Busy(PlatformError):
     """2xx without the id of a new job; 409. The files were dropped, because a job is active."""
+
+    retry_after_seconds: float = 10
 
 
 class Throttled(PlatformError):

@@ -23,7 +23,6 @@ ROUNDS = 3  # complete lists, two minutes apart, that do not show an attempt's j
 SICK_AFTER = 3  # requests in a row without an answer: a person should look
 BACKOFF_LIMIT_SECONDS = 900.0
 _DENIED_SECONDS = 300.0
-_BUSY_SECONDS = 10.0  # after a request that was in vain
 
 
 class Documents(StrEnum):
@@ -202,10 +201,8 @@ def _count_on_workflow(error: TriggerError, workflow: Workflow, documents: Seque
 
 
 def _paused_until(error: TriggerError, workflow: Workflow, given: Circumstances) -> datetime | None:
-    if isinstance(error, errors.Throttled | errors.Misconfigured):
+    if isinstance(error, errors.Throttled | errors.Misconfigured | errors.Busy):
         return given.now + timedelta(seconds=error.retry_after_seconds)
-    if isinstance(error, errors.Busy):
-        return given.now + timedelta(seconds=_BUSY_SECONDS)
     if policy_for(error).workflow is OnWorkflow.BACKS_OFF:
         return given.now + timedelta(seconds=backoff_seconds(max(workflow.consecutive_failures, 1), given.jitter))
     return None

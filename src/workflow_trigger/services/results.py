@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.s3_results import OutputState, identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
@@ -74,10 +73,7 @@ class _Collector:
     def _keep_lease(self) -> None:
         if self._context.clock.now() >= self._renew_at:
             held = replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS))
-            try:
-                self._ended = self._context.commit(self._ended, held)
-            except (BotoCoreError, ClientError) as error:  # which the results bucket has no part in
-                raise errors.LedgerUnavailable(f"The lease was not renewed: {type(error).__name__}") from error
+            self._ended = self._context.commit(self._ended, held)
             self._renew_at = self._context.later(_LEASE_SECONDS / 3)
 
     # -- outputs -------------------------------------------------------------------------------------------------------

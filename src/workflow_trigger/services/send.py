@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from workflow_trigger.adapters.s3_reader import OpenObject
 from workflow_trigger.adapters.unstructured.client import ANSWER_SECONDS
@@ -95,7 +95,7 @@ class _Sender:
         try:
             if labels:
                 self._context.ledger.describe(document.key, self._workflow.attempt.id, **labels)
-        except (errors.LedgerUnavailable, BotoCoreError, ClientError):
+        except (errors.LedgerUnavailable, ClientError):
             logger.exception("metadata could not be written", object_key=document.key.object)
             self._context.counts.add("LabelsMissing")
 

@@ -13,7 +13,7 @@ from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, keeps_away, next_batch
 from workflow_trigger.domain.document import Lane, route_of, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
-from workflow_trigger.domain.job import Job, Look
+from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
 from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.services.context import Context
@@ -185,7 +185,8 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
     new = [job for job in look.active if job.id not in workflow.known_job_ids]
-    late = [job.id for job in look.active if _is_late(context, workflow, job)]
+    names = workflow.unanswered
+    late = [job.id for job in look.active if names and mentions(context.client.names_of(job).documents, names)]
     for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
@@ -195,11 +196,6 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     whose = "a batch of ours that was accepted late" if active in late else "not of this stack"
     error = Busy(f"job {active} is active, and {whose}")
     return context.note(workflow, error, known_job_ids=known)
-
-
-def _is_late(context: Context, workflow: Workflow, job: Job) -> bool:
-    names = workflow.unanswered
-    return bool(names) and mentions(context.client.names_of(job).documents, names)
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:

@@ -318,7 +318,7 @@ class Ledger:
 
         Raises:
             ConflictError: the record is not as it was read; nothing was written.
-            LedgerUnavailable: no time is left.
+            LedgerUnavailable: DynamoDB does not take it, or does not answer.
         """
         left_out: frozenset[DocumentKey] = frozenset()
         back: frozenset[DocumentKey] = frozenset()

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.adapters.dynamodb.mapping import Copied, Item, deserialize, present, serialize
 from workflow_trigger.domain.clock import Deadline
@@ -124,6 +124,8 @@ class Table:
                 getattr(self._client, f"{kind.lower()}_item")(**arguments)
             else:
                 self._client.transact_write_items(TransactItems=list(requests))  # type: ignore[arg-type]
+        except BotoCoreError as error:
+            raise LedgerUnavailable(f"DynamoDB did not answer: {type(error).__name__}") from error
         except ClientError as error:
             # A transaction names a reason for each write; else the answer is the only one.
             answer: Any = error.response
