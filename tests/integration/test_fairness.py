@@ -402,6 +402,26 @@ def test_lists_that_hang_hold_no_free_workflow(harness: Harness, monkeypatch: py
     assert harness.accepted(free) == 1
 
 
+def test_names_of_a_foreign_job_are_not_asked_for_again_and_again(harness: Harness) -> None:
+    """Nor does it count against the workflow that they are not told."""
+    harness.state.behaviour.list_shows_files = False
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop", times=3))
+    harness.deliver(document)
+    while harness.workflow().phase is not Phase.IDLE:
+        harness.tick(after_seconds=30)
+    assert harness.workflow().unanswered
+    before = harness.workflow().consecutive_failures
+    harness.foreign_job()
+    harness.state.faults = [Fault("file-status", "status", status=503)]
+    harness.clock.sleep(900)
+    asked = harness.state.requests["file-status"]
+    for _ in range(10):
+        harness.tick(window_seconds=50, after_seconds=5)
+    assert harness.state.requests["file-status"] - asked <= 3
+    assert harness.workflow().consecutive_failures <= before
+
+
 def test_busy_answer_costs_no_minute_and_is_not_repeated_every_second(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document, submit=False)
@@ -415,21 +435,22 @@ def test_busy_answer_costs_no_minute_and_is_not_repeated_every_second(harness: H
     assert 20 <= next(iter(harness.state.jobs.values())).created - began < 40
 
 
-def test_one_read_that_fails_ends_no_polling(harness: Harness) -> None:
-    harness.state.behaviour.default_job_seconds = 30
+@pytest.mark.parametrize("failing", ["dynamodb scan", "dynamodb put_item"])
+def test_one_call_that_fails_ends_no_polling(harness: Harness, failing: str) -> None:
+    harness.state.behaviour.default_job_seconds = 60
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document)
 
-    class SecondScanFails(PassThrough):
-        scans = 0
+    class SecondFails(PassThrough):
+        calls = 0
 
         def around[T](self, name: str, call: Callable[[], T]) -> T:
-            self.scans += name == "dynamodb scan"
-            if name == "dynamodb scan" and self.scans == 2:
-                raise ClientError({"Error": {"Code": "InternalServerError", "Message": ""}}, "Scan")
+            self.calls += name == failing
+            if name == failing and self.calls == 2:
+                raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, "Scan")
             return call()
 
-    harness.hook = SecondScanFails()
+    harness.hook = SecondFails()
     with pytest.raises(ExceptionGroup):
         harness.tick(window_seconds=110)
     assert harness.status(document) == "COMPLETED"

@@ -362,3 +362,65 @@ def test_file_of_a_failed_job_whose_details_tell_success_is_looked_for(stored: H
     job.status, job.ending = "FAILED", "SUCCESS"
     stored.settle()
     assert stored.status(document) == "COMPLETED"
+
+
+@pytest.mark.parametrize("ending", ["SUCCESS", "COMPLETED_WITH_ERRORS"])
+@pytest.mark.parametrize("silent", ["failed-files", "file-status"])
+def test_details_of_a_job_in_an_unknown_status_say_that_it_has_ended(
+    harness: Harness, ending: str, silent: str
+) -> None:
+    """What is never answered holds it for an hour at most."""
+    documents, job = five(harness)
+    job.status, job.ending = "FINISHED", ending
+    if ending != "SUCCESS":
+        job.failed = {harness.row(documents[1])["upload_name"]: REASON}
+    harness.state.faults.append(Fault(silent, "status", status=503, times=10**6))
+    harness.settle(minutes=70)
+    good = [each for each in documents if ending == "SUCCESS" or each is not documents[1]]
+    assert {harness.status(each) for each in good} == {"COMPLETED"}
+
+
+def test_file_status_that_is_never_answered_costs_no_reason(stored: Harness) -> None:
+    documents, job = five(stored)
+    fails(job, stored, documents[1])
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 4, "total_docs_failed": 1}
+    stored.state.faults.append(Fault("file-status", "status", status=503, times=10**6))
+    stored.settle(minutes=5)
+    assert [stored.status(each) for each in documents] == ["COMPLETED", "FAILED"] + ["COMPLETED"] * 3
+    assert stored.row(documents[1])["error"]["message"] == REASON
+
+
+@pytest.mark.parametrize("question", ["details", "job"])
+def test_doubt_has_an_end_although_outages_come_and_go(harness: Harness, question: str) -> None:
+    """Names never come; of every 14 minutes the platform is away for seven."""
+    documents, job = five(harness)
+    job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    for minute in range(60):
+        harness.state.faults = [Fault(question, "status", status=503, times=10**6)] if minute % 14 >= 7 else []
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide"
+
+
+def test_stopped_job_is_waited_for_until_its_list_is_complete(stored: Harness) -> None:
+    """Whose outputs nobody can have: a remote destination."""
+    documents, job = five(stored)
+    names = [stored.row(each)["upload_name"] for each in documents]
+    job.done, job.ending = set(names[:2]), "STOPPED"
+    part = json.dumps({"files": [], "index_finished": False})
+    stored.state.faults += [
+        Fault("file-status", "status", status=200, body=part, times=2),
+        Fault("download", "status", status=400, times=10**6),
+    ]
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
+
+
+def test_outputs_do_not_decide_where_the_summary_says_that_all_failed(stored: Harness) -> None:
+    documents, job = five(stored)
+    job.ending, job.has_all_outputs = "COMPLETED_WITH_ERRORS", True
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 0, "total_docs_failed": 5}
+    body = json.dumps({"failed_files": [{"document": f"Document {each}", "error": REASON} for each in range(5)]})
+    stored.state.faults.append(Fault("failed-files", "status", status=200, body=body, times=10**6))
+    stored.state.behaviour.has_file_status = False
+    stored.settle()
+    assert {stored.status(each) for each in documents} == {"FAILED"}

@@ -501,6 +501,17 @@ def test_absence_before_and_after_an_outage_is_no_long_absence(results: Harness,
     assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
 
 
+def test_absence_and_silence_in_turn_have_an_end(results: Harness) -> None:
+    """Passes that are more than a minute apart."""
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    for minute in range(0, 140, 2):
+        results.state.faults = [Fault("download", "status", status=503 if minute % 4 else 404, times=10)]
+        results.tick(after_seconds=120)
+    assert results.status(document) == "COMPLETED"
+    assert all("missing" in entry for entry in results.row(document)["results"])
+
+
 def test_lease_that_cannot_be_renewed_is_no_refusal_of_the_bucket(results: Harness) -> None:
     document = results.upload("a.pdf", b"a")
     results.deliver(document)
@@ -524,3 +535,25 @@ def test_lease_that_cannot_be_renewed_is_no_refusal_of_the_bucket(results: Harne
         collect(results.context(hook=TableIsAway()), ended)
     results.settle()
     assert all("key" in entry for entry in results.row(document)["results"])
+
+
+@pytest.mark.parametrize(
+    "calls", [("download", "job"), ("download", "job", "details", "jobs", "failed-files", "file-status")]
+)
+@pytest.mark.parametrize("failed", [False, True])
+def test_outage_of_any_length_loses_no_output(results: Harness, calls: tuple[str, ...], *, failed: bool) -> None:
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending, job.status = "FAILED", "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    results.state.faults = [Fault("download", "status", status=503, times=10**6)]
+    results.tick(after_seconds=60)
+    results.state.faults = [Fault(call, "status", status=503, times=10**6) for call in calls]
+    for _ in range(40):
+        results.tick(after_seconds=300)
+    results.state.faults = []
+    results.settle()
+    assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
+    assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])

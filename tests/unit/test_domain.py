@@ -305,7 +305,9 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     in_progress = replace(whole, documents=(three.upload_name or "",))
     undecided = FileReports.of([], in_progress, [one, two, three])
     assert is_more_to_come(ended, details, undecided)
-    assert not is_more_to_come(job("j", status="STOPPED"), details, told)
+    stopped = job("j", status="STOPPED")
+    assert is_more_to_come(stopped, details, told)
+    assert not is_more_to_come(stopped, details, FileReports.of([], whole, [one, two, three]))
     for each in (told, undecided):
         found = outcomes(ended, details, each)
         assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]

@@ -151,7 +151,9 @@ class Misconfigured(PlatformError):
 
 
 class KeyRejected(Misconfigured):
-    """401. The platform did not accept the key in memory."""
+    """401. The platform did not accept the key in memory. The next attempt asks with the secret as it is by then."""
+
+    retry_after_seconds = 30
 
 
 class KeyNotSet(Misconfigured):

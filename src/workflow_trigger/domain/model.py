@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
 from workflow_trigger.domain.job import Job
 
@@ -215,16 +215,18 @@ class Workflow:
         return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
 
     def with_doubt(self, kind: str, now: datetime) -> Self:
-        """With a doubt that this look has brought, first. It keeps its beginning, else it begins now.
+        """The same with `kind` as the doubt of this look, first.
 
-        It is forgotten when it was not seen for five minutes, for example in an outage, while other looks were noted.
+        Its time goes on from its beginning, less that in which other looks have not shown it, as in an outage.
         """
-        recent = [each for each in self.doubts[1:] if not has_passed(each.seen_at, now, seconds=300)]
-        known = {each.kind: each for each in (*self.doubts[:1], *recent)}
-        doubt = known.pop(kind, Doubt(kind, iso(now), iso(now)))
-        if has_passed(doubt.seen_at, now, seconds=60):  # not noted at every look
-            doubt = replace(doubt, seen_at=iso(now))
-        return replace(self, doubts=(doubt, *known.values()))
+        doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
+        others = [each for each in self.doubts if each.kind != kind]
+        began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
+        if doubt not in self.doubts[:1] and now - seen_at > timedelta(minutes=5):
+            began_at += now - seen_at
+        if now - seen_at >= timedelta(minutes=1):  # written once a minute
+            seen_at = now
+        return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
 
     def with_attempt(self, **changes: Any) -> Self:
         """The same with other attributes of the attempt."""

@@ -94,6 +94,7 @@ class Context:
     def snapshot(self) -> Snapshot:
         """The workflows of all routes, ended jobs and who polls, as they are now."""
         contexts = self.by_route().values()
+        self._resolve_keys()
         self._owners = {}
         for each in contexts:
             each.settings = replace(each.settings, workflow_ids=each.resolved(self._owners))
@@ -109,7 +110,8 @@ class Context:
     def resolved(self, owners: dict[str, "Context"]) -> tuple[str, ...]:
         """The ids of the route's workflows, each once, but for those of another route: two names may mean the same."""
         pool: dict[str, str] = {}
-        for workflow_id in filter(None, map(self._id_of, self.settings.workflow_ids)):
+        names = [each for each in self.settings.workflow_ids if each not in self.unresolved]
+        for workflow_id in (_ids_by_key.get(each, each) for each in names):
             if owners.setdefault(canonical_id(workflow_id), self) is self:
                 pool.setdefault(canonical_id(workflow_id), workflow_id)
             else:
@@ -117,19 +119,23 @@ class Context:
                 self.counts.add("Held")
         return tuple(pool.values())
 
-    def _id_of(self, name: str) -> str | None:
-        """The id of a workflow, which may be named by its key; None where that cannot be resolved now."""
-        try:
-            if is_workflow_key(name) and name not in _ids_by_key:
-                for silent in (each for each in self.unresolved.values() if isinstance(each, Unavailable)):
-                    raise silent  # each question may take half a minute
+    def _resolve_keys(self) -> None:
+        """Ask for the ids of workflows that are named by keys. A silent platform takes half a minute: then no more.
+
+        In any order, so that a key that is never answered keeps no other from its turn.
+        """
+        keys = {each for own in self.by_route().values() for each in own.settings.workflow_ids if is_workflow_key(each)}
+        silence: Unavailable | None = None
+        for name in random.sample(sorted(keys - _ids_by_key.keys()), len(keys - _ids_by_key.keys())):
+            try:
+                if silence:
+                    raise silence
                 _ids_by_key[name] = self.client.id_of_workflow(name)
-        except PlatformError as error:
-            logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
-            self.counts.add("Held")
-            self.unresolved[name] = error
-            return None
-        return _ids_by_key.get(name, name)
+            except PlatformError as error:
+                logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
+                self.counts.add("Held")
+                self.unresolved[name] = error
+                silence = error if isinstance(error, Unavailable) else None
 
     @property
     def is_pool_complete(self) -> bool:

@@ -146,8 +146,12 @@ class Reconciler:
         self._context.clock.wait_for(self._in_flight.keys(), max((min(wake_at) - now).total_seconds(), 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
-        self._is_ours = self._is_ours and self._renew()  # a pause that the platform asked for is known to all at once
+        self._guarded(self._hold)
         return True
+
+    def _hold(self) -> None:
+        """Go on, if no other run has taken over. A pause that the platform asked for is known to all at once."""
+        self._is_ours = self._is_ours and self._renew()
 
     # -- who polls -----------------------------------------------------------------------------------------------------
 
@@ -231,9 +235,11 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        """Look for orphans every ten minutes, and in every run while some are left."""
+        """Look for orphans, and documents in no queue, every ten minutes, and in every run while orphans are left."""
         before = snapshot.poller.searched_at
         if self._is_ours and (before is None or has_passed(before, self._context.clock.now(), seconds=_SEARCH_SECONDS)):
+            for queue in self._queues.values():
+                queue.search()
             self._searched_at, self._orphans = self._context.iso_later(), recover.orphans(self._context, snapshot)
 
     def _take_up_orphans(self) -> None:

@@ -74,7 +74,7 @@ def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> 
         id=f"{uuid.uuid4().hex}-again",
         documents=tuple(model.SentDocument(each.key, each.upload_name) for each in documents),
         started_at=now,
-        first_look_at=first.bound_since or min(each.eligible_at or each.read_at for each in documents),
+        first_look_at=first.bound_since or min(each.read_at for each in documents),
         settle_after=None if is_running else now,
         rounds=ROUNDS - 1 if first.bound_to else 0,
     )

@@ -55,7 +55,7 @@ class _Collector:
                     continue
                 entries = self._entries(document)
                 judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
-                is_waiting = any("since" in entry for entry in entries)
+                is_waiting = any("clocks" in entry for entry in entries)
                 left += [judged] if is_waiting else []
                 updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
         except (errors.KeyRejected, errors.KeyNotSet):
@@ -86,7 +86,8 @@ class _Collector:
             return [{"missing": "the platform's ids do not tell which outputs are this file's"}]
         known = {identity(entry): dict(entry) for entry in document.results}
         entries: list[Entry] = []
-        own = self._context.by_route().get(document.route or "", self._context)  # its workflow may have moved
+        route = self._context.settings.route_of(document)  # its workflow may have moved since
+        own = self._context.by_route().get(route, self._context)
         for node, place in outputs_of(document, self._ended.job_id, own.results):
             entry = known.get(identity(node), {})
             if place is None:
@@ -127,15 +128,25 @@ class _Collector:
 
     def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        now, known = self._context.clock.now(), before.get("since", {})
-        # Each state has a clock of its own, which begins anew when it was not seen for a minute, say in an outage.
-        clocks = {
-            kind: each for kind, each in known.items() if kind in before or not has_passed(each[1], now, seconds=60)
-        }
-        began_at = clocks[state][0] if state in clocks else iso(now)
-        if has_passed(began_at, now, seconds=PATIENCE_SECONDS[state]):
-            return {**node, "missing": reason}
-        return {**node, state.value: reason, "since": clocks | {state.value: [began_at, iso(now)]}}
+        now, clocks = self._context.clock.now(), {}
+        for kind, (began_at, seen_at) in before.get("clocks", {}).items():
+            # One that was not seen for as long as it is waited for, say in an outage, begins anew.
+            if kind in before or not has_passed(seen_at, now, seconds=PATIENCE_SECONDS[kind]):
+                clocks[kind] = [began_at, seen_at]
+        clocks[state.value] = [clocks.get(state.value, [iso(now)])[0], iso(now)]
+        if has_passed(clocks[state.value][0], now, seconds=PATIENCE_SECONDS[state]):
+            if state is not OutputState.DELAYED or self._is_answered():
+                return {**node, "missing": reason}
+            clocks[state.value][0] = iso(now)
+        return {**node, state.value: reason, "clocks": clocks}
+
+    def _is_answered(self) -> bool:
+        """Whether the platform answers at all: an outage, however long, is no end of an output."""
+        try:
+            self._context.client.job(self._ended.job_id)
+        except errors.PlatformError as error:
+            return isinstance(error, errors.NotFound | errors.Throttled)
+        return True
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks of a download; the lease is renewed on the way."""
@@ -158,7 +169,7 @@ class _Collector:
 
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
-    not_copied = [each for each in entries if {"since", "missing"} & each.keys()]
+    not_copied = [each for each in entries if {"clocks", "missing"} & each.keys()]
     return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
 
 

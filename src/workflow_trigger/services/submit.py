@@ -21,7 +21,7 @@ from workflow_trigger.services.send import LEASE_SECONDS, send
 
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
-_ALL_AGAIN = timedelta(seconds=30)  # less than a run lasts, for each run makes its queues anew
+_OTHERS_AGAIN = timedelta(minutes=1)
 _PAGES = 20  # of all that wait, when most of them are in a queue
 
 logger = Logger(child=True)
@@ -38,13 +38,17 @@ class Queue:
         self._seen = {document.key: document.read_at for document in self._waiting.values()}  # also what was handed out
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
-        self._others_again_at = now + _ALL_AGAIN if self._waiting else now
-        self._all_again_at = now + _ALL_AGAIN
+        self._others_again_at = now + _OTHERS_AGAIN if self._waiting else now
         self._has_seen_all = bool(self._waiting)
+        self._is_to_search = False
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
         self._uploads_again_at = self._others_again_at = self._context.clock.now()
+
+    def search(self) -> None:
+        """Look for documents in no queue when it is next asked for, however many uploads there are."""
+        self._is_to_search = True
 
     def may_have_some(self) -> bool:
         """Whether anything waits, as far as is known."""
@@ -77,12 +81,12 @@ class Queue:
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
         nothing new. Documents in no queue, since an earlier release or an earlier `Routes`, are found among all that
-        wait: when the lanes do not fill a batch, and every half a minute among those that wait longest.
+        wait: when the lanes do not fill a batch, and when `search` says so.
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
         limit = min(2 * settings.max_files_per_run * (len(settings.workflow_ids) + 1), _READ_AT_ONCE)
-        limit += len(self._waiting)  # they stand first, and are less than a batch for this workflow
+        limit += len(self._waiting)  # what is in hand is read again, and must not hide the rest
         if now >= self._uploads_again_at and self._lacks(workflow, Lane.FRESH):
             self._take_in(ledger.ready_in(Lane.FRESH, route, limit))
             self._uploads_again_at = now + _UPLOADS_AGAIN
@@ -90,11 +94,9 @@ class Queue:
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        is_short = self._lacks(workflow, *Lane)
-        if (is_short and not self._has_seen_all) or now >= self._all_again_at:
-            pages = _PAGES if is_short or settings.routes else 1
-            self._has_seen_all = not self._take_in(islice(self._in_no_queue(limit, pages), limit))
-            self._all_again_at = now + _ALL_AGAIN
+        if self._is_to_search or (not self._has_seen_all and self._lacks(workflow, *Lane)):
+            self._has_seen_all = not self._take_in(islice(self._in_no_queue(limit), limit))
+            self._is_to_search = False
 
     def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
         """Whether what is in hand of these lanes, and may go to the workflow, is less than a batch."""
@@ -113,10 +115,10 @@ class Queue:
                 self._seen[each.key] = each.read_at
         return new
 
-    def _in_no_queue(self, limit: int, pages: int) -> Iterator[Document]:
+    def _in_no_queue(self, limit: int) -> Iterator[Document]:
         """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
         settings, ledger = self._context.settings, self._context.ledger
-        for page in islice(ledger.ready(_READ_AT_ONCE), pages):
+        for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
             ours = [each.key for each in page if route_of(each.source.key, settings.routes) == settings.route]
             unknown = [key for key in ours if key not in self._waiting]
             read = ledger.documents(unknown[:limit]).values() if unknown else ()
@@ -165,11 +167,11 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
     """Look, claim, send. What is left in `batch` afterwards was not claimed."""
     try:
         look = context.client.look(workflow.workflow_id)
-        if look.active:
-            return _wait_for(context, workflow, look)
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         return context.fail(workflow, error, [])
+    if look.active:
+        return _wait_for(context, workflow, look)
     while batch:
         for name in {each.key.object for each in batch}:
             context.supersede_older(name)  # the claim leaves out what has ended
@@ -184,13 +186,18 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
 
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
+    context.counts.add("Busy")
     new = [job for job in look.active if job.id not in workflow.known_job_ids]
+    if not new and (workflow.last_error or {}).get("type") == Busy.__name__:
+        return workflow  # noted already
     names = workflow.unanswered
-    late = [job.id for job in look.active if names and mentions(context.client.names_of(job).documents, names)]
+    try:
+        late = [job.id for job in look.active if names and mentions(context.client.names_of(job).documents, names)]
+    except PlatformError as failed:  # no failure of the workflow; the next look asks again
+        return context.note(workflow, failed)
     for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
-    context.counts.add("Busy")
     known = (*workflow.known_job_ids, *(job.id for job in new))[-model.KNOWN_JOBS :]
     active = look.active[0].id
     whose = "a batch of ours that was accepted late" if active in late else "not of this stack"

@@ -62,16 +62,17 @@ class _Tracked:
 
     def _conclude(self) -> Workflow:
         """The job says that it ended, or something that we do not know: its details tell the truth."""
-        says, client = f"the job says {self._job.status}", self._context.client
+        says, client, is_over = f"the job says {self._job.status}", self._context.client, self._job.state.has_ended
         try:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
                 return self._unconfirmed("Contradiction", f"{says}, its details {details.status}")
+            is_over = True
             reports = self._reports(details)
         except NotFound:
             return self._unconfirmed("NoDetails", f"{says}, and has no details")
         except (Misconfigured, Unavailable) as error:
-            if isinstance(error, KeyRejected | KeyNotSet) or not self._job.state.has_ended:
+            if isinstance(error, KeyRejected | KeyNotSet) or not is_over:
                 raise  # it says nothing of the job; or nothing says that the job has ended
             return self._doubt(_UNANSWERED, f"{says}; {error}")
         if is_more_to_come(self._job, details, reports) and not self._is_overdue("NamesMissing"):
@@ -80,10 +81,13 @@ class _Tracked:
 
     def _reports(self, details: Details) -> FileReports:
         """The failed files of the job; where anything failed, the status of each file as well, if it can be had."""
-        failed = self._context.client.failed_files(self._job.id) or []
-        has_failures = not is_plain_success(self._job, details, failed)
-        status = self._context.client.file_status(self._job.id) if has_failures else None
-        return FileReports.of(failed, status or FileStatus(is_complete=True), self._attempt.documents)
+        failed, status = self._context.client.failed_files(self._job.id) or [], FileStatus(is_complete=True)
+        if not is_plain_success(self._job, details, failed):
+            try:
+                status = self._context.client.file_status(self._job.id) or status
+            except Unavailable:
+                status = FileStatus()  # to be asked for again, but not for an hour
+        return FileReports.of(failed, status, self._attempt.documents)
 
     def _finish(self, ends: Mapping[DocumentKey, Outcome]) -> Workflow:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
@@ -152,7 +156,7 @@ class _Tracked:
         if self._is_overdue(kind):
             status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
             # A job that ended has its outputs, whatever is not said of it: they are the better witness.
-            outputs_decide = self._job.state.has_ended and status is Status.FAILED
+            outputs_decide = kind != "JobVanished" and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
         return self._noted(kind, error)

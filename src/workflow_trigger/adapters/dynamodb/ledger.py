@@ -108,7 +108,7 @@ class Ledger:
         """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.
 
         A version without a sequencer, from a backfill, is left alone: nothing tells whether it is older. So is one that
-        came back into the queue after the newest was uploaded, say because an operator said so.
+        came back into the queue after the newest was uploaded, for example by an operator's retry.
         """
         times = ("uploaded_at", "registered_at", "queued_at", "updated_at")
         shown = ("object", "version", "status", "sequencer", "bound_to", *times)
@@ -119,8 +119,8 @@ class Ledger:
             newest = row if is_later(row.get("sequencer"), newest["sequencer"]) else newest
             waiting += [row] if row["status"] == Status.PENDING and "bound_to" not in row else []
         came_at = newest.get("uploaded_at", newest["registered_at"])
-        came_back = [row for row in waiting if row["registered_at"] < row.get("queued_at", "") > came_at]
-        older = [row for row in waiting if is_later(newest["sequencer"], row.get("sequencer")) and row not in came_back]
+        older = [row for row in waiting if is_later(newest["sequencer"], row.get("sequencer"))]
+        older = [row for row in older if not row["registered_at"] < row.get("queued_at", "") > came_at]
         message = "a newer version was uploaded before this one had its turn"
         return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
 
@@ -236,8 +236,8 @@ class Ledger:
         is_marked = Attr(QUEUE).eq(UNPUBLISHED)
         taken = [self._rows.update(_key(row)._asdict(), dict.fromkeys(MARK), is_marked & _as_read(row)) for row in rows]
         moved_on = self._rows.write(*taken, *counted)
-        if moved_on and len(moved_on) < len(rows):
-            self._mark_published([row for place, row in enumerate(rows) if place not in moved_on])
+        if moved_on:
+            self.mark_published([row for place, row in enumerate(rows) if place not in moved_on])
 
     # -- batches -------------------------------------------------------------------------------------------------------
 

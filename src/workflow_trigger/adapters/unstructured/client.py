@@ -30,7 +30,6 @@ _QUESTION_SECONDS = 30
 _LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
 _CONNECT_SECONDS = 10
 _STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
-_ROTATED_SECONDS = 30
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
@@ -107,9 +106,8 @@ class PlatformClient:
             return status
         failed = self.failed_files(job_id)
         documents = tuple(each.document for each in failed or () if each.document)
-        return FileStatus(
-            documents=documents, is_complete=failed is not None and (status is None or status.is_complete)
-        )
+        is_complete = failed is not None and (status is None or status.is_complete)
+        return FileStatus(documents=documents, is_complete=is_complete)
 
     def names_of(self, job: Job) -> FileStatus:
         """The names of a job's files, as its entry in the list shows them; where it hides them, they are asked for."""
@@ -226,11 +224,8 @@ class PlatformClient:
         self, response: urllib3.BaseHTTPResponse, otherwise: type[errors.PlatformError]
     ) -> errors.PlatformError:
         """What an answer to a question stands for. A question has no file that could be refused."""
-        content = self._said(response)
+        content = self._body_or_nothing(response)
         error = error_for_status(response.status, response.headers, content)
-        if response.status == HTTPStatus.SERVICE_UNAVAILABLE and "Retry-After" in response.headers:
-            seconds = responses.retry_after_seconds(response.headers, content)
-            error = errors.Throttled(f"HTTP {response.status}: {error_message(content)}", seconds)
         if isinstance(error, errors.Throttled):
             self.throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
@@ -268,7 +263,7 @@ class PlatformClient:
         with self.connections.fresh() as pool:
             try:
                 with pool.request("POST", url, body=body(), **more) as response:
-                    content = self._said(response)
+                    content = self._body_or_nothing(response)
             except (HTTPError, OSError) as error:
                 if is_unheard(error):
                     raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
@@ -284,7 +279,6 @@ class PlatformClient:
         error = error_for_status(status, headers, content)
         if isinstance(error, errors.KeyRejected):
             self.api_key.invalidate()
-            error.retry_after_seconds = _ROTATED_SECONDS  # the next attempt asks with the secret as it is by then
         if error is not None:
             raise error
         if not 200 <= status < 300:
@@ -304,8 +298,8 @@ class PlatformClient:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def _said(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """A whole answer; of one whose status alone tells what happened, what of it can be read."""
+    def _body_or_nothing(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """A whole answer; nothing if it breaks off, and its status alone (3xx, 4xx) tells what happened."""
         try:
             return self._bounded(response)
         except (HTTPError, OSError):

@@ -89,10 +89,9 @@ def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable
 
     @cache
     def read() -> str:
-        text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn")
-        found = "\n".join(
-            _CERTIFICATE.findall(text.replace("\\n", "\n"))
-        )  # it may be in JSON, and have comments in any alphabet
+        # It may be in JSON, and have comments in any alphabet.
+        text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn").replace("\\n", "\n")
+        found = "\n".join(_CERTIFICATE.findall(text))
         if not found:
             said = "holds no certificates in PEM form" if text else "is not there, or empty"
             raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn {said}")
