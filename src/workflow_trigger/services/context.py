@@ -126,7 +126,7 @@ class Context:
         """
         keys = {each for own in self.by_route().values() for each in own.settings.workflow_ids if is_workflow_key(each)}
         silence: Unavailable | None = None
-        for name in random.sample(sorted(keys - _ids_by_key.keys()), len(keys - _ids_by_key.keys())):
+        for name in sorted(keys - _ids_by_key.keys(), key=lambda _: random.random()):  # noqa: S311
             try:
                 if silence:
                     raise silence
