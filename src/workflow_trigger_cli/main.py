@@ -10,6 +10,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger import __version__
+from workflow_trigger.domain.errors import LedgerUnavailable
 from workflow_trigger_cli import looking, steering, terminal, views
 from workflow_trigger_cli.errors import CommandError, Exit
 from workflow_trigger_cli.terminal import stderr
@@ -61,7 +62,7 @@ def main() -> NoReturn:
         app()
     except CommandError as error:
         code = _tell(str(error), error.exit)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, LedgerUnavailable) as error:
         code = _tell(f"AWS: {error}", Exit.FAILED)
     except SystemExit as ended:
         code = ended.code

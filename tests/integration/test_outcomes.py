@@ -424,3 +424,28 @@ def test_outputs_do_not_decide_where_the_summary_says_that_all_failed(stored: Ha
     stored.state.behaviour.has_file_status = False
     stored.settle()
     assert {stored.status(each) for each in documents} == {"FAILED"}
+
+
+def test_outputs_decide_where_the_summary_does_not_count_all_files(stored: Harness) -> None:
+    documents, job = five(stored)
+    job.ending, job.has_all_outputs = "COMPLETED_WITH_ERRORS", True
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 0, "total_docs_failed": 1}
+    body = json.dumps({"failed_files": [{"document": "Document 1", "error": REASON}]})
+    stored.state.faults.append(Fault("failed-files", "status", status=200, body=body, times=10**6))
+    stored.state.behaviour.has_file_status = False
+    stored.settle()
+    assert {stored.status(each) for each in documents} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("how", ["failed", "alone", "stopped"])
+def test_list_that_never_is_complete_holds_nobody_for_nothing(harness: Harness, how: str) -> None:
+    documents = [harness.upload(f"{each}.pdf", bytes([each])) for each in range(1 if how == "alone" else 5)]
+    harness.deliver(*documents)
+    (job,) = harness.state.jobs.values()
+    names = [harness.row(each)["upload_name"] for each in documents]
+    job.ending = job.status = "STOPPED" if how == "stopped" else "FAILED"
+    files = [{"document": name, "status": "SUCCESS"} for name in names] if how == "stopped" else []
+    body = json.dumps({"files": files, "index_finished": False})
+    harness.state.faults.append(Fault("file-status", "status", status=200, body=body, times=10**6))
+    harness.settle(minutes=4)
+    assert {harness.status(each) for each in documents} == {"COMPLETED" if how == "stopped" else "FAILED"}

@@ -537,11 +537,8 @@ def test_lease_that_cannot_be_renewed_is_no_refusal_of_the_bucket(results: Harne
     assert all("key" in entry for entry in results.row(document)["results"])
 
 
-@pytest.mark.parametrize(
-    "calls", [("download", "job"), ("download", "job", "details", "jobs", "failed-files", "file-status")]
-)
 @pytest.mark.parametrize("failed", [False, True])
-def test_outage_of_any_length_loses_no_output(results: Harness, calls: tuple[str, ...], *, failed: bool) -> None:
+def test_outage_of_any_length_loses_no_output(results: Harness, *, failed: bool) -> None:
     documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
     results.deliver(*documents)
     (job,) = results.state.jobs.values()
@@ -550,10 +547,28 @@ def test_outage_of_any_length_loses_no_output(results: Harness, calls: tuple[str
         job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
     results.state.faults = [Fault("download", "status", status=503, times=10**6)]
     results.tick(after_seconds=60)
-    results.state.faults = [Fault(call, "status", status=503, times=10**6) for call in calls]
+    questions = ("download", "job", "details", "jobs", "failed-files", "file-status")
+    results.state.faults = [Fault(call, "status", status=503, times=10**6) for call in questions]
     for _ in range(40):
         results.tick(after_seconds=300)
     results.state.faults = []
     results.settle()
     assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
     assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+@pytest.mark.parametrize("status", [500, 403])
+def test_outputs_of_jobs_that_cannot_be_asked_about_hold_nobody_up(results: Harness, status: int) -> None:
+    """While the platform answers otherwise."""
+    results.configure(max_files_per_run=1)
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(13)]
+    results.deliver(*documents)
+    results.state.faults.append(Fault("download", "status", status=503, times=10**6))
+    for _ in range(12):
+        results.tick(after_seconds=5, window_seconds=55)
+    results.state.faults.append(Fault("job", "status", status=status, times=10**6))
+    for _ in range(10):
+        results.tick(after_seconds=600)
+    results.state.faults = []
+    results.settle(minutes=15)
+    assert {results.status(each) for each in documents} == {"COMPLETED"}

@@ -83,14 +83,14 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
 
 def is_more_to_come(job: Job, details: Details, reports: FileReports) -> bool:
     """Whether the platform should name more files: fewer are named than failed, or a list goes on, or is undecided."""
+    undecided = {*reports.keys} - reports.reasons.keys() - {*reports.succeeded}
     if JobState.STOPPED in {job.state, details.state}:
-        return not reports.is_complete
+        return bool(undecided) and not reports.is_complete
     all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > reports.failures and not all_failed
     nobody = details.state is JobState.PARTLY and not reports.failures
-    undecided = {*reports.keys} - reports.reasons.keys() - {*reports.succeeded}
     goes_on = undecided and (not reports.has_all_failures or not undecided.isdisjoint(reports.listed))
-    is_part = not reports.is_complete or (reports.failures and len(reports.keys) > 1)
+    is_part = len(reports.keys) > 1 and (reports.failures or not (reports.is_complete or all_failed))
     return too_few or nobody or bool(goes_on and is_part)
 
 
@@ -98,6 +98,7 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
     """What became of each document: failures that are named, successes that are believed, and all others alike."""
     said, reasons, unattributed = {job.state, details.state}, reports.reasons, reports.unattributed
     has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
+    has_none = details.succeeded == 0 and (details.failed or 0) >= len(reports.keys)
     is_alone = len(reports.keys) == 1 and unattributed and not reasons
     if is_alone and not any_has_token(each.document for each in unattributed):
         reasons, unattributed = {reports.keys[0]: unattributed[0].error}, []
@@ -106,13 +107,13 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
         decide = is_possible or bool(details.succeeded) or details.state is not JobState.STOPPED
         others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=decide)
     elif unattributed:
-        others = _ended("Unattributed", unattributed[0].error, outputs_decide=details.succeeded != 0)
+        others = _ended("Unattributed", unattributed[0].error, outputs_decide=not has_none)
     elif has_failed:
         may_have_succeeded = len(reports.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
         decide = may_have_succeeded if details.succeeded is None else details.succeeded > 0
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
     elif is_more_to_come(job, details, reports):
-        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=details.succeeded != 0)
+        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
     else:
         others = _COMPLETED
     ends = dict.fromkeys(reports.keys, others)

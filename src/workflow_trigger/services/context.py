@@ -111,6 +111,7 @@ class Context:
         """The ids of the route's workflows, each once, but for those of another route: two names may mean the same."""
         pool: dict[str, str] = {}
         names = [each for each in self.settings.workflow_ids if each not in self.unresolved]
+        self.counts.add("Held", value=len(self.settings.workflow_ids) - len(names))
         for workflow_id in (_ids_by_key.get(each, each) for each in names):
             if owners.setdefault(canonical_id(workflow_id), self) is self:
                 pool.setdefault(canonical_id(workflow_id), workflow_id)
@@ -133,7 +134,6 @@ class Context:
                 _ids_by_key[name] = self.client.id_of_workflow(name)
             except PlatformError as error:
                 logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
-                self.counts.add("Held")
                 self.unresolved[name] = error
                 silence = error if isinstance(error, Unavailable) else None
 

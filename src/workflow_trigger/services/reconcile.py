@@ -180,7 +180,8 @@ class Reconciler:
         paused_until = iso(until) if until else None
         unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
         changes |= {"paused_until": paused_until, "unresolved": "; ".join(unknown) or None}
-        changes |= {"searched_at": self._searched_at} if self._searched_at and not self._orphans else {}
+        is_done = not self._orphans and not any(queue.is_to_search for queue in self._queues.values())
+        changes |= {"searched_at": self._searched_at} if self._searched_at and is_done else {}
         after = replace(self._poller, **changes)
         try:
             if after != self._poller:
@@ -235,11 +236,11 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        """Look for orphans, and documents in no queue, every ten minutes, and in every run while orphans are left."""
+        """Look for orphans, and documents in no queue, every ten minutes, and in every run while some are left."""
         before = snapshot.poller.searched_at
         if self._is_ours and (before is None or has_passed(before, self._context.clock.now(), seconds=_SEARCH_SECONDS)):
             for queue in self._queues.values():
-                queue.search()
+                queue.is_to_search = True
             self._searched_at, self._orphans = self._context.iso_later(), recover.orphans(self._context, snapshot)
 
     def _take_up_orphans(self) -> None:

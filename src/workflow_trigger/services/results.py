@@ -143,9 +143,11 @@ class _Collector:
     def _is_answered(self) -> bool:
         """Whether the platform answers at all: an outage, however long, is no end of an output."""
         try:
-            self._context.client.job(self._ended.job_id)
+            self._context.client.look(self._ended.workflow_id)
+        except (errors.KeyRejected, errors.KeyNotSet):
+            return False
         except errors.PlatformError as error:
-            return isinstance(error, errors.NotFound | errors.Throttled)
+            return isinstance(error, errors.Misconfigured | errors.Throttled)
         return True
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -40,15 +40,11 @@ class Queue:
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
         self._others_again_at = now + _OTHERS_AGAIN if self._waiting else now
         self._has_seen_all = bool(self._waiting)
-        self._is_to_search = False
+        self.is_to_search = False  # for documents in no queue, however many uploads there are, until none is left
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
         self._uploads_again_at = self._others_again_at = self._context.clock.now()
-
-    def search(self) -> None:
-        """Look for documents in no queue when it is next asked for, however many uploads there are."""
-        self._is_to_search = True
 
     def may_have_some(self) -> bool:
         """Whether anything waits, as far as is known."""
@@ -81,7 +77,7 @@ class Queue:
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
         nothing new. Documents in no queue, since an earlier release or an earlier `Routes`, are found among all that
-        wait: when the lanes do not fill a batch, and when `search` says so.
+        wait: when the lanes do not fill a batch, and where the poller searches for them.
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
@@ -94,9 +90,9 @@ class Queue:
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        if self._is_to_search or (not self._has_seen_all and self._lacks(workflow, *Lane)):
+        if self.is_to_search or (not self._has_seen_all and self._lacks(workflow, *Lane)):
             self._has_seen_all = not self._take_in(islice(self._in_no_queue(limit), limit))
-            self._is_to_search = False
+            self.is_to_search = self.is_to_search and not self._has_seen_all
 
     def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
         """Whether what is in hand of these lanes, and may go to the workflow, is less than a batch."""
@@ -194,7 +190,7 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     try:
         late = [job.id for job in look.active if names and mentions(context.client.names_of(job).documents, names)]
     except PlatformError as failed:  # no failure of the workflow; the next look asks again
-        return context.note(workflow, failed)
+        return context.note(workflow, failed, paused_until=context.iso_later(context.settings.poll_seconds))
     for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
