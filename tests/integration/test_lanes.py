@@ -3,13 +3,17 @@
 import uuid
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from local.fake_platform.state import Fault
 from tests.integration.harness import Harness
 from workflow_trigger.adapters.s3_events import ParsedEvent
+from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, Route
+from workflow_trigger.domain.model import ALL_ROUTES, Pause
+from workflow_trigger.services import recover
 from workflow_trigger.services.register import register
 
 
@@ -72,6 +76,35 @@ def test_documents_in_no_queue_do_not_wait_behind_uploads_for_ever(harness: Harn
     assert {harness.status(each) for each in old} == {"COMPLETED"}
     assert "PENDING" in {harness.status(each) for each in uploads}
     assert {harness.accepted(each) for each in old} == {1}
+
+
+@pytest.mark.parametrize(
+    ("left", "queue"),
+    [
+        ("REMOVE #queue, #queue_at", "bulk"),  # as 0.2.0
+        ("SET #queue = :queue", "fresh"),  # of a route that is gone
+    ],
+)
+def test_documents_in_no_queue_are_given_one_once(harness: Harness, monkeypatch: Any, left: str, queue: str) -> None:
+    """Also while nothing is begun; some in each run, the oldest first, and when there are none, no run searches."""
+    monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._PAGE", 2)
+    monkeypatch.setattr(recover, "_ENQUEUED", 2)
+    search = MagicMock(wraps=recover.orphans)
+    monkeypatch.setattr(recover, "orphans", search)
+    old = [harness.upload(f"old/{number}.pdf", str(number).encode()) for number in range(5)]
+    for each in old:
+        harness.deliver(each, submit=False)
+        harness.clock.sleep(1)
+        harness.rewrite(each, left, **({"queue": "fresh/gone/"} if ":queue" in left else {}))
+    harness.ledger().pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))
+    for given in (2, 4, 5, 5, 5):
+        harness.tick(after_seconds=5, window_seconds=55)
+        rows = [harness.row(each) for each in old]
+        assert [row.get("queue") == queue for row in rows] == [True] * given + [False] * (5 - given)
+    assert [row["queue_at"] for row in rows] == sorted(row["eligible_at"] for row in rows)
+    assert search.call_count == 3
+    harness.tick(after_seconds=600)
+    assert search.call_count == 4
 
 
 def test_refused_backfill_does_not_keep_uploads_waiting(harness: Harness) -> None:

@@ -298,7 +298,8 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
-    searched_at: str | None = None  # when a search for orphans had left none
+    searched_at: str | None = None  # when a search for orphans, and for documents in no queue, had left none
+    routes: str | None = None  # their names then
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:

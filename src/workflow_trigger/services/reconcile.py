@@ -108,6 +108,7 @@ class Reconciler:
         self._is_ours = False
         self._orphans: list[tuple[str, list[Document]]] = []
         self._searched_at: str | None = None
+        self._route_names = " ".join(context.by_route())
         self._failures: list[Exception] = []
         self._snapshot: Snapshot | None = None  # the last one that was read
 
@@ -180,8 +181,8 @@ class Reconciler:
         paused_until = iso(until) if until else None
         unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
         changes |= {"paused_until": paused_until, "unresolved": "; ".join(unknown) or None}
-        is_done = not self._orphans and not any(queue.is_to_search for queue in self._queues.values())
-        changes |= {"searched_at": self._searched_at} if self._searched_at and is_done else {}
+        if self._searched_at and not self._orphans:
+            changes |= {"searched_at": self._searched_at, "routes": self._route_names}
         after = replace(self._poller, **changes)
         try:
             if after != self._poller:
@@ -237,11 +238,11 @@ class Reconciler:
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
         """Look for orphans, and documents in no queue, every ten minutes, and in every run while some are left."""
-        before = snapshot.poller.searched_at
-        if self._is_ours and (before is None or has_passed(before, self._context.clock.now(), seconds=_SEARCH_SECONDS)):
-            for queue in self._queues.values():
-                queue.is_to_search = True
-            self._searched_at, self._orphans = self._context.iso_later(), recover.orphans(self._context, snapshot)
+        before, now = snapshot.poller, self._context.clock.now()
+        is_known = before.searched_at is not None and before.routes == self._route_names
+        if self._is_ours and (not is_known or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
+            self._searched_at = iso(now) if recover.enqueue_others(self._context) else None
+            self._orphans = recover.orphans(self._context, snapshot)
 
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""

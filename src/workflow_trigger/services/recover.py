@@ -8,6 +8,7 @@ from itertools import batched, islice
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
+from workflow_trigger.domain.document import route_of
 from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
@@ -16,6 +17,8 @@ _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; young
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
+_PAGES = 20  # of all that wait, when most of them are in a queue
+_ENQUEUED = 500  # in a run, of documents in no queue: each takes a write
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
 logger = Logger(child=True)
@@ -34,6 +37,22 @@ def finish_batches(context: Context) -> None:
         context.events.put_batch(batch)
         context.ledger.mark_finished(batch)
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
+
+
+def enqueue_others(context: Context) -> bool:
+    """Put documents that wait in no queue into the one of their keys; whether that is done.
+
+    Those of 0.2.0 had none, and those of a route that is gone are in one that nobody reads.
+    """
+    settings, enqueued = context.settings, 0
+    for page in islice(context.ledger.waiting(), _PAGES):
+        for each in context.ledger.documents(page).values():
+            if each.status is Status.PENDING and not settings.is_live(each.queue):
+                context.ledger.enqueue(each, route_of(each.source.key, settings.routes))
+                enqueued += 1
+        if enqueued >= _ENQUEUED:
+            return False
+    return True
 
 
 def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Document]]]:

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, keeps_away, next_batch
-from workflow_trigger.domain.document import Lane, route_of, upload_name
+from workflow_trigger.domain.document import Lane, upload_name
 from workflow_trigger.domain.errors import Busy, ConflictError, PlatformError, as_stored
 from workflow_trigger.domain.job import Look
 from workflow_trigger.domain.matching import mentions
@@ -22,7 +22,6 @@ from workflow_trigger.services.send import LEASE_SECONDS, send
 _READ_AT_ONCE = 250
 _UPLOADS_AGAIN = timedelta(seconds=1)
 _OTHERS_AGAIN = timedelta(minutes=1)
-_PAGES = 20  # of all that wait, when most of them are in a queue
 
 logger = Logger(child=True)
 
@@ -39,8 +38,6 @@ class Queue:
         now = context.clock.now()
         self._uploads_again_at = now + _UPLOADS_AGAIN if self._waiting else now
         self._others_again_at = now + _OTHERS_AGAIN if self._waiting else now
-        self._has_seen_all = bool(self._waiting)
-        self.is_to_search = False  # for documents in no queue, however many uploads there are, until none is left
 
     def refresh(self) -> None:
         """Something may have come into the queue: read it when it is next asked for."""
@@ -76,8 +73,7 @@ class Queue:
         """Read more for a workflow, unless a batch of older documents is in hand.
 
         The bulk lane is read when it has its turn, or uploads do not fill a batch, but not again and again while it has
-        nothing new. Documents in no queue, since an earlier release or an earlier `Routes`, are found among all that
-        wait: when the lanes do not fill a batch, and where the poller searches for them.
+        nothing new.
         """
         context, settings, ledger = self._context, self._context.settings, self._context.ledger
         now, route = context.clock.now(), settings.route
@@ -90,9 +86,6 @@ class Queue:
         if is_wanted and now >= self._others_again_at and self._lacks(workflow, Lane.BULK):
             found = self._take_in(ledger.ready_in(Lane.BULK, route, limit))
             self._others_again_at = now if found else context.later(context.settings.poll_seconds)
-        if self.is_to_search or (not self._has_seen_all and self._lacks(workflow, *Lane)):
-            self._has_seen_all = not self._take_in(islice(self._in_no_queue(limit), limit))
-            self.is_to_search = self.is_to_search and not self._has_seen_all
 
     def _lacks(self, workflow: Workflow, *lanes: Lane) -> bool:
         """Whether what is in hand of these lanes, and may go to the workflow, is less than a batch."""
@@ -102,7 +95,7 @@ class Queue:
         return sum(1 for _ in islice(usable, settings.max_files_per_run)) < settings.max_files_per_run
 
     def _take_in(self, found: Iterable[Document]) -> int:
-        """Add documents; how many are new. Read from its queue, a document tells its lane; among all, it does not."""
+        """Add documents; how many are new."""
         new = 0
         for each in found:
             if each.read_at > self._seen.get(each.key, ""):
@@ -110,15 +103,6 @@ class Queue:
                 self._waiting[each.key] = each
                 self._seen[each.key] = each.read_at
         return new
-
-    def _in_no_queue(self, limit: int) -> Iterator[Document]:
-        """Among all that wait, documents that are in no queue of any route, and belong to this one by their keys."""
-        settings, ledger = self._context.settings, self._context.ledger
-        for page in islice(ledger.ready(_READ_AT_ONCE), _PAGES):
-            ours = [each.key for each in page if route_of(each.source.key, settings.routes) == settings.route]
-            unknown = [key for key in ours if key not in self._waiting]
-            read = ledger.documents(unknown[:limit]).values() if unknown else ()
-            yield from (each for each in read if each.status is Status.PENDING and not settings.is_live(each.queue))
 
 
 def submit_now(context: Context, fresh: Sequence[Document]) -> bool:

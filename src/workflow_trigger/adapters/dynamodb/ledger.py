@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
+_PAGE = 250
 _PAGES = 4  # of a queue, at most, when most of a page is of no use
 _BATCH_PAGES = 10
 _BOUND_PAGES = 20
@@ -124,6 +125,12 @@ class Ledger:
         message = "a newer version was uploaded before this one had its turn"
         return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
 
+    def enqueue(self, document: Document, route: str) -> None:
+        """Put a document that waits into a route's queue, at its place, provided that it still is as it was read."""
+        mark = {QUEUE: queue_of(document.source.lane, route), QUEUE_AT: document.eligible_at, "route": route or None}
+        as_read = Attr("updated_at").eq(document.read_at)
+        self._rows.write(self._rows.update(document.key._asdict(), mark, as_read))
+
     def cancel(self, row: Item, reason: str) -> bool:
         """End a document that waits because an operator says so, provided that it still is as it was read."""
         return self._end(row, Status.STOPPED, "Cancelled", reason)
@@ -164,12 +171,12 @@ class Ledger:
     def _read(self, keys: Sequence[DocumentKey]) -> list[Item]:
         return self._rows.batch_get([key._asdict() for key in dict.fromkeys(keys)])
 
-    def ready(self, limit: int) -> Iterator[list[Document]]:
-        """Pages of all documents that wait and whose time has come, oldest first. This index has no queue."""
-        key = Key("status").eq(Status.PENDING) & Key("eligible_at").lte(iso(self._clock.now()))
+    def waiting(self) -> Iterator[list[DocumentKey]]:
+        """Pages of all documents that wait, the oldest first. This index has no queue."""
         unbound: Any = {"FilterExpression": "attribute_not_exists(bound_to)"}  # in 0.2.0, to a workflow
-        for page in self._rows.pages(OPEN_ROWS_INDEX, key, Limit=limit, **unbound):
-            yield list(map(document_from_item, page))
+        key = Key("status").eq(Status.PENDING)
+        for page in self._rows.pages(OPEN_ROWS_INDEX, key, "object", "version", Limit=_PAGE, **unbound):
+            yield list(map(_key, page))
 
     def bound(self) -> list[DocumentKey]:
         """Documents of 0.2.0 that wait, bound to a workflow; of the first 20 MB of all that wait."""
