@@ -298,7 +298,7 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
-    searched_at: str | None = None  # when a search for orphans, and for documents in no queue, had left none
+    searched_at: str | None = None  # when a search for orphans, and documents in no queue, found none
     routes: str | None = None  # their names then
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 

@@ -107,7 +107,7 @@ class Reconciler:
         self._read_at: datetime | None = None
         self._is_ours = False
         self._orphans: list[tuple[str, list[Document]]] = []
-        self._searched_at: str | None = None
+        self._searched: dict[str, str] = {}
         self._route_names = " ".join(context.by_route())
         self._failures: list[Exception] = []
         self._snapshot: Snapshot | None = None  # the last one that was read
@@ -181,8 +181,7 @@ class Reconciler:
         paused_until = iso(until) if until else None
         unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
         changes |= {"paused_until": paused_until, "unresolved": "; ".join(unknown) or None}
-        if self._searched_at and not self._orphans:
-            changes |= {"searched_at": self._searched_at, "routes": self._route_names}
+        changes |= self._searched
         after = replace(self._poller, **changes)
         try:
             if after != self._poller:
@@ -237,12 +236,14 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        """Look for orphans, and documents in no queue, every ten minutes, and in every run while some are left."""
+        """Look for orphans, and documents in no queue, every ten minutes, and in every run until there are none."""
         before, now = snapshot.poller, self._context.clock.now()
         is_known = before.searched_at is not None and before.routes == self._route_names
         if self._is_ours and (not is_known or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            self._searched_at = iso(now) if recover.enqueue_others(self._context) else None
+            were_some = recover.enqueue_others(self._context)
             self._orphans = recover.orphans(self._context, snapshot)
+            if not (were_some or self._orphans):
+                self._searched = {"searched_at": iso(now), "routes": self._route_names}
 
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""
@@ -252,10 +253,8 @@ class Reconciler:
                 self._guarded(self._take_up, workflow, orphans)
 
     def _take_up(self, workflow: Workflow, orphans: tuple[str, list[Document]]) -> None:
-        self._orphans.remove(orphans)
-        searched_at, self._searched_at = self._searched_at, None  # where this is in vain, the next run searches
+        self._orphans.remove(orphans)  # where this is in vain, the next run finds them
         self._workflows[workflow.workflow_id] = recover.take_up(self._context, workflow, orphans[1])
-        self._searched_at = searched_at
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""

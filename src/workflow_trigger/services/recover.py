@@ -40,7 +40,7 @@ def finish_batches(context: Context) -> None:
 
 
 def enqueue_others(context: Context) -> bool:
-    """Put documents that wait in no queue into the one of their keys; whether that is done.
+    """Put documents that wait in no queue into the one of their keys; whether there were any.
 
     Those of 0.2.0 had none, and those of a route that is gone are in one that nobody reads.
     """
@@ -51,8 +51,8 @@ def enqueue_others(context: Context) -> bool:
                 context.ledger.enqueue(each, route_of(each.source.key, settings.routes))
                 enqueued += 1
         if enqueued >= _ENQUEUED:
-            return False
-    return True
+            break
+    return enqueued > 0
 
 
 def orphans(context: Context, snapshot: Snapshot) -> list[tuple[str, list[Document]]]:
