@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import ipaddress
+import json
 import socket
 import ssl
 import threading
@@ -32,6 +33,7 @@ from workflow_trigger.domain.errors import (
     Busy,
     KeyRejected,
     Misconfigured,
+    NotFound,
     NotSent,
     OutcomeUnknown,
     PlatformError,
@@ -188,12 +190,15 @@ def trusting(url: str, certificates: str) -> PlatformClient:
     return PlatformClient(api_url=url, api_key=key_of("key"), connections=Connections(url, trusted), deadline=deadline)
 
 
-@pytest.mark.parametrize("comment", ["", "# Főtanúsítvány\n"])
-def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones(comment: str) -> None:
+@pytest.mark.parametrize("form", ["{}", "# Főtanúsítvány\n{}", "JSON"])
+def test_private_authority_is_trusted_by_its_secret_beside_the_public_ones(form: str) -> None:
     private = trustme.CA()
+    pem = private.cert_pem.bytes().decode()
     received = Received()
     with server(received, private.issue_cert("127.0.0.1")) as port:
-        asking = trusting(f"https://127.0.0.1:{port}", comment + private.cert_pem.bytes().decode())
+        asking = trusting(
+            f"https://127.0.0.1:{port}", json.dumps({"bundle": pem}) if form == "JSON" else form.format(pem)
+        )
         part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
         assert asking.run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
     assert len(received.requests) == 1
@@ -280,6 +285,53 @@ def test_request_for_a_change_is_sent_once_where_a_question_is_asked_again() -> 
         with pytest.raises(Unavailable):
             asking.job("job")
         assert heard == [b"POST", b"POST", b"GET", b"GET"]
+
+
+@pytest.mark.parametrize(
+    ("status", "of_run", "of_question"),
+    [
+        (307, Misconfigured, Misconfigured),
+        (400, Refused, Misconfigured),
+        (404, NotFound, NotFound),
+        (409, Busy, Misconfigured),
+        (429, Throttled, Throttled),
+        (500, OutcomeUnknown, Unavailable),
+    ],
+)
+@pytest.mark.parametrize("more", ["Content-Length: 1000", "Content-Encoding: br\r\nContent-Length: 2"])
+def test_what_a_status_says_holds_without_its_body(status: int, of_run: type, of_question: type, more: str) -> None:
+    """The body breaks off, or is encoded; only where the status tells nothing is the outcome unknown."""
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            time.sleep(0.05)  # the form comes in pieces; what is left unread resets the connection
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while connection.recv(65536):
+                    pass
+            connection.sendall(f"HTTP/1.1 {status} X\r\n{more}\r\n\r\n{{}}".encode())
+
+    with listening(answer) as port:
+        with pytest.raises(PlatformError) as raised:
+            post(f"http://127.0.0.1:{port}")
+        assert type(raised.value) is of_run
+        with pytest.raises(PlatformError) as raised:
+            platform(f"http://127.0.0.1:{port}").job("job")
+        assert type(raised.value) is of_question
+
+
+@pytest.mark.parametrize("spelled", ["6F0F2A4E-9D0B-4B6E-8F58-8F6F8AD0A1C7", "6f0f2a4e9d0b4b6e8f588f6f8ad0a1c7"])
+def test_workflow_is_asked_for_in_the_usual_spelling(spelled: str) -> None:
+    """Servers compare the text of a path."""
+    received = Received()
+    part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+    with server(received) as port:
+        asking = platform(f"http://127.0.0.1:{port}")
+        asking.run(spelled, Encoder([part], boundary="b"), lambda _: None)
+        assert asking.has_workflow(spelled)
+    root = "/api/v1/workflows/6f0f2a4e-9d0b-4b6e-8f58-8f6f8ad0a1c7"
+    assert [path for path, _ in received.requests] == [f"{root}/run", root]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -145,6 +145,9 @@ STARTED = [
     Fault("run", "answer-after", status=502, body="bad gateway"),
     Fault("run", "answer-after", status=202, body="[" * 5_000),
     Fault("run", "answer-after", status=202, body="null"),
+    Fault("run", "answer-after", status=202, body='{"id": 7}'),
+    Fault("run", "answer-after", status=202, body=json.dumps({"id": "x" * 300})),
+    Fault("run", "answer-after", status=202, body=json.dumps({"id": "one\nline"})),
     Fault("run", "answer-after", status=202, body='{"detail": "There is a running job in progress. No new job run."}'),
 ]
 
@@ -554,6 +557,13 @@ def test_object_that_cannot_be_had_leaves_and_the_rest_goes_on(
     assert [harness.status(each) for each in documents[1:]] == ["SCHEDULED", "SCHEDULED"]
     harness.settle()
     assert_each_ran_once(harness, documents if status == "PENDING" else documents[1:])
+
+
+def test_reason_is_told_before_a_key_of_any_length(harness: Harness) -> None:
+    document = harness.upload("x" * 1_000 + ".pdf", b"a")
+    harness.hook = FailingS3("NoSuchKey", 1)
+    harness.deliver(document)
+    assert harness.row(document)["error"]["message"].startswith("Not there any more (NoSuchKey): s3://")
 
 
 def test_object_that_breaks_in_the_middle_leaves_and_the_rest_goes_on(harness: Harness) -> None:

@@ -202,6 +202,19 @@ def test_only_the_newest_of_the_versions_that_wait_runs(harness: Harness, order:
     assert [harness.accepted(each) for each in drafts] == [0, 0, 1]
 
 
+def test_any_number_of_versions_is_superseded_and_published(harness: Harness) -> None:
+    """More than one transaction takes, of one batch."""
+    drafts = [replace(each, batch="june") for each in versions(harness, *map(str, range(120)))]
+    arrive(harness, *drafts[:-1])
+    harness.configure(only_latest_version=True)
+    arrive(harness, drafts[-1])
+    assert statuses(harness, drafts) == ["SUPERSEDED"] * 119 + ["PENDING"]
+    assert not any("queue" in harness.row(each) for each in drafts[:-1])
+    batch = harness.ledger().batch("june")
+    assert batch is not None
+    assert (batch.registered, batch.finished) == (120, 119)
+
+
 def test_without_the_parameter_every_version_runs(harness: Harness) -> None:
     drafts = versions(harness, "one", "two")
     arrive(harness, *drafts)

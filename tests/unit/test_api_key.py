@@ -8,6 +8,10 @@ from workflow_trigger.adapters.unstructured.api_key import key_in
     [
         ("abc123", "abc123"),
         ("  abc123\n", "abc123"),
+        ("\ufeffabc123\r\n", "abc123"),
+        ("'abc123'", "abc123"),
+        ('"abc123"', "abc123"),
+        ('\ufeff{"key": "\\"abc123\\""}', "abc123"),
         ('{"UNSTRUCTURED_API_KEY": "abc123"}', "abc123"),
         ('{"key": " abc123 "}', "abc123"),
         ('{"a": "1", "b": "2"}', ""),

@@ -16,7 +16,7 @@ from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, Selection, upload_name
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
-from workflow_trigger.domain.model import Attempt, Document, SentDocument, Status, Workflow
+from workflow_trigger.domain.model import UNCHANGED, Attempt, Document, SentDocument, Status, Workflow
 from workflow_trigger.domain.outcome import FileReports, is_more_to_come, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
@@ -456,6 +456,13 @@ NEVER_ENDING: list[errors.TriggerError] = [
 NEVER_ENDING += [errors.Unreachable("m"), errors.ObjectDenied("m")]
 
 
+def culprit(name: str) -> errors.SourceError:
+    """One of several objects breaks off."""
+    error = errors.ObjectUnreadable("m")
+    error.document_key = document(name).key
+    return error
+
+
 def given_accepted(accepted: int, **more: Any) -> Circumstances:
     return Circumstances(now=NOW, accepted=accepted, jitter=0.5, **more)
 
@@ -497,6 +504,22 @@ def test_what_is_no_documents_fault_leaves_it_unchanged(error: errors.TriggerErr
         status, suspect, _ = fail(error, suspect, number)
         assert status is Status.PENDING
     assert (suspect.failures, suspect.counted_failures) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errors.Busy("m"), ["before", "before"]),
+        (errors.Throttled("m", 30.0), ["before", "before"]),
+        (culprit("a"), [UNCHANGED, "before"]),
+        (errors.OutcomeUnknown("m"), [UNCHANGED, UNCHANGED]),
+    ],
+)
+def test_where_a_document_was_tried_is_told_by_tries_of_its_own(error: errors.TriggerError, told: list[Any]) -> None:
+    """A refusal there is confirmed by another workflow; one that was busy says nothing of the document."""
+    several = [document(name, workflow_id="before") for name in "ab"]
+    decision = after_failure(error, Workflow(workflow_id="w"), several, given_accepted(9))
+    assert [update.workflow_id for update in decision.updates] == told
 
 
 @pytest.mark.parametrize("error", [*COUNTED, errors.Refused("m")], ids=lambda error: type(error).__name__)
@@ -597,6 +620,13 @@ def test_each_kind_of_doubt_has_its_own_beginning(looks: list[tuple[int, str]], 
         workflow = workflow.with_doubt(kind, now + timedelta(minutes=minute))
     assert workflow.doubts[0].kind == "A"
     assert workflow.doubts[0].since == iso(now + timedelta(minutes=since))
+
+
+def test_time_of_a_doubt_is_written_once_a_minute() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    first = Workflow(workflow_id="w").with_doubt("A", now)
+    assert first.with_doubt("A", now + timedelta(seconds=59)) == first
+    assert first.with_doubt("A", now + timedelta(seconds=60)).doubts[0].seen_at == iso(now + timedelta(seconds=60))
 
 
 def test_a_document_that_does_not_travel_along_ends_no_batch() -> None:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from workflow_trigger.adapters.unstructured.responses import (
+    array_entries,
     details_from,
     error_for_status,
+    file_status_from,
     job_from,
     retry_after_seconds,
 )
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.job import JobState
+from workflow_trigger.domain.job import FailedFile, JobState
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,24 @@ def test_retry_after_is_read_from_header_or_body(header: str | None, body: bytes
 def test_retry_after_may_be_a_date() -> None:
     moment = datetime.now(UTC) + timedelta(seconds=120)
     assert 110 < retry_after_seconds({"Retry-After": format_datetime(moment, usegmt=True)}, b"") <= 120
+
+
+@pytest.mark.parametrize("begins", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n "])
+def test_list_may_begin_with_a_byte_order_mark(begins: bytes) -> None:
+    whole = begins + b'[{"id": "a"}, {"id": "b"}]'
+    for chunks in ([whole], [bytes([each]) for each in whole]):
+        assert [each["id"] for each in array_entries(chunks)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "failed"), [("SUCCESS", "FAILURE"), ("success", "failure"), ("Success", "Failure")]
+)
+def test_status_of_a_file_is_read_in_any_case(succeeded: str, failed: str) -> None:
+    told = file_status_from(
+        {"files": [{"document": "a", "status": succeeded}, {"document": "b", "status": failed, "error": "no"}]}
+    )
+    assert told.succeeded == ("a",)
+    assert told.failed == (FailedFile(document="b", error="no"),)
 
 
 @pytest.mark.parametrize("answer", [None, [], "x", {}, {"id": None}, {"id": 7}, {"id": ""}, {"id": "x" * 300}])

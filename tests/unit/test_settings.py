@@ -54,6 +54,13 @@ def test_what_is_no_number_of_the_range_is_refused(number: str) -> None:
         Settings.from_environment(GOOD | {"POLL_SECONDS": number})
 
 
+@pytest.mark.parametrize("name", ["ONLY_LATEST_VERSION", "ONLY_SUPPORTED_TYPES", "READ_TAGS", "SKIPPED_ROWS"])
+@pytest.mark.parametrize("text", ["true", "On", "1", "no"])
+def test_switch_is_on_or_off_and_nothing_else(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}='{text}': must be on or off"):
+        Settings.from_environment(GOOD | {name: text})
+
+
 @pytest.mark.parametrize(
     "url",
     [
