@@ -28,8 +28,7 @@ from workflow_trigger.domain.matching import tell_whose
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
 _LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
-_CONNECT_SECONDS = 10
-_STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
+_CONNECT_SECONDS = 10  # for each address of the host
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
@@ -257,7 +256,7 @@ class PlatformClient:
         url = f"{self._root}{_path('workflows', canonical_id(workflow_id), 'run')}"
         lengths = {"Content-Type": encoder.content_type, "Content-Length": str(encoder.content_length)}
         answer_seconds = max(5.0, min(ANSWER_SECONDS, self._spare_seconds()))
-        timeout = urllib3.Timeout(connect=_STALL_SECONDS, read=answer_seconds)
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=answer_seconds)
         more = {"headers": self._headers() | lengths, "timeout": timeout, **_PLAINLY}
         # A connection of its own: a kept one may be closed by the server just now, and that looks like a lost answer.
         with self.connections.fresh() as pool:
