@@ -271,7 +271,7 @@ def test_secret_that_is_corrected_takes_effect_at_once() -> None:
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
-def test_server_that_reads_slowly_has_longer_than_one_that_does_not_connect(
+def test_server_that_reads_slowly_has_longer_than_to_connect(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, *, is_tls: bool
 ) -> None:
     """So that a host with several dead addresses is given up before the lease of the attempt ends."""
