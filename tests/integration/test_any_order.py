@@ -202,7 +202,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert ("eligible_at" in row) is not final
             job = jobs.get(row.get("job_id", ""))
             if job is not None and "forgotten_at" not in row:
-                assert job.ours, "a foreign_job's job is in a row"
+                assert job.ours, "a foreign job is in a row"
                 (file,) = [each for each in job.files if each.filename == row["upload_name"]]
                 if final:
                     assert row["status"] == job.truth(file)

@@ -168,7 +168,7 @@ def test_certificate_of_a_trusted_authority_for_this_host_is_accepted(authority:
     assert received.requests[0][1]["unstructured-api-key"] == "key"
 
 
-@pytest.mark.parametrize("who", ["a foreign_job's authority", "another host"])
+@pytest.mark.parametrize("who", ["an unknown authority", "another host"])
 def test_certificate_that_proves_nothing_gets_not_a_byte(authority: trustme.CA, who: str) -> None:
     certificate = trustme.CA().issue_cert("127.0.0.1") if "authority" in who else authority.issue_cert("example.com")
     received = Received()

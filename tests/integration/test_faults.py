@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.fake_platform.state import Fault
-from tests.integration.fault_injection import PassThrough, StepThrough
+from tests.integration.fault_injection import HookedClient, PassThrough, StepThrough
 from tests.integration.harness import Harness
 from workflow_trigger.adapters.s3_reader import CHUNK_BYTES
 from workflow_trigger.adapters.unstructured import client as platform_client
@@ -785,21 +785,37 @@ def test_known_job_survives_a_database_that_fails_until_the_end(harness: Harness
     assert_each_ran_once(harness, [document])
 
 
-def test_write_that_succeeded_unseen_and_is_repeated_is_recognised(harness: Harness) -> None:
-    class Repeating(PassThrough):
-        def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
-            if name == "dynamodb put_item":
-                call()
-            answer: T = call()
-            return answer
+class Repeating(PassThrough):
+    """Every write of one item succeeds unseen, and is repeated, as botocore does it."""
 
+    def around[T](self, name: str, call: Any) -> T:  # type: ignore[type-var]
+        if name in {"dynamodb put_item", "dynamodb update_item", "dynamodb delete_item"}:
+            call()
+        answer: T = call()
+        return answer
+
+
+def test_write_that_succeeded_unseen_and_is_repeated_is_recognised(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.hook = Repeating()
     harness.deliver(document)
     assert harness.status(document) == "SCHEDULED"
-    assert harness.counts["LateAcceptance"] == 0
     harness.settle()
     assert_each_ran_once(harness, [document])
+    assert harness.counts["LateAcceptance"] == harness.counts["ReconcileErrors"] == 0
+
+
+def test_operators_write_that_is_repeated_is_told_as_done(harness: Harness) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    ledger = harness.ledger(client=HookedClient(harness.dynamodb, Repeating, "dynamodb"))
+    for write in (ledger.reopen, lambda row: ledger.cancel(row, "a test"), ledger.forget):
+        row = ledger.item(document.document_key)
+        assert row is not None
+        harness.clock.sleep(1)
+        assert write(row)
+        assert not write(row), "it is not as it was read"
 
 
 def test_lagging_index_takes_nothing_twice_and_hides_nothing_for_ever(harness: Harness) -> None:

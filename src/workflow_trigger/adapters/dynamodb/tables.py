@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _MAY_PASS = {"TransactionConflict", "TransactionInProgress", "Throttling", "ThrottlingError", "RequestLimitExceeded"}
 _MAY_PASS |= {"ProvisionedThroughputExceeded", "InternalServerError", "ServiceUnavailable"}
 
+_TELLS_WHAT_STANDS_THERE = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+
 
 class Table:
     """One table, as an invocation reads and writes it."""
@@ -104,7 +106,7 @@ class Table:
             "ADD": [f"#{name} :{name}" for name in adds],
         }
         expression = " ".join(f"{verb} {', '.join(what)}" for verb, what in clauses.items() if what)
-        request = _expression("ConditionExpression", condition)
+        request = _expression("ConditionExpression", condition) | (_TELLS_WHAT_STANDS_THERE if condition else {})
         request["ExpressionAttributeNames"] |= {f"#{name}": name for name in (*changes, *copied.values(), *adds)}
         request["ExpressionAttributeValues"] |= serialize(values)
         return {"Update": {"TableName": self._name, "Key": serialize(key), "UpdateExpression": expression, **request}}
@@ -150,7 +152,7 @@ def _conditional(condition: ConditionBase) -> Item:
     request = _expression("ConditionExpression", condition)
     if not request["ExpressionAttributeValues"]:
         del request["ExpressionAttributeValues"]
-    return {**request, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    return request | _TELLS_WHAT_STANDS_THERE
 
 
 def _expression(name: str, condition: ConditionBase | None, *, is_key_condition: bool = False) -> Item:
