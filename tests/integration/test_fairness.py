@@ -424,6 +424,15 @@ def test_names_of_a_foreign_job_are_not_asked_for_again_and_again(harness: Harne
     assert harness.workflow().consecutive_failures <= before
 
 
+def test_workflow_of_a_foreign_job_is_looked_at_every_poll_seconds(harness: Harness) -> None:
+    """The queue has something for it all the time; each look takes two questions."""
+    harness.foreign_job(seconds=1e6)
+    harness.deliver(harness.upload("a.pdf", b"a"), submit=False)
+    asked = harness.state.requests["jobs"]
+    harness.tick(window_seconds=50, after_seconds=10)
+    assert 5 * 2 <= harness.state.requests["jobs"] - asked <= 7 * 2
+
+
 def test_busy_answer_costs_no_minute_and_is_not_repeated_every_second(harness: Harness) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document, submit=False)

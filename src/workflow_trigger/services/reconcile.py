@@ -283,8 +283,7 @@ class Reconciler:
             before, self._workflows[key] = self._workflows.get(key), after
             is_news = before is None or before.revision != after.revision
             if is_news and not after.is_at_work:
-                if not _waits_for_another(after):
-                    self._due.pop(key, None)
+                self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
                 self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 
