@@ -115,7 +115,7 @@ def test_what_is_noted_of_outputs_does_not_outlive_a_failure(harness: Harness) -
     (document,), job = sent(harness, 1)
     harness.state.faults.append(Fault("download", "status", status=503, times=10**6))
     harness.tick(after_seconds=30)
-    assert "clocks" in harness.row(document)["results"][0]
+    assert "delayed" in harness.row(document)["results"][0]
     lose_everything(harness)
     job.ending, job.status = "FAILED", "FAILED"
     harness.clock.sleep(700)

@@ -426,15 +426,38 @@ def test_outputs_do_not_decide_where_the_summary_says_that_all_failed(stored: Ha
     assert {stored.status(each) for each in documents} == {"FAILED"}
 
 
-def test_outputs_decide_where_the_summary_does_not_count_all_files(stored: Harness) -> None:
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+def test_outputs_decide_where_the_summary_does_not_count_all_files(stored: Harness, status: str) -> None:
     documents, job = five(stored)
-    job.ending, job.has_all_outputs = "COMPLETED_WITH_ERRORS", True
+    job.status, job.has_all_outputs = status, True
+    job.ending = "COMPLETED_WITH_ERRORS" if status == "COMPLETED" else "FAILED"
     job.summary = {"total_docs": 5, "total_docs_succeeded": 0, "total_docs_failed": 1}
     body = json.dumps({"failed_files": [{"document": "Document 1", "error": REASON}]})
     stored.state.faults.append(Fault("failed-files", "status", status=200, body=body, times=10**6))
     stored.state.behaviour.has_file_status = False
     stored.settle()
     assert {stored.status(each) for each in documents} == {"COMPLETED"}
+
+
+UNFINISHED = json.dumps({"files": [], "index_finished": False})
+
+
+@pytest.mark.parametrize(("status", "body"), [(503, ""), (200, UNFINISHED)], ids=["no answer", "unfinished"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_failure_that_is_named_at_the_second_look_is_heeded(
+    stored: Harness, status: int, body: str, count: int
+) -> None:
+    """Else a file that failed, and whose first node has an output, would be COMPLETED, or lose its reason."""
+    documents = [stored.upload(f"{each}.pdf", bytes([each])) for each in range(count)]
+    stored.deliver(*documents)
+    (job,) = stored.state.jobs.values()
+    fails(job, stored, documents[-1])
+    job.has_all_outputs = True
+    stored.state.faults.append(Fault("failed-files", "status", status=200, body='{"failed_files": []}'))
+    stored.state.faults.append(Fault("file-status", "status", status=status, body=body))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * (count - 1) + ["FAILED"]
+    assert stored.row(documents[-1])["error"]["message"] == REASON
 
 
 @pytest.mark.parametrize("how", ["failed", "alone", "stopped"])

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ConnectTimeoutError
@@ -537,8 +538,23 @@ def test_lease_that_cannot_be_renewed_is_no_refusal_of_the_bucket(results: Harne
     assert all("key" in entry for entry in results.row(document)["results"])
 
 
+QUESTIONS = ("download", "job", "details", "jobs", "failed-files", "file-status")
+
+
 @pytest.mark.parametrize("failed", [False, True])
-def test_outage_of_any_length_loses_no_output(results: Harness, *, failed: bool) -> None:
+@pytest.mark.parametrize(
+    ("statuses", "headers"),
+    [
+        ([503] * 40, {}),
+        ([429] * 30, {"Retry-After": "30"}),
+        ([429] * 30, {"Retry-After": "900"}),
+        ([503] * 11 + [429] * 3, {"Retry-After": "30"}),
+    ],
+    ids=["503", "429", "429 for long", "503, then 429"],
+)
+def test_outage_of_any_length_loses_no_output(
+    results: Harness, statuses: list[int], headers: dict[str, str], *, failed: bool
+) -> None:
     documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
     results.deliver(*documents)
     (job,) = results.state.jobs.values()
@@ -547,14 +563,50 @@ def test_outage_of_any_length_loses_no_output(results: Harness, *, failed: bool)
         job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
     results.state.faults = [Fault("download", "status", status=503, times=10**6)]
     results.tick(after_seconds=60)
-    questions = ("download", "job", "details", "jobs", "failed-files", "file-status")
-    results.state.faults = [Fault(call, "status", status=503, times=10**6) for call in questions]
-    for _ in range(40):
+    for status in statuses:
+        results.state.faults = [
+            Fault(each, "status", status=status, headers=headers, times=10**6) for each in QUESTIONS
+        ]
         results.tick(after_seconds=300)
     results.state.faults = []
     results.settle()
     assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
     assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_key_of_another_workspace_loses_no_output(results: Harness, *, failed: bool) -> None:
+    """Everything is 404 then, and no workflow is to be seen."""
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending, job.status = "FAILED", "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    results.state.faults = [Fault("download", "status", status=503, times=6)]
+    results.tick(after_seconds=60)
+    assert results.ended_jobs()
+    results.state.faults, results.state.behaviour.is_another_workspace = [], True
+    for _ in range(5):
+        results.tick(after_seconds=60)
+    assert results.counts["Held"]
+    results.state.behaviour.is_another_workspace = False
+    results.settle()
+    assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
+    assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+def test_one_question_that_is_never_answered_holds_no_outputs(
+    results: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the jobs of a workflow whose list is broken would never end, and stop the pool when they are many."""
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.state.faults.append(Fault("download", "status", status=503, times=10**6))
+    results.tick(after_seconds=60)
+    monkeypatch.setattr(PlatformClient, "look", Mock(side_effect=Unavailable("HTTP 500")))
+    results.settle(minutes=100)
+    assert results.status(document) == "COMPLETED"
 
 
 @pytest.mark.parametrize("status", [500, 403])

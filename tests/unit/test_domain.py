@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import UNCHANGED, Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import FileReports, is_more_to_come, outcomes
+from workflow_trigger.domain.outcome import NAMES_SECONDS, REASONS_SECONDS, FileReports, outcomes, seconds_for_names
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -298,16 +298,16 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
     answer = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
     told = FileReports.of([], answer, [one, two, three])
-    assert is_more_to_come(ended, details, told)
-    assert not is_more_to_come(ended, details, FileReports.of([], answer, [one, two]))
+    assert seconds_for_names(ended, details, told)
+    assert not seconds_for_names(ended, details, FileReports.of([], answer, [one, two]))
     whole = replace(answer, is_complete=True)
-    assert not is_more_to_come(ended, details, FileReports.of([], whole, [one, two, three]))
+    assert not seconds_for_names(ended, details, FileReports.of([], whole, [one, two, three]))
     in_progress = replace(whole, documents=(three.upload_name or "",))
     undecided = FileReports.of([], in_progress, [one, two, three])
-    assert is_more_to_come(ended, details, undecided)
+    assert seconds_for_names(ended, details, undecided)
     stopped = job("j", status="STOPPED")
-    assert is_more_to_come(stopped, details, told)
-    assert not is_more_to_come(stopped, details, FileReports.of([], whole, [one, two, three]))
+    assert seconds_for_names(stopped, details, told)
+    assert not seconds_for_names(stopped, details, FileReports.of([], whole, [one, two, three]))
     for each in (told, undecided):
         found = outcomes(ended, details, each)
         assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]
@@ -414,7 +414,28 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
     told = FileReports.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
-    assert is_more_to_come(job("j", status="COMPLETED"), details, told) is missing
+    assert seconds_for_names(job("j", status="COMPLETED"), details, told) == NAMES_SECONDS * missing
+
+
+@pytest.mark.parametrize(
+    ("summary", "named", "is_complete", "seconds"),
+    [
+        ({}, 0, False, REASONS_SECONDS),
+        ({}, 1, False, NAMES_SECONDS),
+        ({}, 0, True, 0),
+        ({"succeeded": 0, "failed": 5}, 0, False, REASONS_SECONDS),
+        ({"succeeded": 4, "failed": 1}, 0, False, NAMES_SECONDS),
+    ],
+)
+@pytest.mark.parametrize("several", [True, False])
+def test_names_are_waited_for_by_what_they_would_tell(
+    summary: Any, named: int, is_complete: bool, seconds: float, several: bool
+) -> None:
+    """A list that never is complete, of a job in which all failed, holds its workflow for a minute."""
+    sent = FIVE if several else FIVE[:1]
+    told = FileReports.of([], FileStatus(failed=tuple(map(failure, sent[:named])), is_complete=is_complete), sent)
+    expected = 0 if named and not several else seconds  # nothing is left to be named
+    assert seconds_for_names(job("j", status="FAILED"), details_of("FAILED", **summary), told) == expected
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:

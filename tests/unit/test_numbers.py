@@ -13,7 +13,7 @@ from workflow_trigger.adapters import s3_results
 from workflow_trigger.adapters.dynamodb import mapping
 from workflow_trigger.adapters.s3_results import OutputState
 from workflow_trigger.adapters.unstructured import responses
-from workflow_trigger.domain import document, errors, retry
+from workflow_trigger.domain import document, errors, outcome, retry
 from workflow_trigger.services import reconcile, results, send, settle, track
 
 TEMPLATE = template()
@@ -81,6 +81,7 @@ NUMBERS = [
     ("docs/failures.md", r"After (\w+) such rounds", retry.ROUNDS),
     ("docs/failures.md", r"For (an hour) this workflow infers", settle._INFER_NOTHING_SECONDS),
     ("docs/failures.md", r"waits up to (\d+ minutes) for a job that vanished", track.CONFIRM_TIMEOUT_SECONDS),
+    ("docs/failures.md", r"not finished; (\d+ seconds) for a list", outcome.REASONS_SECONDS),
     ("docs/failures.md", r"waits up to (an hour) for details", track.DETAILS_TIMEOUT_SECONDS),
     ("docs/failures.md", r"does not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
     ("docs/failures.md", r"not deliver is retried for (an hour)", results.PATIENCE_SECONDS[OutputState.DELAYED]),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from workflow_trigger.domain.clock import iso, parse_time
+from workflow_trigger.domain.clock import has_passed, iso, parse_time
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
 from workflow_trigger.domain.job import Job
 
@@ -166,12 +166,38 @@ class Doubt:
     seen_at: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubtful:
+    """A record of a job, and what does not fit about its end, or its outputs."""
+
+    doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
+
+    def with_doubt(self, kind: str, now: datetime, *, gap_seconds: float = 300) -> Self:
+        """The same with `kind` as the doubt of this look, first.
+
+        Its time goes on from its beginning, less a longer gap in which other looks have not shown it, as in an outage.
+        """
+        doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
+        others = [each for each in self.doubts if each.kind != kind]
+        began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
+        if doubt not in self.doubts[:1] and now - seen_at > timedelta(seconds=gap_seconds):
+            began_at += now - seen_at
+        if now - seen_at >= timedelta(minutes=1):  # written once a minute
+            seen_at = now
+        return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
+
+    def is_overdue(self, kind: str, now: datetime, *, seconds: float) -> bool:
+        """Whether a doubt has lasted for so long, were it seen now."""
+        doubt = self.with_doubt(kind, now, gap_seconds=min(seconds, 300)).doubts[0]
+        return has_passed(doubt.since, now, seconds=seconds)
+
+
 KNOWN_JOBS = 20
 LEFT_OUT = "more outputs than a row has room for"  # said in place of outputs that are not recorded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workflow:
+class Workflow(Doubtful):
     """One workflow's item: its phase and, while it is not idle, the attempt. `revision` changes with every write."""
 
     workflow_id: str
@@ -180,7 +206,6 @@ class Workflow:
     attempt: Attempt = field(default_factory=Attempt)
     job_id: str | None = None
     job_status: str | None = None
-    doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
     paused_until: str | None = None
     accepted_count: int = 0  # documents, ever
     consecutive_failures: int = 0  # requests without an answer, since one was accepted
@@ -213,20 +238,6 @@ class Workflow:
     def lease_has_ended(self, now: datetime) -> bool:
         """Whether nobody sends any more, or the sender counts as dead."""
         return self.attempt.lease_ends_at is None or self.attempt.lease_ends_at <= iso(now)
-
-    def with_doubt(self, kind: str, now: datetime) -> Self:
-        """The same with `kind` as the doubt of this look, first.
-
-        Its time goes on from its beginning, less that in which other looks have not shown it, as in an outage.
-        """
-        doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
-        others = [each for each in self.doubts if each.kind != kind]
-        began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
-        if doubt not in self.doubts[:1] and now - seen_at > timedelta(minutes=5):
-            began_at += now - seen_at
-        if now - seen_at >= timedelta(minutes=1):  # written once a minute
-            seen_at = now
-        return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
 
     def with_attempt(self, **changes: Any) -> Self:
         """The same with other attributes of the attempt."""
@@ -271,7 +282,7 @@ class EndedDocument:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndedJob:
+class EndedJob(Doubtful):
     """A job that has ended, and whose outputs are being brought home; its workflow is free."""
 
     job_id: str

@@ -264,7 +264,8 @@ class Reconciler:
                 workers = self._copies if each.phase is Phase.COMMITTED else self._questions
                 yield self._due_at(now, key), step, each, workers
         for key, ended in self._idle_ones(self._ended).items():
-            yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
+            not_before = ended.retry_at, ended.lease_ends_at, self._poller.paused_until
+            yield self._due_at(now, key, *not_before), collect, ended, self._copies
         snapshot = Snapshot(workflows=tuple(workflows.values()), ended_jobs=tuple(self._ended.values()))
         for name, own in context.by_route().items() if context.has_time() else ():
             for each in idle_workflows(snapshot, own):

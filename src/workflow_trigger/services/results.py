@@ -1,6 +1,7 @@
 """Use case: bring the outputs of an ended job home, then finish its documents. Its workflow is free already."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,11 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.adapters.s3_results import OutputState, identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.clock import has_passed, iso
+from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
+from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
 from workflow_trigger.services.context import Context
+from workflow_trigger.services.settle import is_gone
 
 type Entry = dict[str, Any]
 
@@ -20,7 +22,7 @@ _LEASE_SECONDS = 120.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
 _KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
-# How long an output is waited for, by what stands in its way; then it is missing.
+# How long the outputs of a job are waited for, by what stands in their way; then they are missing.
 PATIENCE_SECONDS = {OutputState.ABSENT: 60.0, OutputState.DELAYED: 3_600.0, OutputState.REFUSED: 3_600.0}
 
 logger = Logger(child=True)
@@ -43,6 +45,7 @@ class _Collector:
         self._ended = ended
         self._renew_at = context.clock.now()
         self._keep_lease()
+        self._given_up = self._overdue()
 
     def run(self) -> EndedJob | None:
         documents = self._context.ledger.documents([each.key for each in self._ended.documents])
@@ -55,7 +58,7 @@ class _Collector:
                     continue
                 entries = self._entries(document)
                 judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
-                is_waiting = any("clocks" in entry for entry in entries)
+                is_waiting = any(map(_is_waited_for, entries))
                 left += [judged] if is_waiting else []
                 updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
         except (errors.KeyRejected, errors.KeyNotSet):
@@ -92,18 +95,15 @@ class _Collector:
             entry = known.get(identity(node), {})
             if place is None:
                 return [*entries, {"missing": LEFT_OUT}]
-            entries.append(
-                entry if "key" in entry or "missing" in entry else self._fetched(document, node, place, entry)
-            )
+            entries.append(entry if "key" in entry or "missing" in entry else self._fetched(document, node, place))
         entries += [dict(node) for node in document.output_node_files if "missing" in node]
-        unknown = known.get(identity({}), {})
-        return entries or [self._waited_for({}, unknown, OutputState.ABSENT, "the platform names no outputs")]
+        return entries or [self._waited_for({}, OutputState.ABSENT, "the platform names no outputs")]
 
-    def _fetched(self, document: Document, node: Entry, place: Entry, before: Entry) -> Entry:
+    def _fetched(self, document: Document, node: Entry, place: Entry) -> Entry:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
         job_id, results = self._ended.job_id, self._context.results
         if not self._context.has_time():
-            return self._waited_for(node, {}, OutputState.DELAYED, "the invocation ended before its turn")
+            return {**node, OutputState.DELAYED: "the invocation ended before its turn"}
         self._keep_lease()
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
@@ -116,38 +116,46 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             raise
         except errors.NotFound as error:
-            return self._waited_for(node, before, OutputState.ABSENT, str(error))
+            return self._waited_for(node, OutputState.ABSENT, str(error))
         except errors.Misconfigured as error:
             return {**node, "missing": str(error)}
         except errors.PlatformError as error:
-            return self._waited_for(node, before, OutputState.DELAYED, str(error))
+            return self._waited_for(node, OutputState.DELAYED, str(error))
         except errors.ResultsRefused as error:
             logger.warning("results refused", job_id=job_id, reason=str(error))
-            return self._waited_for(node, before, OutputState.REFUSED, str(error))
+            return self._waited_for(node, OutputState.REFUSED, str(error))
         return place
 
-    def _waited_for(self, node: Entry, before: Entry, state: OutputState, reason: str) -> Entry:
+    def _waited_for(self, node: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        now, clocks = self._context.clock.now(), {}
-        for kind, (began_at, seen_at) in before.get("clocks", {}).items():
-            # One that was not seen for as long as it is waited for, say in an outage, begins anew.
-            if kind in before or not has_passed(seen_at, now, seconds=PATIENCE_SECONDS[kind]):
-                clocks[kind] = [began_at, seen_at]
-        clocks[state.value] = [clocks.get(state.value, [iso(now)])[0], iso(now)]
-        if has_passed(clocks[state.value][0], now, seconds=PATIENCE_SECONDS[state]):
-            if state is not OutputState.DELAYED or self._is_answered():
-                return {**node, "missing": reason}
-            clocks[state.value][0] = iso(now)
-        return {**node, state.value: reason, "clocks": clocks}
+        if state in self._given_up:
+            return {**node, "missing": reason}
+        gap_seconds = min(PATIENCE_SECONDS[state], 300)
+        self._ended = self._ended.with_doubt(state, self._context.clock.now(), gap_seconds=gap_seconds)
+        return {**node, state: reason}
+
+    def _overdue(self) -> set[OutputState]:
+        """What has stood in the way for long enough. Neither an outage nor another key is the end of an output."""
+        ended, now, kinds = self._ended, self._context.clock.now(), {each.kind for each in self._ended.doubts}
+        patience = PATIENCE_SECONDS.items()
+        overdue = {each for each, seconds in patience if each in kinds and ended.is_overdue(each, now, seconds=seconds)}
+        if overdue <= {OutputState.REFUSED} or self._is_answered():
+            return overdue
+        self._ended = replace(ended, doubts=())  # they begin anew
+        return set()
 
     def _is_answered(self) -> bool:
-        """Whether the platform answers at all: an outage, however long, is no end of an output."""
+        """Whether the platform answers otherwise, and shows the workspace of the job."""
+        client, ended = self._context.client, self._ended
+        with suppress(errors.PlatformError):
+            return bool(client.job(ended.job_id))
         try:
-            self._context.client.look(self._ended.workflow_id)
-        except (errors.KeyRejected, errors.KeyNotSet):
-            return False
+            with suppress(errors.NotFound):
+                client.look(ended.workflow_id)
+            is_gone(self._context, Workflow(workflow_id=ended.workflow_id))
         except errors.PlatformError as error:
-            return isinstance(error, errors.Misconfigured | errors.Throttled)
+            self._context.counts.add("Held" if isinstance(error, errors.Misconfigured) else "Unanswered")
+            return False
         return True
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -169,9 +177,13 @@ class _Collector:
         )
 
 
+def _is_waited_for(entry: Entry) -> bool:
+    return any(state in entry for state in OutputState)
+
+
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
-    not_copied = [each for each in entries if {"clocks", "missing"} & each.keys()]
+    not_copied = [each for each in entries if "missing" in each or _is_waited_for(each)]
     return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
 
 

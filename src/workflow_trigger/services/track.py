@@ -5,12 +5,11 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable, as_stored
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import FileReports, Outcome, is_more_to_come, is_plain_success, outcomes
+from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_success, outcomes, seconds_for_names
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone, named
@@ -75,8 +74,9 @@ class _Tracked:
             if isinstance(error, KeyRejected | KeyNotSet) or not is_over:
                 raise  # it says nothing of the job; or nothing says that the job has ended
             return self._doubt(_UNANSWERED, f"{says}; {error}")
-        if is_more_to_come(self._job, details, reports) and not self._is_overdue("NamesMissing"):
-            return self._doubt("NamesMissing", "some files failed; the platform does not say which")
+        seconds, now = seconds_for_names(self._job, details, reports), self._context.clock.now()
+        if seconds and not self._workflow.is_overdue("NamesMissing", now, seconds=seconds):
+            return self._doubt("NamesMissing", "the platform does not say which files failed, so far")
         return self._finish(outcomes(self._job, details, reports))
 
     def _reports(self, details: Details) -> FileReports:
@@ -173,4 +173,4 @@ class _Tracked:
         """Whether a doubt of this kind has lasted long enough."""
         now = self._context.clock.now()
         seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return has_passed(self._workflow.with_doubt(kind, now).doubts[0].since, now, seconds=seconds)
+        return self._workflow.is_overdue(kind, now, seconds=seconds)

@@ -228,12 +228,12 @@ def key_of(record: Workflow | EndedJob | Poller | Pause) -> Item:
 
 def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
     """A workflow, an ended job, the poller or a pause as an item."""
-    item = _to(record)
+    item = _to(record, _WORKFLOW_NAMES if isinstance(record, Workflow) else None)
+    if isinstance(record, model.Doubtful):
+        item["doubts"] = list(map(_to, record.doubts)) or None
     match record:
         case Workflow():
-            item = _to(record, _WORKFLOW_NAMES)
             del item["attempt"]
-            item["doubts"] = list(map(_to, record.doubts)) or None
             item |= _to(record.attempt, _ATTEMPT_NAMES) if record.attempt.id else {}
             item["rows"] = _documents(record.attempt.documents)
         case EndedJob():
@@ -257,7 +257,8 @@ def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
             model.EndedDocument(_document_key(each), Status(each["status"]), each.get("error"))
             for each in item["documents"]
         )
-        return EndedJob(**_from(item, EndedJob) | {"workflow_id": item["of_workflow"], "documents": documents})
+        changes = {"workflow_id": item["of_workflow"], "documents": documents, "doubts": _doubts(item)}
+        return EndedJob(**_from(item, EndedJob) | changes)
     return _workflow_from_item(item)
 
 
@@ -269,11 +270,15 @@ def _workflow_from_item(item: Item) -> Workflow:
         "phase": phase,
         "attempt": None if phase is Phase.IDLE else _attempt_from_item(item),
         "job_id": None if phase is Phase.IDLE else item.get("job_id"),
-        "doubts": tuple(model.Doubt(**each) for each in item.get("doubts", ())),
+        "doubts": _doubts(item),
         "known_job_ids": tuple(item.get("baseline", ())),
         "unanswered": tuple(item.get("unanswered", ())),
     }
     return Workflow(**present(_from(item, Workflow, _WORKFLOW_NAMES) | changes))
+
+
+def _doubts(item: Item) -> tuple[model.Doubt, ...]:
+    return tuple(model.Doubt(**each) for each in item.get("doubts", ()))
 
 
 def _attempt_from_item(item: Item) -> model.Attempt:
