@@ -65,9 +65,9 @@ def answer_of(fault: Fault) -> Response:
     return Response(fault.body, fault.status, {"content-type": "application/json", **fault.headers})
 
 
-async def faulty(state: PlatformState, request: Request, call: str, workflow_id: str | None = None) -> Response | None:
+async def faulty(state: PlatformState, request: Request, call: str) -> Response | None:
     """The answer to a question while something is wrong."""
-    fault = state.take_fault(call, workflow_id)
+    fault = state.take_fault(call, request.query_params.get("workflow_id"))
     if fault is None:
         return None
     if fault.kind in {"drop", "truncate"}:

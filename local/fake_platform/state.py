@@ -52,6 +52,7 @@ class SimulatedJob:
     ours: bool = True  # False: a foreign job
     is_late: bool = False  # accepted after its request had been dropped
     details_lag_seconds: float = 0
+    files_hidden_until: float = 0  # the job does not name its files before
     listed_from: float = 0  # the list does not show it before
     vanished: bool = False
     stopped_at: float | None = None
@@ -244,6 +245,7 @@ class PlatformState:
         """JobInformation as POST gives it, or GET, which leaves the zone out."""
         created = datetime.fromtimestamp(job.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
         now = self.clock()
+        files = files and now >= job.files_hidden_until
         return {
             "id": job.id,
             "workflow_id": job.workflow_id,

@@ -90,14 +90,17 @@ def test_workflow_that_answers_500_to_every_run_is_worked_around_and_shown(harne
     assert harness.counts["Held"] > 0
 
 
-def test_documents_of_a_deleted_workflow_go_to_the_others(harness: Harness) -> None:
-    """Case 9: deleted after one lost answer."""
+@pytest.mark.parametrize(("list_status", "minutes"), [(200, 6), (404, 6), (500, 25)])
+def test_documents_of_a_deleted_workflow_go_to_the_others(harness: Harness, list_status: int, minutes: int) -> None:
+    """Case 9: deleted after one lost answer. A list that fails may come back, and is waited for."""
     deleted, other = harness.grow_pool(2)
     document = harness.upload("a.pdf", b"a")
     harness.state.faults.append(Fault("run", "drop"))
     harness.deliver(document)
     harness.state.behaviour.known_workflows = [other]
-    assert harness.settle(minutes=30) <= 6
+    if list_status != 200:
+        harness.state.faults.append(Fault("jobs", "status", status=list_status, times=10**6, workflow_id=deleted))
+    assert harness.settle(minutes=30) <= minutes
     assert harness.status(document) == "COMPLETED"
     assert {job.workflow_id for job in harness.state.jobs.values()} == {other} != {deleted}
 

@@ -110,6 +110,30 @@ def test_download_that_is_refused_does_not_hold_the_workflow_for_ever(results: H
     assert str(status) in results.row(document)["results"][0]["missing"]
 
 
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("late_seconds", [2, 15])
+def test_outputs_that_are_named_after_the_job_has_ended_are_fetched(
+    results: Harness, late_seconds: float, *, failed: bool
+) -> None:
+    """The lists of a job are null for a while, also when it says that it ended."""
+    results.state.behaviour.get_shows_files = True
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
+    more = {"files_hidden_until": results.clock.epoch_seconds() + 10 + late_seconds, "seconds": 10}
+    results.state.faults.append(Fault("run", "job", job=more))
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending = job.status = "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    results.clock.sleep(11)
+    results.tick(window_seconds=50)
+    ends = [results.status(each) for each in documents]
+    assert ends == ["FAILED" if failed else "COMPLETED", "COMPLETED", "COMPLETED"]
+    for each in documents[failed:]:
+        row = results.row(each)
+        assert [("key" in entry, entry["file_id"]) for entry in row["results"]] == [(True, row["input_file_id"])] * 2
+
+
 def test_outputs_that_only_the_last_answer_names_are_fetched(results: Harness) -> None:
     results.state.behaviour.list_shows_files = False
     results.state.behaviour.get_shows_files = True

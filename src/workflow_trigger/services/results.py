@@ -11,9 +11,21 @@ from workflow_trigger.adapters.s3_results import OutputState, identity, metadata
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
+from workflow_trigger.domain.model import (
+    LEFT_OUT,
+    Attempt,
+    Document,
+    DocumentUpdate,
+    EndedDocument,
+    EndedJob,
+    SentDocument,
+    Status,
+    Workflow,
+)
 from workflow_trigger.services.context import Context
+from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone
 
 type Entry = dict[str, Any]
@@ -48,7 +60,7 @@ class _Collector:
         self._given_up = self._overdue()
 
     def run(self) -> EndedJob | None:
-        documents = self._context.ledger.documents([each.key for each in self._ended.documents])
+        documents = self._documents()
         updates: list[DocumentUpdate] = []
         left: list[EndedDocument] = []
         try:
@@ -72,6 +84,20 @@ class _Collector:
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
         written = self._context.commit(self._ended, after, updates)
         return written if after else None
+
+    def _documents(self) -> dict[DocumentKey, Document]:
+        """The documents. A job may end before it names its outputs: it is asked again about those without any."""
+        ended, ledger, client = self._ended, self._context.ledger, self._context.client
+        documents = ledger.documents([each.key for each in ended.documents])
+        if all(each.output_node_files for each in documents.values()):
+            return documents
+        with suppress(errors.PlatformError):
+            sent = tuple(SentDocument(each.key, each.upload_name) for each in documents.values())
+            updates = job_updates(client.job(ended.job_id), Attempt(id=ended.attempt_id, documents=sent))
+            if any(update.job and update.job.output_node_files for update in updates):
+                self._ended = self._context.commit(ended, ended, updates)
+                return ledger.documents([each.key for each in ended.documents])
+        return documents
 
     def _keep_lease(self) -> None:
         if self._context.clock.now() >= self._renew_at:

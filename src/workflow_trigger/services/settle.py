@@ -100,21 +100,21 @@ def is_gone(context: Context, workflow: Workflow) -> bool:
 
 def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[Search, bool]:
     """What the list shows of an attempt; and whether any new job at all is active: then a request would be in vain."""
-    attempt = workflow.attempt
+    attempt, now = workflow.attempt, context.clock.now()
+    is_old = has_passed(attempt.settle_after, now, seconds=_NAMES_TIMEOUT_SECONDS)
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
-    except NotFound:
-        if not is_gone(context, workflow):
+    except (NotFound, Unavailable) as error:  # a workflow that was deleted may have no list at all
+        if not (is_old or isinstance(error, NotFound)) or not is_gone(context, workflow):
             raise
         new = []
-    now = context.clock.now()
     may_infer = not workflow.let_go_at or has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)
 
     def ask_names(job_id: str) -> FileStatus:
         try:
             return context.client.names(job_id)
         except (Throttled, Unavailable):
-            if not has_passed(attempt.settle_after, now, seconds=_NAMES_TIMEOUT_SECONDS):
+            if not is_old:
                 raise
             return FileStatus()
 
