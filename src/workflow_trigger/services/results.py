@@ -87,17 +87,20 @@ class _Collector:
 
     def _documents(self) -> dict[DocumentKey, Document]:
         """The documents. A job may end before it names its outputs: it is asked again about those without any."""
-        ended, ledger, client = self._ended, self._context.ledger, self._context.client
-        documents = ledger.documents([each.key for each in ended.documents])
-        if all(each.output_node_files for each in documents.values()):
+        ended, read = self._ended, self._context.ledger.documents
+        documents = read([each.key for each in ended.documents])
+        without = {key for key, each in documents.items() if not each.output_node_files}
+        if not without:
             return documents
-        with suppress(errors.PlatformError):
-            sent = tuple(SentDocument(each.key, each.upload_name) for each in documents.values())
-            updates = job_updates(client.job(ended.job_id), Attempt(id=ended.attempt_id, documents=sent))
-            if any(update.job and update.job.output_node_files for update in updates):
-                self._ended = self._context.commit(ended, ended, updates)
-                return ledger.documents([each.key for each in ended.documents])
-        return documents
+        sent = tuple(SentDocument(key, each.upload_name) for key, each in documents.items())
+        try:
+            told = job_updates(self._context.client.job(ended.job_id), Attempt(documents=sent))
+        except errors.PlatformError:
+            return documents
+        named = [each for each in told if each.key in without and each.job and each.job.output_node_files]
+        if named:
+            self._ended = self._context.commit(ended, ended, named)
+        return documents | read([each.key for each in named])
 
     def _keep_lease(self) -> None:
         if self._context.clock.now() >= self._renew_at:
