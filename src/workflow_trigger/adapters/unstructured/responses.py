@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.document import canonical_id, is_workflow_key
@@ -165,23 +168,16 @@ def error_message(content: bytes) -> str:
 
 def retry_after_seconds(headers: Mapping[str, str], content: bytes) -> float:
     """`Retry-After` as seconds or as a date, else `retry_after` in the body, else half a minute; at most 15 minutes."""
-    text = headers.get("Retry-After", "")
     ways: list[Callable[[], float]] = [
-        lambda: float(text),
-        lambda: _seconds_until(text),
+        lambda: Retry().parse_retry_after(headers.get("Retry-After", "")),
         lambda: float(parsed(content)["retry_after"]),
     ]
     for read in ways:
-        with suppress(ValueError, LookupError, TypeError, OverflowError):
+        with suppress(InvalidHeader, ValueError, LookupError, TypeError, OverflowError):
             seconds = read()
             if not math.isnan(seconds):
                 return min(max(seconds, 1.0), _THROTTLE_LIMIT_SECONDS)
     return _THROTTLE_DEFAULT_SECONDS
-
-
-def _seconds_until(text: str) -> float:
-    moment = parsedate_to_datetime(text)
-    return (moment - datetime.now(moment.tzinfo)).total_seconds()
 
 
 def time_of(headers: Mapping[str, str], otherwise: datetime) -> str:
