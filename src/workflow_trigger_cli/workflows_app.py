@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from workflow_trigger.adapters.unstructured.api_key import GivenKey, key_in
+from workflow_trigger.adapters.unstructured.api_key import key_in
 from workflow_trigger.adapters.unstructured.client import PlatformClient
-from workflow_trigger.adapters.unstructured.workflows import listed
 from workflow_trigger.domain.errors import PlatformError
 from workflow_trigger_cli import views
 from workflow_trigger_cli.commands import workflows
 from workflow_trigger_cli.commands.findings import Health, checked
 from workflow_trigger_cli.errors import CommandError, Exit, UsageError
 from workflow_trigger_cli.options import CaBundle, Json, Profile, Region
+from workflow_trigger_cli.platform_workflows import GivenKey, listed
 from workflow_trigger_cli.stack import Stack
 from workflow_trigger_cli.terminal import interruptible, print_json, secret, stderr, stdout, working
 

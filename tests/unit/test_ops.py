@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 import workflow_trigger
 from local.stack import ROOT
-from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.document import Lane, ObjectVersion, Selection
 from workflow_trigger.domain.model import FINAL, Document, Pause, Status, Workflow
@@ -40,6 +39,7 @@ from workflow_trigger_cli.commands.status import StackState, WorkflowState, _att
 from workflow_trigger_cli.commands.workflows import DEFAULT_URL, deploy_line
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.main import app
+from workflow_trigger_cli.platform_workflows import WorkflowInformation
 from workflow_trigger_cli.stack import Stack, split_url
 
 NOW = "2026-05-05T12:00:00.000000Z"

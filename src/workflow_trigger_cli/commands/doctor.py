@@ -10,7 +10,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
-from workflow_trigger.adapters.unstructured.workflows import information_from
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import (
     KeyNotSet,
@@ -25,6 +24,7 @@ from workflow_trigger.settings import Settings, api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked, limits
 from workflow_trigger_cli.commands.status import blocking_reason, messages_in
 from workflow_trigger_cli.errors import CommandError
+from workflow_trigger_cli.platform_workflows import information_from
 from workflow_trigger_cli.stack import Stack
 
 _ANSWER_SECONDS = 60.0

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workflow_trigger.adapters.unstructured.workflows import WorkflowInformation
 from workflow_trigger.settings import Settings
+from workflow_trigger_cli.platform_workflows import WorkflowInformation
 
 # Of local-file jobs; the vendor does not say whether they hold for a run.
 _RUNNING_JOBS, _FILES_OF_A_JOB, _MEGABYTES_OF_A_FILE = 5, 10, 50

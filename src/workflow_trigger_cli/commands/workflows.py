@@ -10,8 +10,6 @@ from typing import Any
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, ca_certificates
-from workflow_trigger.adapters.unstructured.workflows import DEFAULT_NODES, WorkflowInformation, get
-from workflow_trigger.adapters.unstructured.workflows import create as create_workflow
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
 from workflow_trigger.domain.job import Job
@@ -19,6 +17,8 @@ from workflow_trigger.domain.matching import any_has_token, tell_whose
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
+from workflow_trigger_cli.platform_workflows import DEFAULT_NODES, WorkflowInformation, get
+from workflow_trigger_cli.platform_workflows import create as create_workflow
 from workflow_trigger_cli.stack import Stack
 
 DEFAULT_URL = "https://platform.unstructuredapp.io"

@@ -63,17 +63,6 @@ class ApiKey:
         return key
 
 
-class GivenKey(ApiKey):
-    """One that a person has typed."""
-
-    def __init__(self, key: str) -> None:
-        self._value = key
-        self._used = frozenset({key})
-
-    def invalidate(self) -> None:
-        """There is no other."""
-
-
 def _is_secret(key: str) -> bool:
     """What is shorter than a word is no secret, and would be found in any answer."""
     return len(key) >= _SHORTEST_SECRET

@@ -1,4 +1,4 @@
-"""The vendor's workflows, for people who set a pool up: create, list, describe. The functions do not use it.
+"""The vendor's workflows, for people who set a pool up: create, list, describe.
 
 Source: https://docs.unstructured.io/api-reference/workflow/workflows
 """
@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.errors import NotFound, Unavailable, truncate
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is printed as a part of a command
 DEFAULT_NODES = ({"name": "Partitioner", "type": "partition", "subtype": "vlm", "settings": {}},)
+
+
+class GivenKey(ApiKey):
+    """One that a person has typed."""
+
+    def __init__(self, key: str) -> None:
+        self._value = key
+        self._used = frozenset({key})
+
+    def invalidate(self) -> None:
+        """There is no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
