@@ -135,7 +135,7 @@ def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
     if not batch:
         return workflow
     try:
-        return _submit(context, workflow, queue, batch)
+        return _submit(context, workflow, batch)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)
@@ -143,7 +143,7 @@ def submit(context: Context, workflow: Workflow, queue: Queue) -> Workflow:
         queue.put_back(batch)
 
 
-def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Document]) -> Workflow:
+def _submit(context: Context, workflow: Workflow, batch: list[Document]) -> Workflow:
     """Look, claim, send. What is left in `batch` afterwards was not claimed."""
     try:
         look = context.client.look(workflow.workflow_id)
@@ -152,16 +152,12 @@ def _submit(context: Context, workflow: Workflow, queue: Queue, batch: list[Docu
         return context.fail(workflow, error, [])
     if look.active:
         return _wait_for(context, workflow, look)
-    while batch:
-        for name in {each.key.object for each in batch}:
-            context.supersede_older(name)  # the claim leaves out what has ended
-        workflow = _claim(context, workflow, batch, look)
-        documents = [each for each in batch if each.key in workflow.attempt.keys]
-        batch.clear()
-        if documents:
-            return send(context, workflow, documents)
-        batch += queue.take(workflow)
-    return context.commit(workflow, workflow.released())
+    for name in {each.key.object for each in batch}:
+        context.supersede_older(name)  # the claim leaves out what has ended
+    workflow = _claim(context, workflow, batch, look)
+    documents = [each for each in batch if each.key in workflow.attempt.keys]
+    batch.clear()
+    return send(context, workflow, documents) if documents else context.commit(workflow, workflow.released())
 
 
 def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
