@@ -110,7 +110,7 @@ class Context:
     def resolved(self, owners: dict[str, "Context"]) -> tuple[str, ...]:
         """The ids of the route's workflows, each once, but for those of another route: two names may mean the same."""
         pool: dict[str, str] = {}
-        names = [each for each in self.settings.workflow_ids if each not in self.unresolved]
+        names = [each for each in self.settings.workflow_ids if each in _ids_by_key or not is_workflow_key(each)]
         self.counts.add("Held", value=len(self.settings.workflow_ids) - len(names))
         for workflow_id in (_ids_by_key.get(each, each) for each in names):
             if owners.setdefault(canonical_id(workflow_id), self) is self:
@@ -126,16 +126,14 @@ class Context:
         In any order, so that a key that is never answered keeps no other from its turn.
         """
         keys = {each for own in self.by_route().values() for each in own.settings.workflow_ids if is_workflow_key(each)}
-        silence: Unavailable | None = None
         for name in sorted(keys - _ids_by_key.keys(), key=lambda _: random.random()):  # noqa: S311
             try:
-                if silence:
-                    raise silence
                 _ids_by_key[name] = self.client.id_of_workflow(name)
             except PlatformError as error:
                 logger.warning("workflow cannot be resolved", workflow=name, error=as_stored(error))
                 self.unresolved[name] = error
-                silence = error if isinstance(error, Unavailable) else None
+                if isinstance(error, Unavailable):
+                    break
 
     @property
     def is_pool_complete(self) -> bool:
