@@ -107,8 +107,6 @@ class Reconciler:
         self._read_at: datetime | None = None
         self._is_ours = False
         self._orphans: list[tuple[str, list[Document]]] = []
-        self._searched: dict[str, str] = {}
-        self._route_names = " ".join(context.by_route())
         self._failures: list[Exception] = []
         self._snapshot: Snapshot | None = None  # the last one that was read
 
@@ -181,7 +179,6 @@ class Reconciler:
         paused_until = iso(until) if until else None
         unknown = [f"{name}: {why}" for name, why in self._context.unresolved.items() if isinstance(why, NotFound)]
         changes |= {"paused_until": paused_until, "unresolved": "; ".join(unknown) or None}
-        changes |= self._searched
         after = replace(self._poller, **changes)
         try:
             if after != self._poller:
@@ -237,13 +234,13 @@ class Reconciler:
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
         """Look for orphans, and documents in no queue, every ten minutes, and in every run until there are none."""
-        before, now = snapshot.poller, self._context.clock.now()
-        is_known = before.searched_at is not None and before.routes == self._route_names
+        before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
+        is_known = before.searched_at is not None and before.routes == routes
         if self._is_ours and (not is_known or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
             were_some = recover.enqueue_others(self._context)
             self._orphans = recover.orphans(self._context, snapshot)
             if not (were_some or self._orphans):
-                self._searched = {"searched_at": iso(now), "routes": self._route_names}
+                self._is_ours = self._write_poller(searched_at=iso(now), routes=routes)
 
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""
