@@ -2,8 +2,10 @@
 
 import json
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -427,9 +429,11 @@ def test_names_of_a_foreign_job_are_not_asked_for_again_and_again(harness: Harne
     assert harness.workflow().consecutive_failures <= before
 
 
-def test_workflow_of_a_foreign_job_is_looked_at_every_poll_seconds(harness: Harness) -> None:
-    """The queue has something for it all the time; each look takes two questions."""
-    harness.foreign_job(seconds=1e6)
+@pytest.mark.parametrize("jobs", [1, 25])
+def test_workflow_of_foreign_jobs_is_looked_at_every_poll_seconds(harness: Harness, jobs: int) -> None:
+    """The queue has something for it all the time; each look takes two questions. More jobs than are remembered."""
+    job = harness.state.jobs[harness.foreign_job(seconds=1e6)]
+    harness.state.jobs |= {each.id: each for each in (replace(job, id=str(uuid.uuid4())) for _ in range(jobs - 1))}
     harness.deliver(harness.upload("a.pdf", b"a"), submit=False)
     asked = harness.state.requests["jobs"]
     harness.tick(window_seconds=50, after_seconds=10)

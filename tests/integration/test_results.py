@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from local.fake_platform.app import output_of
-from local.fake_platform.state import Fault
+from local.fake_platform.state import Fault, SimulatedJob
 from tests.integration.fault_injection import Denied, PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_faults import WhileTheAnswerIsOnItsWay
@@ -23,7 +23,7 @@ from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.responses import job_from
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import LedgerUnavailable, Unavailable
+from workflow_trigger.domain.errors import LedgerUnavailable, NotFound, Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.services.reconcile import Reconciler
@@ -132,6 +132,76 @@ def test_outputs_that_are_named_after_the_job_has_ended_are_fetched(
     for each in documents[failed:]:
         row = results.row(each)
         assert [("key" in entry, entry["file_id"]) for entry in row["results"]] == [(True, row["input_file_id"])] * 2
+
+
+def named_in_part(results: Harness, monkeypatch: pytest.MonkeyPatch, is_named: Callable[[str, int], bool]) -> None:
+    """The platform names outputs by an upload name's beginning, and its seconds since the job's end."""
+    state, information = results.state, results.state.information
+    state.behaviour.get_shows_files = True
+
+    def partly(job: SimulatedJob, *, posted: bool, files: bool) -> dict[str, Any]:
+        answer, since = information(job, posted=posted, files=files), int(state.clock() - job.created - job.seconds)
+        nodes = answer["output_node_files"] or []
+        named = [each for each in nodes if not posted and is_named(each["file_id"], since)]
+        return answer | {"output_node_files": named, "input_file_ids": None}
+
+    monkeypatch.setattr(state, "information", partly)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("late_seconds", [15, 45])
+def test_outputs_are_named_for_one_file_after_the_other(
+    results: Harness, monkeypatch: pytest.MonkeyPatch, late_seconds: int, *, failed: bool
+) -> None:
+    named_in_part(results, monkeypatch, lambda file, since: file.startswith("0-") or since >= late_seconds)
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
+    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending, job.status = "FAILED", "FAILED"
+        job.failed = {results.row(documents[2])["upload_name"]: "broken page"}
+    for _ in range(3):
+        results.tick(after_seconds=5, window_seconds=55)
+    for number, each in enumerate(documents[: 3 - failed]):
+        row = results.row(each)
+        assert row["status"] == "COMPLETED"
+        assert {entry["file_id"][:2] for entry in row["output_node_files"]} == {f"{number}-"}
+        assert all("key" in entry for entry in row["results"])
+
+
+def test_file_without_outputs_is_given_none_of_its_neighbours(
+    results: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named_in_part(results, monkeypatch, lambda file, _: not file.startswith("1-"))
+    results.state.behaviour.has_file_status = False
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
+    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    job.ending, job.status, job.names_hidden_until = "FAILED", "FAILED", 1e12
+    job.failed = {results.row(documents[1])["upload_name"]: "broken page"}
+    results.settle(minutes=40)
+    assert [results.status(each) for each in documents] == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert not results.row(documents[1]).get("output_node_files")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_output_that_is_absent_is_not_held_by_one_that_is_delayed(
+    results: Harness, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(2)]
+    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
+    results.deliver(*documents)
+    absent = results.row(documents[place])["input_file_id"]
+
+    def download(_self: Any, _job_id: str, file_id: str, _node_id: str) -> Any:
+        raise NotFound("HTTP 404") if file_id == absent else Unavailable("HTTP 503")
+
+    monkeypatch.setattr(PlatformClient, "download", download)
+    for _ in range(3):
+        results.tick(after_seconds=5, window_seconds=55)
+    assert [results.status(documents[each]) for each in (place, 1 - place)] == ["COMPLETED", "IN_PROGRESS"]
 
 
 def test_outputs_that_only_the_last_answer_names_are_fetched(results: Harness) -> None:
@@ -596,6 +666,22 @@ def test_outage_of_any_length_loses_no_output(
     results.settle()
     assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
     assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+@pytest.mark.parametrize("minutes", [30, 50, 58])
+def test_time_of_an_outage_is_not_that_of_an_output(results: Harness, minutes: int) -> None:
+    """All questions for so long, then downloads alone until the hour is over."""
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.state.faults = [Fault("download", "status", status=503, times=10**6)]
+    results.tick(after_seconds=60)
+    for minute in range(62):
+        questions = QUESTIONS if minute < minutes else ("download",)
+        results.state.faults = [Fault(each, "status", status=503, times=10**6) for each in questions]
+        results.tick(after_seconds=5, window_seconds=55)
+    results.state.faults = []
+    results.settle()
+    assert all("key" in entry for entry in results.row(document)["results"])
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -13,8 +13,11 @@ from tests.integration.harness import Harness
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.s3_events import ParsedEvent
 from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, Route
 from workflow_trigger.domain.errors import Misconfigured, Unavailable
+from workflow_trigger.domain.model import ALL_ROUTES, Pause
+from workflow_trigger.services import recover
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
@@ -130,6 +133,26 @@ def test_documents_of_no_route_any_more_are_found_behind_those_of_others(routed:
     routed.configure(routes=(Route("invoices/", INVOICES),))
     assert routed.gauges()["*"]["OldestWaitingSeconds"] > 0
     routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
+
+
+def test_documents_of_a_route_that_is_gone_are_found_behind_any_number(
+    routed: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names of the earlier routes; the search among all that wait has an end."""
+    monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._PAGE", 10)
+    monkeypatch.setattr(recover, "_PAGES", 1)
+    ledger, now = routed.ledger(), iso(routed.clock.now())
+    everything = Pause(route=ALL_ROUTES, reason="a test", since=now)
+    assert ledger.pause(everything)
+    arrive(routed, *uploads(routed, "invoices/", 30))
+    left = uploads(routed, "legal/", 3)
+    arrive(routed, *left)
+    routed.tick(after_seconds=5)
+    assert ledger.pause(Pause(route="invoices/", reason="a test", since=now))
+    assert ledger.resume(everything)
+    routed.configure(routes=(Route("invoices/", INVOICES),))
+    routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
+    assert {routed.accepted(each) for each in left} == {1}
 
 
 def test_workflow_named_twice_by_id_and_key_is_in_the_first_route(routed: Harness) -> None:

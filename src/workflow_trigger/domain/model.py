@@ -69,6 +69,7 @@ class Document:
     output_node_files: tuple[Mapping[str, str], ...] = ()
     results: tuple[Mapping[str, str], ...] = ()
     queue: str | None = None  # not in every index
+    queue_at: str | None = None
     route: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  # what the uploader said about the object
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +160,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Something about a job's end that does not fit: since when it is seen, and when it was seen last."""
+    """Something about a job's end, or its outputs, that does not fit: since when, and when it was seen last."""
 
     kind: str
     since: str
@@ -168,7 +169,7 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doubtful:
-    """A record of a job, and what does not fit about its end, or its outputs."""
+    """A record that follows a job, and what does not fit there."""
 
     doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
 
@@ -182,7 +183,7 @@ class Doubtful:
         began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
         if doubt not in self.doubts[:1] and now - seen_at > timedelta(seconds=gap_seconds):
             began_at += now - seen_at
-        if now - seen_at >= timedelta(minutes=1):  # written once a minute
+        if now - seen_at >= timedelta(seconds=gap_seconds / 5):  # not written at every look
             seen_at = now
         return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
 

@@ -233,11 +233,11 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        """Look for orphans, and documents in no queue, every ten minutes, and in every run until there are none."""
+        """Look for orphans, and documents in no queue, every ten minutes, and in every run until it finds none."""
         before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
         is_known = before.searched_at is not None and before.routes == routes
         if self._is_ours and (not is_known or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            were_some = recover.enqueue_others(self._context)
+            were_some = recover.enqueue_others(self._context, (before.routes or "").split(" "))
             self._orphans = recover.orphans(self._context, snapshot)
             if not (were_some or self._orphans):
                 self._is_ours = self._write_poller(searched_at=iso(now), routes=routes)
@@ -281,7 +281,8 @@ class Reconciler:
             before, self._workflows[key] = self._workflows.get(key), after
             is_news = before is None or before.revision != after.revision
             if is_news and not after.is_at_work:
-                self._due.pop(key, None)
+                if not _waits_for_another(after):
+                    self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
                 self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
 

@@ -1,14 +1,15 @@
 """Use case: what an invocation that died, a person, or an earlier release left behind is taken up again."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
-from itertools import batched, islice
+from itertools import batched, chain, islice
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain import model
-from workflow_trigger.domain.document import route_of
+from workflow_trigger.domain.document import Lane, route_of
 from workflow_trigger.domain.model import Document, DocumentUpdate, Phase, Snapshot, Status, Workflow
 from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
@@ -39,16 +40,18 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def enqueue_others(context: Context) -> bool:
+def enqueue_others(context: Context, earlier_routes: Iterable[str]) -> bool:
     """Put documents that wait in no queue into the one of their keys; whether there were any.
 
-    Those of 0.2.0 had none, and those of a route that is gone are in one that nobody reads.
+    A route that is gone has left them in one that nobody reads, or 0.2.0 without one, among the 5,000 oldest.
     """
-    settings, enqueued = context.settings, 0
-    for page in islice(context.ledger.waiting(), _PAGES):
-        for each in context.ledger.documents(page).values():
-            if each.status is Status.PENDING and not settings.is_live(each.queue):
-                context.ledger.enqueue(each, route_of(each.source.key, settings.routes))
+    settings, ledger, enqueued = context.settings, context.ledger, 0
+    gone = {*earlier_routes} - context.by_route().keys()
+    left = (ledger.ready_in(lane, route, _ENQUEUED) for route in gone for lane in Lane)
+    for page in chain(([each.key for each in found] for found in left), islice(ledger.waiting(), _PAGES)):
+        for each in ledger.documents(page).values():
+            if each.status is Status.PENDING and not (each.queue_at and settings.is_live(each.queue)):
+                ledger.enqueue(each, route_of(each.source.key, settings.routes))
                 enqueued += 1
         if enqueued >= _ENQUEUED:
             break

@@ -57,6 +57,8 @@ class _Collector:
         self._ended = ended
         self._renew_at = context.clock.now()
         self._keep_lease()
+        is_asked = any(each.kind != OutputState.REFUSED for each in ended.doubts)
+        self._is_silent = is_asked and not self._is_answered()  # before a download, whose 429 would stop the question
         self._given_up = self._overdue()
 
     def run(self) -> EndedJob | None:
@@ -97,10 +99,15 @@ class _Collector:
             told = job_updates(self._context.client.job(ended.job_id), Attempt(documents=sent))
         except errors.PlatformError:
             return documents
-        named = [each for each in told if each.key in without and each.job and each.job.output_node_files]
+        named = [each for each in told if each.key in without and self._names_own(each, documents[each.key])]
         if named:
             self._ended = self._context.commit(ended, ended, named)
         return documents | read([each.key for each in named])
+
+    def _names_own(self, told: DocumentUpdate, document: Document) -> bool:
+        """Whether a job names outputs of this very document: it may name those of others of its batch earlier."""
+        ids = [str(node.get("file_id")) for node in (told.job and told.job.output_node_files) or ()]
+        return any(self._ended.is_solo or is_own_file(each, document.upload_name) for each in ids)
 
     def _keep_lease(self) -> None:
         if self._context.clock.now() >= self._renew_at:
@@ -159,8 +166,9 @@ class _Collector:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
         if state in self._given_up:
             return {**node, "missing": reason}
+        kind = "Silence" if self._is_silent and state is not OutputState.REFUSED else state
         gap_seconds = min(PATIENCE_SECONDS[state], 300)
-        self._ended = self._ended.with_doubt(state, self._context.clock.now(), gap_seconds=gap_seconds)
+        self._ended = self._ended.with_doubt(kind, self._context.clock.now(), gap_seconds=gap_seconds)
         return {**node, state: reason}
 
     def _overdue(self) -> set[OutputState]:
@@ -168,13 +176,10 @@ class _Collector:
         ended, now, kinds = self._ended, self._context.clock.now(), {each.kind for each in self._ended.doubts}
         patience = PATIENCE_SECONDS.items()
         overdue = {each for each, seconds in patience if each in kinds and ended.is_overdue(each, now, seconds=seconds)}
-        if overdue <= {OutputState.REFUSED} or self._is_answered():
-            return overdue
-        self._ended = replace(ended, doubts=())  # they begin anew
-        return set()
+        return overdue & {OutputState.REFUSED} if self._is_silent else overdue
 
     def _is_answered(self) -> bool:
-        """Whether the platform answers otherwise, and shows the workspace of the job."""
+        """Whether the platform answers about the job or its workflow; a key of another workspace is no answer."""
         client, ended = self._context.client, self._ended
         with suppress(errors.PlatformError):
             return bool(client.job(ended.job_id))

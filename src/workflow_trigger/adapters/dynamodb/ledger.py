@@ -126,7 +126,10 @@ class Ledger:
         return [_key(row) for row in older if self._end(row, Status.SUPERSEDED, "ObjectOverwritten", message)]
 
     def enqueue(self, document: Document, route: str) -> None:
-        """Put a document that waits into a route's queue, at its place, provided that it still is as it was read."""
+        """Put a document that waits into a route's queue, at its place, provided that it still is as it was read.
+
+        `updated_at` stays, so that whoever has read the document may go on with it.
+        """
         mark = {QUEUE: queue_of(document.source.lane, route), QUEUE_AT: document.eligible_at, "route": route or None}
         as_read = Attr("updated_at").eq(document.read_at)
         self._rows.write(self._rows.update(document.key._asdict(), mark, as_read))

@@ -26,7 +26,7 @@ class _HTTPConnection(HTTPConnection):
     """A connection that waits longer for a server that reads slowly than for each of the host's addresses."""
 
     def connect(self) -> None:
-        """Connect; urllib3 would send with the same timeout."""
+        """Connect; urllib3 would send the first request with the same timeout."""
         super().connect()
         self.sock.settimeout(_STALL_SECONDS)
 
