@@ -83,7 +83,7 @@ NUMBERS = [
     ("docs/failures.md", r"waits up to (\d+ minutes) for a job that vanished", track.CONFIRM_TIMEOUT_SECONDS),
     ("docs/failures.md", r"not finished; (\d+ seconds) for a list", outcome.REASONS_SECONDS),
     ("docs/failures.md", r"waits up to (an hour) for details", track.DETAILS_TIMEOUT_SECONDS),
-    ("docs/failures.md", r"does not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
+    ("docs/failures.md", r"not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
     ("docs/failures.md", r"not deliver is retried for (an hour)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
     ("docs/failures.md", r"bucket refuses for (an hour)", results.PATIENCE_SECONDS[OutputState.REFUSED]),
 ]
