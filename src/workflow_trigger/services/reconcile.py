@@ -235,8 +235,7 @@ class Reconciler:
     def _find_orphans(self, snapshot: Snapshot) -> None:
         """Look for orphans, and documents in no queue, every ten minutes, and in every run until it finds none."""
         before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
-        is_known = before.searched_at is not None and before.routes == routes
-        if self._is_ours and (not is_known or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
+        if self._is_ours and (before.routes != routes or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
             were_some = recover.enqueue_others(self._context, (before.routes or "").split(" "))
             self._orphans = recover.orphans(self._context, snapshot)
             if not (were_some or self._orphans):
