@@ -64,7 +64,7 @@ def measure(aws: Aws) -> Section:
         for kind in ("dynamodb", "s3", "platform"):
             axes.plot([f"{backlog:,}" for backlog in BACKLOGS], [each[kind] for each in ten], marker="o", label=kind)
         axes.set(ylim=(0, 2.5), xlabel="files that wait", ylabel="calls for a file", title="Work for each file")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, ncols=3, loc="upper center")
 
     section.picture = plot("work", draw)
     return section
