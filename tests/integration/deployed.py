@@ -30,9 +30,11 @@ def upload(stack: Deployed, keys: list[str]) -> dict[str, bytes]:
 
 
 def run_to_the_end(stack: Deployed, prefix: str, number: int) -> dict[str, dict[str, Any]]:
+    """Until every document is final, and its event is published: nothing changes any more."""
+
     def at_rest() -> bool:
         rows = rows_under(stack, prefix)
-        return len(rows) == number and all(row["status"] in FINAL for row in rows.values())
+        return len(rows) == number and all(row["status"] in FINAL and "queue" not in row for row in rows.values())
 
     until(lambda: len(rows_under(stack, prefix)) == number)
     stack.tick()
