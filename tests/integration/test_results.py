@@ -23,7 +23,7 @@ from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.responses import job_from
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.errors import LedgerUnavailable, NotFound, Unavailable
+from workflow_trigger.domain.errors import LedgerUnavailable, Misconfigured, NotFound, Unavailable
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.services.reconcile import Reconciler
@@ -202,6 +202,108 @@ def test_output_that_is_absent_is_not_held_by_one_that_is_delayed(
     for _ in range(3):
         results.tick(after_seconds=5, window_seconds=55)
     assert [results.status(documents[each]) for each in (place, 1 - place)] == ["COMPLETED", "IN_PROGRESS"]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_question_for_names_that_is_not_answered_is_no_answer(results: Harness, *, failed: bool) -> None:
+    """The job cannot be asked about for ten minutes; the list and downloads work."""
+    results.state.behaviour.get_shows_files = True
+    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
+    more = {"files_hidden_until": results.clock.epoch_seconds() + 15, "seconds": 10}
+    results.state.faults.append(Fault("run", "job", job=more))
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending = job.status = "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    results.clock.sleep(11)
+    results.step_all()
+    results.state.faults = [Fault("job", "status", status=503, times=10**6)]
+    for _ in range(10):
+        results.tick(after_seconds=5, window_seconds=55)
+    results.state.faults = []
+    results.settle()
+    assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
+    assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_output_that_is_asked_for_before_its_node_is_named_is_no_output(
+    results: Harness, monkeypatch: pytest.MonkeyPatch, status: int, *, failed: bool
+) -> None:
+    """The platform refuses a download without the id of a node."""
+    state, information = results.state, results.state.information
+    state.behaviour.get_shows_files = True
+
+    def late(job: SimulatedJob, *, posted: bool, files: bool) -> dict[str, Any]:
+        is_late = posted or state.clock() - job.created - job.seconds < 15
+        return information(job, posted=posted, files=files) | ({"output_node_files": None} if is_late else {})
+
+    download = PlatformClient.download
+
+    def refusing(self: Any, job_id: str, file_id: str, node_id: str | None) -> Any:
+        if not node_id:
+            raise (NotFound if status == 404 else Misconfigured)(f"HTTP {status}")
+        return download(self, job_id, file_id, node_id)
+
+    monkeypatch.setattr(state, "information", late)
+    monkeypatch.setattr(PlatformClient, "download", refusing)
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
+    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
+    results.deliver(*documents)
+    (job,) = results.state.jobs.values()
+    if failed:  # then outputs decide about the others
+        job.ending = job.status = "FAILED"
+        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    results.clock.sleep(10.5)
+    for _ in range(3):
+        results.tick(after_seconds=5, window_seconds=55)
+    assert [results.status(each) for each in documents[failed:]] == ["COMPLETED"] * (3 - failed)
+    assert all("key" in entry for each in documents[failed:] for entry in results.row(each)["results"])
+
+
+def test_document_gets_no_input_file_id_of_a_neighbour(results: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`input_file_ids` names the first file alone; the outputs of the second are named when the first is final."""
+    state, information = results.state, results.state.information
+    state.behaviour.get_shows_files = True
+
+    def partly(job: SimulatedJob, *, posted: bool, files: bool) -> dict[str, Any]:
+        answer, is_late = information(job, posted=posted, files=files), state.clock() - job.created - job.seconds >= 25
+        shown: dict[str, Any] = {"input_file_ids": [], "output_node_files": []}
+        if not posted and answer["input_file_ids"]:
+            shown["input_file_ids"] = answer["input_file_ids"][:1]
+            nodes = answer["output_node_files"]
+            shown["output_node_files"] = [each for each in nodes if is_late or each["file_id"].startswith("0-")]
+        return answer | shown
+
+    monkeypatch.setattr(state, "information", partly)
+    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(2)]
+    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
+    results.deliver(*documents)
+    for _ in range(3):
+        results.tick(after_seconds=5, window_seconds=55)
+    row = results.row(documents[1])
+    assert {entry["file_id"][:2] for entry in row["results"]} == {"1-"}
+    assert not row.get("input_file_id", "").startswith("0-")
+
+
+@pytest.mark.parametrize("list_status", [404, 500])
+def test_outputs_of_a_deleted_workflow_come_to_an_end(results: Harness, list_status: int) -> None:
+    results.grow_pool(2)
+    document = results.upload("a.pdf", b"a")
+    results.deliver(document)
+    results.state.faults = [Fault("download", "status", status=404, times=10**6)]
+    results.tick(after_seconds=30)
+    (ended,) = results.ended_jobs()
+    others = [each for each in results.settings.workflow_ids if each != ended.workflow_id]
+    results.state.behaviour.known_workflows = others
+    results.state.faults += [
+        Fault("job", "status", status=404, times=10**6),
+        Fault("jobs", "status", status=list_status, times=10**6, workflow_id=ended.workflow_id),
+    ]
+    assert results.settle(minutes=30) <= 10
+    assert results.status(document) == "COMPLETED"
 
 
 def test_outputs_that_only_the_last_answer_names_are_fetched(results: Harness) -> None:

@@ -12,20 +12,18 @@ from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import (
     LEFT_OUT,
-    Attempt,
     Document,
     DocumentUpdate,
     EndedDocument,
     EndedJob,
-    SentDocument,
     Status,
     Workflow,
 )
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import is_gone
 
 type Entry = dict[str, Any]
@@ -57,9 +55,9 @@ class _Collector:
         self._ended = ended
         self._renew_at = context.clock.now()
         self._keep_lease()
-        is_asked = any(each.kind != OutputState.REFUSED for each in ended.doubts)
-        self._is_silent = is_asked and not self._is_answered()  # before a download, whose 429 would stop the question
-        self._given_up = self._overdue()
+        self._before, self._began_at = ended, context.clock.now()
+        self._is_silent = False  # the platform, also about anything else
+        self._unnamed = OutputState.ABSENT  # what stands in the way of outputs that the job does not name
 
     def run(self) -> EndedJob | None:
         documents = self._documents()
@@ -88,26 +86,32 @@ class _Collector:
         return written if after else None
 
     def _documents(self) -> dict[DocumentKey, Document]:
-        """The documents. A job may end before it names its outputs: it is asked again about those without any."""
+        """The documents. A job may end before it names its outputs: it is asked again about those without any.
+
+        It is asked before any download, whose 429 would stop the question.
+        """
         ended, read = self._ended, self._context.ledger.documents
         documents = read([each.key for each in ended.documents])
-        without = {key for key, each in documents.items() if not each.output_node_files}
-        if not without:
-            return documents
-        sent = tuple(SentDocument(key, each.upload_name) for key, each in documents.items())
-        try:
-            told = job_updates(self._context.client.job(ended.job_id), Attempt(documents=sent))
-        except errors.PlatformError:
-            return documents
-        named = [each for each in told if each.key in without and self._names_own(each, documents[each.key])]
+        without = [each for each in documents.values() if not each.output_node_files]
+        is_doubted = any(each.kind != OutputState.REFUSED for each in ended.doubts)
+        job = self._job() if without or is_doubted else None
+        self._is_silent = is_doubted and not (job or self._is_workflow_told())
+        named = [self._named(job, each) for each in without] if job else []
+        named = [each for each in named if each.job and each.job.output_node_files]
         if named:
             self._ended = self._context.commit(ended, ended, named)
         return documents | read([each.key for each in named])
 
-    def _names_own(self, told: DocumentUpdate, document: Document) -> bool:
-        """Whether a job names outputs of this very document: it may name those of others of its batch earlier."""
-        ids = [str(node.get("file_id")) for node in (told.job and told.job.output_node_files) or ()]
-        return any(self._ended.is_solo or is_own_file(each, document.upload_name) for each in ids)
+    def _named(self, job: Job, document: Document) -> DocumentUpdate:
+        """What a job names of this very document: it may name those of others of its batch earlier."""
+
+        def is_own(file_id: Any) -> bool:
+            return self._ended.is_solo or is_own_file(str(file_id), document.upload_name)
+
+        ids = tuple(each for each in job.input_file_ids or () if is_own(each))
+        nodes = tuple(node for node in job.output_node_files or () if is_own(node.get("file_id")))
+        own, own_id = replace(job, input_file_ids=ids, output_node_files=nodes), ids[0] if len(ids) == 1 else None
+        return DocumentUpdate(key=document.key, to=Status.IN_PROGRESS, job=own, input_file_id=own_id)
 
     def _keep_lease(self) -> None:
         if self._context.clock.now() >= self._renew_at:
@@ -133,7 +137,7 @@ class _Collector:
                 return [*entries, {"missing": LEFT_OUT}]
             entries.append(entry if "key" in entry or "missing" in entry else self._fetched(document, node, place))
         entries += [dict(node) for node in document.output_node_files if "missing" in node]
-        return entries or [self._waited_for({}, OutputState.ABSENT, "the platform names no outputs")]
+        return entries or [self._waited_for({}, self._unnamed, "the platform names no outputs")]
 
     def _fetched(self, document: Document, node: Entry, place: Entry) -> Entry:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
@@ -151,10 +155,12 @@ class _Collector:
                     place |= {"pages": pages.count} if pages.count else {}
         except (errors.KeyRejected, errors.KeyNotSet):
             raise
-        except errors.NotFound as error:
-            return self._waited_for(node, OutputState.ABSENT, str(error))
         except errors.Misconfigured as error:
-            return {**node, "missing": str(error)}
+            if not document.output_node_files:  # asked for without the id of a node, which may be named a little later
+                return self._waited_for(node, self._unnamed, str(error))
+            if not isinstance(error, errors.NotFound):
+                return {**node, "missing": str(error)}
+            return self._waited_for(node, OutputState.ABSENT, str(error))
         except errors.PlatformError as error:
             return self._waited_for(node, OutputState.DELAYED, str(error))
         except errors.ResultsRefused as error:
@@ -164,31 +170,30 @@ class _Collector:
 
     def _waited_for(self, node: Entry, state: OutputState, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        if state in self._given_up:
+        seconds, is_silent = PATIENCE_SECONDS[state], self._is_silent and state is not OutputState.REFUSED
+        if not is_silent and self._before.is_overdue(state, self._began_at, seconds=seconds):
             return {**node, "missing": reason}
-        kind = "Silence" if self._is_silent and state is not OutputState.REFUSED else state
-        gap_seconds = min(PATIENCE_SECONDS[state], 300)
-        self._ended = self._ended.with_doubt(kind, self._context.clock.now(), gap_seconds=gap_seconds)
+        kind = "Silence" if is_silent else state
+        self._ended = self._ended.with_doubt(kind, self._context.clock.now(), gap_seconds=min(seconds, 300))
         return {**node, state: reason}
 
-    def _overdue(self) -> set[OutputState]:
-        """What has stood in the way for long enough. Neither an outage nor another key is the end of an output."""
-        ended, now, kinds = self._ended, self._context.clock.now(), {each.kind for each in self._ended.doubts}
-        patience = PATIENCE_SECONDS.items()
-        overdue = {each for each, seconds in patience if each in kinds and ended.is_overdue(each, now, seconds=seconds)}
-        return overdue & {OutputState.REFUSED} if self._is_silent else overdue
-
-    def _is_answered(self) -> bool:
-        """Whether the platform answers about the job or its workflow; a key of another workspace is no answer."""
-        client, ended = self._context.client, self._ended
-        with suppress(errors.PlatformError):
-            return bool(client.job(ended.job_id))
+    def _job(self) -> Job | None:
+        """The job, if the platform tells of it."""
         try:
-            with suppress(errors.NotFound):
-                client.look(ended.workflow_id)
-            is_gone(self._context, Workflow(workflow_id=ended.workflow_id))
+            return self._context.client.job(self._ended.job_id)
         except errors.PlatformError as error:
-            self._context.counts.add("Held" if isinstance(error, errors.Misconfigured) else "Unanswered")
+            self._unnamed = OutputState.ABSENT if isinstance(error, errors.NotFound) else OutputState.DELAYED
+        return None
+
+    def _is_workflow_told(self) -> bool:
+        """Whether the platform tells of the job's workflow; to a key of another workspace it does not."""
+        context, workflow_id = self._context, self._ended.workflow_id
+        try:
+            if not is_gone(context, Workflow(workflow_id=workflow_id)):  # which may have no list any more
+                with suppress(errors.NotFound):
+                    context.client.look(workflow_id)
+        except errors.PlatformError as error:
+            context.counts.add("Held" if isinstance(error, errors.Misconfigured) else "Unanswered")
             return False
         return True
 
