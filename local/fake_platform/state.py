@@ -124,6 +124,7 @@ class Behaviour:
     known_workflows: list[str] | None = None  # None: every id is one
     get_shows_files: bool = False
     list_shows_files: bool = True
+    files_lag_seconds: float = 0  # how long after its beginning a job names no files
     has_file_status: bool = True
     is_another_workspace: bool = False  # the key shows nothing of ours
     ignores_filter: bool = False  # the list of jobs has every status, whatever was asked for
@@ -245,7 +246,7 @@ class PlatformState:
         """JobInformation as POST gives it, or GET, which leaves the zone out."""
         created = datetime.fromtimestamp(job.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
         now = self.clock()
-        files = files and now >= job.files_hidden_until
+        files = files and now >= max(job.files_hidden_until, job.created + self.behaviour.files_lag_seconds)
         return {
             "id": job.id,
             "workflow_id": job.workflow_id,

@@ -37,13 +37,20 @@ def batch(harness: Harness) -> list[ObjectVersion]:
     return [harness.upload(f"{name}.pdf", name.encode() * 1000) for name in "abc"]
 
 
-def with_results(harness: Harness) -> list[ObjectVersion]:
+def with_results(
+    harness: Harness, documents_of: Callable[[Harness], list[ObjectVersion]] = one_file
+) -> list[ObjectVersion]:
     harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
     harness.configure(results_bucket=f"results-{harness.bucket}")
-    return one_file(harness)
+    return documents_of(harness)
 
 
-@pytest.mark.parametrize("documents_of", [one_file, batch, with_results])
+def with_results_that_are_named_late(harness: Harness) -> list[ObjectVersion]:
+    harness.state.behaviour.get_shows_files, harness.state.behaviour.files_lag_seconds = True, 50
+    return with_results(harness, batch)
+
+
+@pytest.mark.parametrize("documents_of", [one_file, batch, with_results, with_results_that_are_named_late])
 def test_whatever_call_an_invocation_dies_at_every_object_is_accepted_once(
     harness: Harness, documents_of: Callable[[Harness], list[ObjectVersion]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +71,7 @@ def test_whatever_call_an_invocation_dies_at_every_object_is_accepted_once(
             row = dying.row(document)
             assert dying.accepted(document) == 1, where
             assert row["status"] == "COMPLETED", where
+            assert all("key" in entry for entry in row.get("results", ())), where
             assert row["job_id"] in {job_id for job_id, name, _ in dying.state.accepted() if row["upload_name"] == name}
     with capsys.disabled():
         print(f"\n{documents_of.__name__}: {len(points)} crash points, before and after {len(counted.names)} calls")
