@@ -140,7 +140,7 @@ def test_documents_of_a_route_that_is_gone_are_found_behind_any_number(
 ) -> None:
     """By the names of the earlier routes; the search among all that wait has an end."""
     monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._PAGE", 10)
-    monkeypatch.setattr(recover, "_PAGES", 1)
+    monkeypatch.setattr(recover, "PAGES", 1)
     ledger, now = routed.ledger(), iso(routed.clock.now())
     everything = Pause(route=ALL_ROUTES, reason="a test", since=now)
     assert ledger.pause(everything)

@@ -235,8 +235,10 @@ class Reconciler:
     def _find_orphans(self, snapshot: Snapshot) -> None:
         """Look for orphans, and documents in no queue, every ten minutes, and in every run until it finds none."""
         before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
-        if self._is_ours and (before.routes != routes or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            were_some = recover.enqueue_others(self._context, (before.routes or "").split(" "))
+        is_changed = before.routes != routes
+        if self._is_ours and (is_changed or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
+            earlier = (before.routes or "").split(" ")
+            were_some = recover.enqueue_others(self._context, earlier, pages=recover.PAGES if is_changed else 1)
             self._orphans = recover.orphans(self._context, snapshot)
             if not (were_some or self._orphans):
                 self._is_ours = self._write_poller(searched_at=iso(now), routes=routes)

@@ -18,7 +18,7 @@ _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; young
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
-_PAGES = 20  # of all that wait, when most of them are in a queue
+PAGES = 20  # of all that wait, when most of them are in a queue
 _ENQUEUED = 500  # in a run, of documents in no queue: each takes a write
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
@@ -40,15 +40,16 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def enqueue_others(context: Context, earlier_routes: Iterable[str]) -> bool:
+def enqueue_others(context: Context, earlier_routes: Iterable[str], *, pages: int) -> bool:
     """Put documents that wait in no queue into the one of their keys; whether there were any.
 
-    A route that is gone has left them in one that nobody reads, or 0.2.0 without one, among the 5,000 oldest.
+    A route that is gone has left them in one that nobody reads, or 0.2.0 without one: then among the oldest, in so many
+    `pages` of 250. Those behind come to the front when the others have had their turn.
     """
     settings, ledger, enqueued = context.settings, context.ledger, 0
     gone = {*earlier_routes} - context.by_route().keys()
     left = (ledger.ready_in(lane, route, _ENQUEUED) for route in gone for lane in Lane)
-    for page in chain(([each.key for each in found] for found in left), islice(ledger.waiting(), _PAGES)):
+    for page in chain(([each.key for each in found] for found in left), islice(ledger.waiting(), pages)):
         for each in ledger.documents(page).values():
             if each.status is Status.PENDING and not (each.queue_at and settings.is_live(each.queue)):
                 ledger.enqueue(each, route_of(each.source.key, settings.routes))
