@@ -534,7 +534,7 @@ def test_index_is_sparse_and_carries_what_a_claim_needs() -> None:
     names = {each.name for each in (*fields(Document), *fields(ObjectVersion))} - {"source", "size_bytes", "lane"}
     read = {DOCUMENT_NAMES.get(name, name) for name in names} | {"size"}
     from_the_table_only = {"input_file_id", "output_node_files", "results", "uploaded_at", "upload_name"}
-    from_the_table_only |= {"metadata", "tags", "route", "queue", "batch", "request_id"}
+    from_the_table_only |= {"metadata", "tags", "route", "queue", "queue_at", "batch", "request_id"}
     assert len(read) > 15
     assert read - table_keys - from_the_table_only <= carried
     by_queue = set(indexes["queues"]["Projection"]["NonKeyAttributes"])
