@@ -11,10 +11,11 @@ from typing import Any
 import urllib3
 
 from bench.report import Check, Section, plot
-from bench.simulation import JOB_SECONDS, SimulatedClock, counted_world
+from bench.simulation import JOB_SECONDS, counted_world
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, Fault, PlatformState
 from local.stack import Aws
+from tests.integration.harness import TestClock
 from workflow_trigger.domain.model import FINAL
 
 FILES = 1_000
@@ -38,7 +39,7 @@ class Drained:
 
 def drain(aws: Aws, pool: int, files: int = FILES) -> Drained:
     """Upload all at once; then the schedule, minute by minute, as deployed."""
-    clock = SimulatedClock()
+    clock = TestClock()
     chance = random.Random(0)
     with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), clock) as harness:
         harness.grow_pool(pool)

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.report import Check, Section, progress
-from bench.simulation import SimulatedClock, counted_world
+from bench.simulation import counted_world
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, PlatformState
 from local.stack import TOOLS, Aws, Deployed, build, deploy
-from tests.integration.harness import Harness
+from tests.integration.harness import Harness, TestClock
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.document import Lane
 from workflow_trigger.domain.model import FINAL
@@ -113,7 +113,7 @@ def _beyond(stack: Deployed, uploaded: dict[str, float]) -> list[float]:
 
 def _during_a_backfill(aws: Aws) -> tuple[list[int], float]:
     """Jobs that began between a fresh upload and its own; and documents of the backfill per job, of those alone."""
-    clock = SimulatedClock()
+    clock = TestClock()
     with tempfile.TemporaryDirectory() as folder, counted_world(aws, Path(folder), clock) as world:
         old = [replace(world.upload(f"old-{number}.pdf", b"x"), lane=Lane.BULK) for number in range(BACKFILL)]
         world.deliver(*old, submit=False)

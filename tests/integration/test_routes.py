@@ -17,7 +17,6 @@ from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, Route
 from workflow_trigger.domain.errors import Misconfigured, Unavailable
 from workflow_trigger.domain.model import ALL_ROUTES, Pause
-from workflow_trigger.services import recover
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
@@ -126,6 +125,7 @@ def test_documents_that_wait_follow_a_change_of_routes(routed: Harness) -> None:
 
 def test_documents_of_no_route_any_more_are_found_behind_those_of_others(routed: Harness) -> None:
     """Their queue is not read any more; 300 documents of a blocked route wait for longer than they do."""
+    routed.tick()
     routed.state.faults += [Fault("run", "status", status=404, times=10_000, workflow_id=each) for each in INVOICES]
     arrive(routed, *uploads(routed, "invoices/", 300))
     left = uploads(routed, "legal/", 3)
@@ -140,7 +140,6 @@ def test_documents_of_a_route_that_is_gone_are_found_behind_any_number(
 ) -> None:
     """By the names of the earlier routes; the search among all that wait has an end."""
     monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._PAGE", 10)
-    monkeypatch.setattr(recover, "PAGES", 1)
     ledger, now = routed.ledger(), iso(routed.clock.now())
     everything = Pause(route=ALL_ROUTES, reason="a test", since=now)
     assert ledger.pause(everything)

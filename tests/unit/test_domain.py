@@ -14,10 +14,11 @@ from workflow_trigger.domain import errors
 from workflow_trigger.domain.batching import in_turn, is_turn_of_bulk, next_batch
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, Selection, upload_name
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
 from workflow_trigger.domain.model import UNCHANGED, Attempt, Document, SentDocument, Status, Workflow
-from workflow_trigger.domain.outcome import NAMES_SECONDS, REASONS_SECONDS, FileReports, outcomes, seconds_for_names
+from workflow_trigger.domain.outcome import FileReports, missing_names, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
     POLICIES,
@@ -298,16 +299,16 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
     answer = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
     told = FileReports.of([], answer, [one, two, three])
-    assert seconds_for_names(ended, details, told)
-    assert not seconds_for_names(ended, details, FileReports.of([], answer, [one, two]))
+    assert missing_names(ended, details, told)
+    assert not missing_names(ended, details, FileReports.of([], answer, [one, two]))
     whole = replace(answer, is_complete=True)
-    assert not seconds_for_names(ended, details, FileReports.of([], whole, [one, two, three]))
+    assert not missing_names(ended, details, FileReports.of([], whole, [one, two, three]))
     in_progress = replace(whole, documents=(three.upload_name or "",))
     undecided = FileReports.of([], in_progress, [one, two, three])
-    assert seconds_for_names(ended, details, undecided)
+    assert missing_names(ended, details, undecided)
     stopped = job("j", status="STOPPED")
-    assert seconds_for_names(stopped, details, told)
-    assert not seconds_for_names(stopped, details, FileReports.of([], whole, [one, two, three]))
+    assert missing_names(stopped, details, told)
+    assert not missing_names(stopped, details, FileReports.of([], whole, [one, two, three]))
     for each in (told, undecided):
         found = outcomes(ended, details, each)
         assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]
@@ -414,28 +415,28 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
     told = FileReports.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
-    assert seconds_for_names(job("j", status="COMPLETED"), details, told) == NAMES_SECONDS * missing
+    assert missing_names(job("j", status="COMPLETED"), details, told) == (DoubtKind.NAMES_MISSING if missing else None)
 
 
 @pytest.mark.parametrize(
-    ("summary", "named", "is_complete", "seconds"),
+    ("summary", "named", "is_complete", "missing"),
     [
-        ({}, 0, False, REASONS_SECONDS),
-        ({}, 1, False, NAMES_SECONDS),
-        ({}, 0, True, 0),
-        ({"succeeded": 0, "failed": 5}, 0, False, REASONS_SECONDS),
-        ({"succeeded": 4, "failed": 1}, 0, False, NAMES_SECONDS),
+        ({}, 0, False, DoubtKind.REASONS_MISSING),
+        ({}, 1, False, DoubtKind.NAMES_MISSING),
+        ({}, 0, True, None),
+        ({"succeeded": 0, "failed": 5}, 0, False, DoubtKind.REASONS_MISSING),
+        ({"succeeded": 4, "failed": 1}, 0, False, DoubtKind.NAMES_MISSING),
     ],
 )
 @pytest.mark.parametrize("several", [True, False])
 def test_names_are_waited_for_by_what_they_would_tell(
-    summary: Any, named: int, is_complete: bool, seconds: float, several: bool
+    summary: Any, named: int, is_complete: bool, missing: DoubtKind | None, several: bool
 ) -> None:
     """A list that never is complete, of a job in which all failed, holds its workflow for a minute."""
     sent = FIVE if several else FIVE[:1]
     told = FileReports.of([], FileStatus(failed=tuple(map(failure, sent[:named])), is_complete=is_complete), sent)
-    expected = 0 if named and not several else seconds  # nothing is left to be named
-    assert seconds_for_names(job("j", status="FAILED"), details_of("FAILED", **summary), told) == expected
+    expected = None if named and not several else missing  # nothing is left to be named
+    assert missing_names(job("j", status="FAILED"), details_of("FAILED", **summary), told) == expected
 
 
 def test_unnamed_failures_leave_the_end_of_the_others_to_their_outputs() -> None:
@@ -624,30 +625,33 @@ def test_every_class_that_can_come_back_has_a_policy() -> None:
     assert DocumentKey("s3://b/a", "e") == document("a").key
 
 
+A_DOUBT, ANOTHER = DoubtKind.JOB_VANISHED, DoubtKind.NO_DETAILS
+
+
 @pytest.mark.parametrize(
     ("looks", "since"),
     [
-        ([(0, "A"), (10, "A")], 0),  # nothing was looked at in between: it goes on
-        ([(0, "A"), (2, "B"), (4, "A")], 0),
-        ([(0, "A"), (2, "B"), (10, "A")], 10),  # it was not seen for too long
-        ([(0, "A"), (2, "Silence"), (7, "Silence"), (8, "A")], 8),
-        ([(0, "A"), (2, "B"), (4, "A"), (6, "B"), (8, "A")], 0),
+        ([(0, A_DOUBT), (10, A_DOUBT)], 0),  # nothing was looked at in between: it goes on
+        ([(0, A_DOUBT), (2, ANOTHER), (4, A_DOUBT)], 0),
+        ([(0, A_DOUBT), (2, ANOTHER), (10, A_DOUBT)], 10),  # it was not seen for too long
+        ([(0, A_DOUBT), (2, DoubtKind.SILENCE), (7, DoubtKind.SILENCE), (8, A_DOUBT)], 8),
+        ([(0, A_DOUBT), (2, ANOTHER), (4, A_DOUBT), (6, ANOTHER), (8, A_DOUBT)], 0),
     ],
 )
-def test_each_kind_of_doubt_has_its_own_beginning(looks: list[tuple[int, str]], since: int) -> None:
+def test_each_kind_of_doubt_has_its_own_beginning(looks: list[tuple[int, DoubtKind]], since: int) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     workflow = Workflow(workflow_id="w")
     for minute, kind in looks:
         workflow = workflow.with_doubt(kind, now + timedelta(minutes=minute))
-    assert workflow.doubts[0].kind == "A"
+    assert workflow.doubts[0].kind == A_DOUBT
     assert workflow.doubts[0].since == iso(now + timedelta(minutes=since))
 
 
 def test_time_of_a_doubt_is_written_once_a_minute() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    first = Workflow(workflow_id="w").with_doubt("A", now)
-    assert first.with_doubt("A", now + timedelta(seconds=59)) == first
-    assert first.with_doubt("A", now + timedelta(seconds=60)).doubts[0].seen_at == iso(now + timedelta(seconds=60))
+    first = Workflow(workflow_id="w").with_doubt(A_DOUBT, now)
+    assert first.with_doubt(A_DOUBT, now + timedelta(seconds=59)) == first
+    assert first.with_doubt(A_DOUBT, now + timedelta(seconds=60)).doubts[0].seen_at == iso(now + timedelta(seconds=60))
 
 
 def test_a_document_that_does_not_travel_along_ends_no_batch() -> None:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from workflow_trigger.adapters.dynamodb.mapping import deserialize, item_from_record, record_from_item, serialize
 from workflow_trigger.domain.clock import iso, parse_time
 from workflow_trigger.domain.document import DocumentKey, is_later, upload_name
+from workflow_trigger.domain.doubt import Doubt, DoubtKind
 from workflow_trigger.domain.matching import mentions
 from workflow_trigger.domain.model import (
     FINAL,
     RUNNING,
     TRANSITIONS,
     Attempt,
-    Doubt,
     EndedDocument,
     EndedJob,
     Phase,
@@ -163,7 +163,7 @@ def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
             ),
             job_id="j",
             job_status="SCHEDULED",
-            doubts=(Doubt("JobVanished", "2026", "2027"),),
+            doubts=(Doubt(DoubtKind.JOB_VANISHED, "2026", "2027"),),
             known_job_ids=("j0",),
             unanswered=("k-0123456789abcdef.pdf",),
             let_go_at="2026",

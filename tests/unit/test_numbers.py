@@ -11,10 +11,10 @@ from local.stack import ROOT
 from local.template import template
 from workflow_trigger.adapters import s3_results
 from workflow_trigger.adapters.dynamodb import mapping
-from workflow_trigger.adapters.s3_results import OutputState
 from workflow_trigger.adapters.unstructured import responses
-from workflow_trigger.domain import document, errors, outcome, retry
-from workflow_trigger.services import reconcile, results, send, settle, track
+from workflow_trigger.domain import document, errors, retry
+from workflow_trigger.domain.doubt import PATIENCE_SECONDS, DoubtKind
+from workflow_trigger.services import reconcile, results, send, settle
 
 TEMPLATE = template()
 RESOURCES = TEMPLATE["Resources"]
@@ -64,7 +64,7 @@ NUMBERS = [
     ("docs/operations.md", r"back off, up to (a quarter of an hour)", retry.BACKOFF_LIMIT_SECONDS),
     ("docs/operations.md", r"`IdleAlarm` rings after (\d+\s+minutes)", queue("IdleAlarm")["Threshold"]),
     ("docs/operations.md", r"`ObjectDenied` .* retried every (\w+ minutes)", retry._DENIED_SECONDS),
-    ("docs/operations.md", r"tried again for (an hour), then", results.PATIENCE_SECONDS[OutputState.REFUSED]),
+    ("docs/operations.md", r"tried again for (an hour), then", PATIENCE_SECONDS[DoubtKind.REFUSED]),
     ("docs/operations.md", r"and returns them, (\w+) times", queue("UploadQueue")["RedrivePolicy"]["maxReceiveCount"]),
     ("docs/operations.md", r"dead-letter queue, for (\d+ days)", queue("DeadLetterQueue")["MessageRetentionPeriod"]),
     ("docs/architecture.md", r"keeps events for (\d+ days)", queue("UploadQueue")["MessageRetentionPeriod"]),
@@ -80,12 +80,16 @@ NUMBERS = [
     ("docs/failures.md", r"shows nothing (\w+ minutes) after the last byte", send.SETTLE_SECONDS),
     ("docs/failures.md", r"After (\w+) such rounds", retry.ROUNDS),
     ("docs/failures.md", r"For (an hour) this workflow infers", settle._INFER_NOTHING_SECONDS),
-    ("docs/failures.md", r"waits up to (\d+ minutes) for a job that vanished", track.CONFIRM_TIMEOUT_SECONDS),
-    ("docs/failures.md", r"not finished; (\d+ seconds) for a list", outcome.REASONS_SECONDS),
-    ("docs/failures.md", r"waits up to (an hour) for details", track.DETAILS_TIMEOUT_SECONDS),
-    ("docs/failures.md", r"not have is retried for (\d+\s+seconds)", results.PATIENCE_SECONDS[OutputState.ABSENT]),
-    ("docs/failures.md", r"not deliver is retried for (an hour)", results.PATIENCE_SECONDS[OutputState.DELAYED]),
-    ("docs/failures.md", r"bucket refuses for (an hour)", results.PATIENCE_SECONDS[OutputState.REFUSED]),
+    (
+        "docs/failures.md",
+        r"waits up to (\d+ minutes) for a job that vanished",
+        PATIENCE_SECONDS[DoubtKind.JOB_VANISHED],
+    ),
+    ("docs/failures.md", r"not finished; (\d+ seconds) for a list", PATIENCE_SECONDS[DoubtKind.REASONS_MISSING]),
+    ("docs/failures.md", r"waits up to (an hour) for details", PATIENCE_SECONDS[DoubtKind.UNANSWERED]),
+    ("docs/failures.md", r"not have is retried for (\d+\s+seconds)", PATIENCE_SECONDS[DoubtKind.ABSENT]),
+    ("docs/failures.md", r"not deliver is retried for (an hour)", PATIENCE_SECONDS[DoubtKind.DELAYED]),
+    ("docs/failures.md", r"bucket refuses for (an hour)", PATIENCE_SECONDS[DoubtKind.REFUSED]),
 ]
 
 

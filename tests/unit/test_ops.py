@@ -60,11 +60,7 @@ def stored_types() -> set[str]:
         named |= set(re.findall(r'"(FileFailed)"', text))
         named |= set(re.findall(r'"type": "([A-Z]\w+)"', text))
         named |= set(re.findall(r'_end(?:ed)?\((?:row, [\w.]+, )?"(\w+)"', text))
-        named |= (
-            set(re.findall(r'"type": kind if kind == "(\w+)" else "(\w+)"', text)[0])
-            if "kind if kind" in text
-            else set()
-        )
+        named |= set(re.findall(r'"type": "\w+" if [\w. ]+ else "(\w+)"', text))
     return (classes - NEVER_STORED) | named
 
 

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from email.header import Header
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,14 +28,6 @@ _ROOM_BYTES = 64_000  # in a row: 25 of them have to go into the 4 MB of a trans
 _NAME_LIMIT_BYTES = 150
 _METADATA_LIMIT_BYTES = 300
 _HEADERS_LIMIT_BYTES = 2_048
-
-
-class OutputState(StrEnum):
-    """What stands in the way of an output, as its entry in the row names it."""
-
-    ABSENT = "absent"  # the platform does not have it (yet)
-    DELAYED = "delayed"  # the platform does not deliver it
-    REFUSED = "refused"  # the bucket does not take it
 
 
 class ResultsBucket:

@@ -64,4 +64,4 @@ def iso(moment: datetime) -> str:
 def has_passed(moment: str | None, now: datetime, *, seconds: float = 0) -> bool:
     """Whether so many seconds have gone by since a stored time; False where none is stored."""
     since = parse_time(moment)
-    return since is not None and now - since >= timedelta(seconds=seconds)
+    return since is not None and (now - since).total_seconds() >= seconds

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from workflow_trigger.domain.clock import has_passed, iso, parse_time
+from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
+from workflow_trigger.domain.doubt import Doubtful
 from workflow_trigger.domain.job import Job
 
 
@@ -158,41 +159,6 @@ class Attempt:
         return tuple(document.upload_name for document in self.documents if document.upload_name)
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """Something about a job's end, or its outputs, that does not fit: since when, and when it was seen last."""
-
-    kind: str
-    since: str
-    seen_at: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Doubtful:
-    """A record that follows a job, and what does not fit there."""
-
-    doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
-
-    def with_doubt(self, kind: str, now: datetime, *, gap_seconds: float = 300) -> Self:
-        """The same with `kind` as the doubt of this look, first.
-
-        Its time goes on from its beginning, less a longer gap in which other looks have not shown it, as in an outage.
-        """
-        doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
-        others = [each for each in self.doubts if each.kind != kind]
-        began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
-        if doubt not in self.doubts[:1] and now - seen_at > timedelta(seconds=gap_seconds):
-            began_at += now - seen_at
-        if now - seen_at >= timedelta(seconds=gap_seconds / 5):  # not written at every look
-            seen_at = now
-        return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
-
-    def is_overdue(self, kind: str, now: datetime, *, seconds: float) -> bool:
-        """Whether a doubt has lasted for so long, were it seen now."""
-        doubt = self.with_doubt(kind, now, gap_seconds=min(seconds, 300)).doubts[0]
-        return has_passed(doubt.since, now, seconds=seconds)
-
-
 KNOWN_JOBS = 20
 LEFT_OUT = "more outputs than a row has room for"  # said in place of outputs that are not recorded
 
@@ -310,8 +276,8 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
-    searched_at: str | None = None  # when a search for orphans, and documents in no queue, found none
-    routes: str | None = None  # their names then
+    searched_at: str | None = None  # when a search for orphans, and documents in no queue, found none; None: it goes on
+    routes: str | None = None  # their names then; None: no search has found any, or ended
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:

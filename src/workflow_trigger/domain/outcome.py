@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
 from workflow_trigger.domain.matching import any_has_token, attribute_failures, mentions
 from workflow_trigger.domain.model import SentDocument, Status
 
-NAMES_SECONDS = 900.0  # for names that are missing, or a list that goes on
-REASONS_SECONDS = 60.0  # where all files failed, and their names tell no more than why
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
 _STOPPED = "the job was stopped"
@@ -83,19 +82,19 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
     return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
 
 
-def seconds_for_names(job: Job, details: Details, reports: FileReports) -> float:
-    """How long to wait for more names: fewer are named than failed, or a list goes on, or is undecided; 0: for none."""
+def missing_names(job: Job, details: Details, reports: FileReports) -> DoubtKind | None:
+    """Whether to wait for more names: fewer are named than failed, or a list goes on, or is undecided."""
     undecided = {*reports.keys} - reports.reasons.keys() - {*reports.succeeded}
     if JobState.STOPPED in {job.state, details.state}:
-        return NAMES_SECONDS if undecided and not reports.is_complete else 0
+        return DoubtKind.NAMES_MISSING if undecided and not reports.is_complete else None
     all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > reports.failures and not all_failed
     nobody = details.state is JobState.PARTLY and not reports.failures
     goes_on = undecided and (not reports.has_all_failures or not undecided.isdisjoint(reports.listed))
     is_part = not reports.is_complete or (reports.failures and len(reports.keys) > 1)
     if not (too_few or nobody or (goes_on and is_part)):
-        return 0
-    return NAMES_SECONDS if reports.failures or not all_failed else REASONS_SECONDS
+        return None
+    return DoubtKind.NAMES_MISSING if reports.failures or not all_failed else DoubtKind.REASONS_MISSING
 
 
 def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentKey, Outcome]:
@@ -116,7 +115,7 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
         may_have_succeeded = len(reports.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
         decide = may_have_succeeded if details.succeeded is None else not has_none
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif seconds_for_names(job, details, reports):
+    elif missing_names(job, details, reports):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
     else:
         others = _COMPLETED

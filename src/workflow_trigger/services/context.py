@@ -144,6 +144,19 @@ class Context:
         """Whether a workflow is in the pool, in whatever spelling; where that cannot be told, it is."""
         return not self.is_pool_complete or canonical_id(workflow_id) in map(canonical_id, self.settings.workflow_ids)
 
+    def is_gone(self, workflow_id: str) -> bool:
+        """Whether a workflow was deleted, told from a key that shows another workspace.
+
+        Raises:
+            NotFound: no workflow of the pool is to be seen, so the key may be of another workspace.
+        """
+        if self.client.has_workflow(workflow_id) is not False:
+            return False
+        is_none_seen = all(self.client.has_workflow(each) is False for each in self.settings.workflow_ids)
+        if self.is_in_pool(workflow_id) and is_none_seen:
+            raise NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
+        return True
+
     def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""
         pool_size, jitter = len(self.settings.workflow_ids), random.random()  # noqa: S311

@@ -16,6 +16,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
 from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
@@ -53,7 +54,7 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        doubts = workflow.doubts and workflow.with_doubt("Silence", context.clock.now()).doubts
+        doubts = workflow.doubts and workflow.with_doubt(DoubtKind.SILENCE, context.clock.now()).doubts
         return context.note(workflow, error, doubts=doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
@@ -233,14 +234,16 @@ class Reconciler:
                 self._in_flight[workers[context.settings.route].submit(work, context, record)] = key
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
-        """Look for orphans, and documents in no queue, every ten minutes, and in every run until it finds none."""
+        """Look for what was left behind every ten minutes, at a change of routes, and in every run until none is."""
         before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
-        is_changed = before.routes != routes
-        if self._is_ours and (is_changed or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            earlier = (before.routes or "").split(" ")
-            were_some = recover.enqueue_others(self._context, earlier, pages=recover.PAGES if is_changed else 1)
+        goes_on = before.searched_at is None or before.routes != routes
+        if self._is_ours and (goes_on or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
+            earlier, is_thorough = (before.routes or "").split(" "), goes_on and before.routes is not None
+            were_some = recover.enqueue_left_behind(self._context, earlier, is_thorough=is_thorough)
             self._orphans = recover.orphans(self._context, snapshot)
-            if not (were_some or self._orphans):
+            if were_some:
+                self._is_ours = self._write_poller(searched_at=None, routes=before.routes or "")
+            elif not self._orphans:
                 self._is_ours = self._write_poller(searched_at=iso(now), routes=routes)
 
     def _take_up_orphans(self) -> None:

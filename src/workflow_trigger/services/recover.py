@@ -18,7 +18,7 @@ _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; young
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
-PAGES = 20  # of all that wait, when most of them are in a queue
+_PAGES = 20  # of all that wait, of 250
 _ENQUEUED = 500  # in a run, of documents in no queue: each takes a write
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 
@@ -40,21 +40,22 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def enqueue_others(context: Context, earlier_routes: Iterable[str], *, pages: int) -> bool:
-    """Put documents that wait in no queue into the one of their keys; whether there were any.
+def enqueue_left_behind(context: Context, earlier_routes: Iterable[str], *, is_thorough: bool) -> bool:
+    """Put documents that wait in no queue that is read into the one of their keys; whether there were any.
 
-    A route that is gone has left them in one that nobody reads, or 0.2.0 without one: then among the oldest, in so many
-    `pages` of 250. Those behind come to the front when the others have had their turn.
+    A route that is gone has left a queue of its own. Documents of 0.2.0 are in none; they are the oldest of all, so
+    that, where no search has found any before, the first page without them ends this one.
     """
     settings, ledger, enqueued = context.settings, context.ledger, 0
     gone = {*earlier_routes} - context.by_route().keys()
-    left = (ledger.ready_in(lane, route, _ENQUEUED) for route in gone for lane in Lane)
-    for page in chain(([each.key for each in found] for found in left), islice(ledger.waiting(), pages)):
-        for each in ledger.documents(page).values():
-            if each.status is Status.PENDING and not (each.queue_at and settings.is_live(each.queue)):
-                ledger.enqueue(each, route_of(each.source.key, settings.routes))
-                enqueued += 1
-        if enqueued >= _ENQUEUED:
+    theirs = [each.key for route in gone for lane in Lane for each in ledger.ready_in(lane, route, _ENQUEUED)]
+    for page in chain([theirs] if theirs else [], islice(ledger.waiting(), _PAGES)):
+        documents = [each for each in ledger.documents(page).values() if each.status is Status.PENDING]
+        left = [each for each in documents if not (each.queue_at and settings.is_live(each.queue))]
+        for each in left:
+            ledger.enqueue(each, route_of(each.source.key, settings.routes))
+        enqueued += len(left)
+        if enqueued >= _ENQUEUED or not (left or is_thorough):
             break
     return enqueued > 0
 

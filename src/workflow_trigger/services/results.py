@@ -7,24 +7,16 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.adapters.s3_results import OutputState, identity, metadata, outputs_of
+from workflow_trigger.adapters.s3_results import identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.doubt import OF_OUTPUTS, DoubtKind
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import (
-    LEFT_OUT,
-    Document,
-    DocumentUpdate,
-    EndedDocument,
-    EndedJob,
-    Status,
-    Workflow,
-)
+from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.settle import is_gone
 
 type Entry = dict[str, Any]
 
@@ -32,9 +24,6 @@ _LEASE_SECONDS = 120.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
 _KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
-# How long the outputs of a job are waited for, by what stands in their way; then they are missing.
-PATIENCE_SECONDS = {OutputState.ABSENT: 60.0, OutputState.DELAYED: 3_600.0, OutputState.REFUSED: 3_600.0}
-
 logger = Logger(child=True)
 
 
@@ -56,34 +45,45 @@ class _Collector:
         self._renew_at = context.clock.now()
         self._keep_lease()
         self._before, self._began_at = ended, context.clock.now()
-        self._is_silent = False  # the platform, also about anything else
-        self._unnamed = OutputState.ABSENT  # what stands in the way of outputs that the job does not name
+        self._unnamed = DoubtKind.ABSENT  # what stands in the way of outputs that the job does not name
 
     def run(self) -> EndedJob | None:
-        documents = self._documents()
         updates: list[DocumentUpdate] = []
-        left: list[EndedDocument] = []
+        left, again_seconds = [*self._ended.documents], _RETRY_SECONDS
         try:
-            for each in self._ended.documents:
-                document = documents.get(each.key)
-                if document is None or document.attempt_id != self._ended.attempt_id:
-                    continue
-                entries = self._entries(document)
-                judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
-                is_waiting = any(map(_is_waited_for, entries))
-                left += [judged] if is_waiting else []
-                updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
+            updates, left = self._look()
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
-            retry_at = self._context.iso_later(_KEY_RETRY_SECONDS)
-            return self._context.commit(self._ended, replace(self._ended, lease_ends_at=None, retry_at=retry_at))
+            again_seconds = _KEY_RETRY_SECONDS
+        except errors.Unavailable:
+            self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
-        retry_at = self._context.iso_later(_RETRY_SECONDS)
+        retry_at = self._context.iso_later(again_seconds)
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
         written = self._context.commit(self._ended, after, updates)
         return written if after else None
+
+    def _look(self) -> tuple[list[DocumentUpdate], list[EndedDocument]]:
+        """Fetch what is there: every document's next step, and those that still wait for outputs.
+
+        Raises:
+            Unavailable: the platform answers nothing.
+        """
+        documents = self._documents()
+        updates: list[DocumentUpdate] = []
+        left: list[EndedDocument] = []
+        for each in self._ended.documents:
+            document = documents.get(each.key)
+            if document is None or document.attempt_id != self._ended.attempt_id:
+                continue
+            entries = self._entries(document)
+            judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
+            is_waiting = any(map(_is_waited_for, entries))
+            left += [judged] if is_waiting else []
+            updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
+        return updates, left
 
     def _documents(self) -> dict[DocumentKey, Document]:
         """The documents. A job may end before it names its outputs: it is asked again about those without any.
@@ -93,9 +93,10 @@ class _Collector:
         ended, read = self._ended, self._context.ledger.documents
         documents = read([each.key for each in ended.documents])
         without = [each for each in documents.values() if not each.output_node_files]
-        is_doubted = any(each.kind != OutputState.REFUSED for each in ended.doubts)
+        is_doubted = any(each.kind != DoubtKind.REFUSED for each in ended.doubts)
         job = self._job() if without or is_doubted else None
-        self._is_silent = is_doubted and not (job or self._is_workflow_told())
+        if is_doubted and not (job or self._is_workflow_told()):
+            raise errors.Unavailable("neither about the job nor about its workflow")
         named = [self._named(job, each) for each in without] if job else []
         named = [each for each in named if each.job and each.job.output_node_files]
         if named:
@@ -143,7 +144,7 @@ class _Collector:
         """Copy one output; where there is no bucket, see whether it can be had at all."""
         job_id, results = self._ended.job_id, self._context.results
         if not self._context.has_time():
-            return {**node, OutputState.DELAYED: "the invocation ended before its turn"}
+            return {**node, DoubtKind.DELAYED: "the invocation ended before its turn"}
         self._keep_lease()
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
@@ -160,36 +161,34 @@ class _Collector:
                 return self._waited_for(node, self._unnamed, str(error))
             if not isinstance(error, errors.NotFound):
                 return {**node, "missing": str(error)}
-            return self._waited_for(node, OutputState.ABSENT, str(error))
+            return self._waited_for(node, DoubtKind.ABSENT, str(error))
         except errors.PlatformError as error:
-            return self._waited_for(node, OutputState.DELAYED, str(error))
+            return self._waited_for(node, DoubtKind.DELAYED, str(error))
         except errors.ResultsRefused as error:
             logger.warning("results refused", job_id=job_id, reason=str(error))
-            return self._waited_for(node, OutputState.REFUSED, str(error))
+            return self._waited_for(node, DoubtKind.REFUSED, str(error))
         return place
 
-    def _waited_for(self, node: Entry, state: OutputState, reason: str) -> Entry:
+    def _waited_for(self, node: Entry, kind: DoubtKind, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        seconds, is_silent = PATIENCE_SECONDS[state], self._is_silent and state is not OutputState.REFUSED
-        if not is_silent and self._before.is_overdue(state, self._began_at, seconds=seconds):
+        if self._before.is_overdue(kind, self._began_at):
             return {**node, "missing": reason}
-        kind = "Silence" if is_silent else state
-        self._ended = self._ended.with_doubt(kind, self._context.clock.now(), gap_seconds=min(seconds, 300))
-        return {**node, state: reason}
+        self._ended = self._ended.with_doubt(kind, self._context.clock.now())
+        return {**node, kind: reason}
 
     def _job(self) -> Job | None:
         """The job, if the platform tells of it."""
         try:
             return self._context.client.job(self._ended.job_id)
         except errors.PlatformError as error:
-            self._unnamed = OutputState.ABSENT if isinstance(error, errors.NotFound) else OutputState.DELAYED
+            self._unnamed = DoubtKind.ABSENT if isinstance(error, errors.NotFound) else DoubtKind.DELAYED
         return None
 
     def _is_workflow_told(self) -> bool:
         """Whether the platform tells of the job's workflow; to a key of another workspace it does not."""
         context, workflow_id = self._context, self._ended.workflow_id
         try:
-            if not is_gone(context, Workflow(workflow_id=workflow_id)):  # which may have no list any more
+            if not context.is_gone(workflow_id):  # which may have no list any more
                 with suppress(errors.NotFound):
                     context.client.look(workflow_id)
         except errors.PlatformError as error:
@@ -217,13 +216,13 @@ class _Collector:
 
 
 def _is_waited_for(entry: Entry) -> bool:
-    return any(state in entry for state in OutputState)
+    return any(state in entry for state in OF_OUTPUTS)
 
 
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
     not_copied = [each for each in entries if "missing" in each or _is_waited_for(each)]
-    return all(OutputState.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
+    return all(DoubtKind.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
 
 
 def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.doubt import PATIENCE_SECONDS, DoubtKind
 from workflow_trigger.domain.errors import LeaseEnded, NotFound, OutcomeUnknown, Throttled, Unavailable
 from workflow_trigger.domain.job import FileStatus
 from workflow_trigger.domain.matching import Search, candidates, match
@@ -27,7 +28,6 @@ from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, job_updates, send
 
-_NAMES_TIMEOUT_SECONDS = 900.0  # names that are not told until then are hidden
 _INFER_NOTHING_SECONDS = 3_600.0  # after an attempt was let go
 
 logger = Logger(child=True)
@@ -84,28 +84,14 @@ def named(context: Context, workflow: Workflow) -> Workflow:
     )
 
 
-def is_gone(context: Context, workflow: Workflow) -> bool:
-    """Whether a workflow was deleted, told from a key that shows another workspace.
-
-    Raises:
-        NotFound: no workflow of the pool is to be seen, so the key may be of another workspace.
-    """
-    if context.client.has_workflow(workflow.workflow_id) is not False:
-        return False
-    is_none_seen = all(context.client.has_workflow(each) is False for each in context.settings.workflow_ids)
-    if context.is_in_pool(workflow.workflow_id) and is_none_seen:
-        raise NotFound(f"workflow {workflow.workflow_id} was deleted, or the key is of another workspace")
-    return True
-
-
 def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[Search, bool]:
     """What the list shows of an attempt; and whether any new job at all is active: then a request would be in vain."""
     attempt, now = workflow.attempt, context.clock.now()
-    is_old = has_passed(attempt.settle_after, now, seconds=_NAMES_TIMEOUT_SECONDS)
+    is_old = has_passed(attempt.settle_after, now, seconds=PATIENCE_SECONDS[DoubtKind.NAMES_MISSING])
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except (NotFound, Unavailable) as error:  # a workflow that was deleted may have no list at all
-        if not (is_old or isinstance(error, NotFound)) or not is_gone(context, workflow):
+        if not (is_old or isinstance(error, NotFound)) or not context.is_gone(workflow.workflow_id):
             raise
         new = []
     may_infer = not workflow.let_go_at or has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)
@@ -129,7 +115,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     logger.warning("not accepted so far", rounds=rounds, **workflow.log_fields)
     documents = _documents(context, workflow)
     may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    if (may_let_go and not may_run) or is_gone(context, workflow):
+    if (may_let_go and not may_run) or context.is_gone(workflow.workflow_id):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         # About how many were lost, which count against the workflow: none is sent again while another job is active.

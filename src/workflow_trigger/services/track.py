@@ -6,17 +6,14 @@ from dataclasses import replace
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.document import DocumentKey
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable, as_stored
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_success, outcomes, seconds_for_names
+from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_success, missing_names, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
-from workflow_trigger.services.settle import is_gone, named
-
-CONFIRM_TIMEOUT_SECONDS = 900.0  # for a job that vanished, or what contradicts itself
-DETAILS_TIMEOUT_SECONDS = 3_600.0  # for details that are not given at all, while the platform answers otherwise
-_UNANSWERED = "Unanswered"
+from workflow_trigger.services.settle import named
 
 logger = Logger(child=True)
 
@@ -65,18 +62,18 @@ class _Tracked:
         try:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
-                return self._unconfirmed("Contradiction", f"{says}, its details {details.status}")
+                return self._unconfirmed(DoubtKind.CONTRADICTION, f"{says}, its details {details.status}")
             is_over = True
             reports = self._reports(details)
         except NotFound:
-            return self._unconfirmed("NoDetails", f"{says}, and has no details")
+            return self._unconfirmed(DoubtKind.NO_DETAILS, f"{says}, and has no details")
         except (Misconfigured, Unavailable) as error:
             if isinstance(error, KeyRejected | KeyNotSet) or not is_over:
                 raise  # it says nothing of the job; or nothing says that the job has ended
-            return self._doubt(_UNANSWERED, f"{says}; {error}")
-        seconds, now = seconds_for_names(self._job, details, reports), self._context.clock.now()
-        if seconds and not self._workflow.is_overdue("NamesMissing", now, seconds=seconds):
-            return self._doubt("NamesMissing", "the platform does not say which files failed, so far")
+            return self._doubt(DoubtKind.UNANSWERED, f"{says}; {error}")
+        missing = missing_names(self._job, details, reports)
+        if missing and not self._workflow.is_overdue(missing, self._context.clock.now()):
+            return self._doubt(missing, "the platform does not say which files failed, so far")
         return self._finish(outcomes(self._job, details, reports))
 
     def _reports(self, details: Details) -> FileReports:
@@ -116,16 +113,16 @@ class _Tracked:
 
     def _vanished(self) -> Workflow:
         """404. A key of another workspace shows none of our jobs, and proves nothing about them."""
-        if self._is_overdue("JobVanished"):
+        if self._workflow.is_overdue(DoubtKind.JOB_VANISHED, self._context.clock.now()):
             try:
                 listed = self._job_in_list()
             except NotFound as error:
                 self._context.counts.add("Held")
-                return self._noted("JobVanished", as_stored(error))
+                return self._noted(DoubtKind.JOB_VANISHED, as_stored(error))
             if listed is not None:
-                self._workflow = self._workflow.with_doubt("JobVanished", self._context.clock.now())
+                self._workflow = self._workflow.with_doubt(DoubtKind.JOB_VANISHED, self._context.clock.now())
                 return self._follow(listed)
-        return self._doubt("JobVanished", "the platform does not know the job any more")
+        return self._doubt(DoubtKind.JOB_VANISHED, "the platform does not know the job any more")
 
     def _job_in_list(self) -> Job | None:
         """The job as the list of jobs has it, although it cannot be asked about; None when it is gone.
@@ -134,7 +131,7 @@ class _Tracked:
             NotFound: the workflow, or earlier jobs, are not shown either.
         """
         shown: set[str] = set()
-        if is_gone(self._context, self._workflow):
+        if self._context.is_gone(self._workflow.workflow_id):
             return None
         for job in self._context.client.jobs(self._workflow.workflow_id):
             if job.id == self._job.id:
@@ -146,31 +143,25 @@ class _Tracked:
             raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
         return None
 
-    def _unconfirmed(self, kind: str, message: str) -> Workflow:
+    def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
         """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""
         return self._doubt(kind, message) if self._job.state.has_ended else self._note_progress()
 
-    def _doubt(self, kind: str, message: str) -> Workflow:
+    def _doubt(self, kind: DoubtKind, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""
-        error = {"type": kind if kind == "JobVanished" else "Unconfirmed", "message": message}
-        if self._is_overdue(kind):
+        error = {"type": "JobVanished" if kind is DoubtKind.JOB_VANISHED else "Unconfirmed", "message": message}
+        if self._workflow.is_overdue(kind, self._context.clock.now()):
             status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
             # A job that ended has its outputs, whatever is not said of it: they are the better witness.
-            outputs_decide = kind != "JobVanished" and status is Status.FAILED
+            outputs_decide = kind is not DoubtKind.JOB_VANISHED and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
         return self._noted(kind, error)
 
-    def _noted(self, kind: str, error: Mapping[str, str]) -> Workflow:
+    def _noted(self, kind: DoubtKind, error: Mapping[str, str]) -> Workflow:
         """Write down that a doubt was seen, and what an operator has to know."""
         before, after = self._workflow, self._workflow.with_doubt(kind, self._context.clock.now())
         if after == before and error["message"] == (before.last_error or {}).get("message"):
             return before
         last_error = {**error, "at": self._context.iso_later()}
         return self._context.commit(before, replace(after, last_error=last_error))
-
-    def _is_overdue(self, kind: str) -> bool:
-        """Whether a doubt of this kind has lasted long enough."""
-        now = self._context.clock.now()
-        seconds = DETAILS_TIMEOUT_SECONDS if kind == _UNANSWERED else CONFIRM_TIMEOUT_SECONDS
-        return self._workflow.is_overdue(kind, now, seconds=seconds)

@@ -8,6 +8,7 @@ from typing import Any
 
 from workflow_trigger.domain import model
 from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, queue_of
+from workflow_trigger.domain.doubt import Doubt, Doubtful
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.model import Document, DocumentUpdate, EndedJob, Pause, Phase, Poller, Status, Workflow
 
@@ -229,7 +230,7 @@ def key_of(record: Workflow | EndedJob | Poller | Pause) -> Item:
 def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
     """A workflow, an ended job, the poller or a pause as an item."""
     item = _to(record, _WORKFLOW_NAMES if isinstance(record, Workflow) else None)
-    if isinstance(record, model.Doubtful):
+    if isinstance(record, Doubtful):
         item["doubts"] = list(map(_to, record.doubts)) or None
     match record:
         case Workflow():
@@ -277,8 +278,8 @@ def _workflow_from_item(item: Item) -> Workflow:
     return Workflow(**present(_from(item, Workflow, _WORKFLOW_NAMES) | changes))
 
 
-def _doubts(item: Item) -> tuple[model.Doubt, ...]:
-    return tuple(model.Doubt(**each) for each in item.get("doubts", ()))
+def _doubts(item: Item) -> tuple[Doubt, ...]:
+    return tuple(Doubt(**each) for each in item.get("doubts", ()))
 
 
 def _attempt_from_item(item: Item) -> model.Attempt:
