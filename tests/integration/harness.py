@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from local.fake_platform.app import serving
-from local.fake_platform.state import Behaviour, PlatformState, SimulatedJob, StoredFile
+from local.fake_platform.state import Behaviour, Fault, PlatformState, SimulatedJob, StoredFile
 from local.stack import Aws
 from local.template import template
 from tests.integration.fault_injection import Hook, HookedClient, HookedConnections, PassThrough
@@ -39,6 +39,7 @@ from workflow_trigger.services.results import collect
 from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings
 
+REASON = "page 3 cannot be read"
 OPEN = sorted(set(Status) - FINAL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -258,6 +259,20 @@ class Harness:
         documents = [context.ledger.register(version)[0] for version in versions]
         if submit:
             submit_now(context, [each for each in documents if each.status == "PENDING"])
+
+    def job_with(self, files: int, **attributes: Any) -> tuple[list[ObjectVersion], SimulatedJob]:
+        """So many documents, `0.pdf` and on, that run in one job; its attributes are those of the simulated one."""
+        if attributes:
+            self.state.faults.append(Fault("run", "job", job=attributes))
+        documents = [self.upload(f"{number}.pdf", bytes([number])) for number in range(files)]
+        self.deliver(*documents)
+        (job,) = self.state.jobs.values()
+        return documents, job
+
+    def fail(self, job: SimulatedJob, *documents: ObjectVersion) -> None:
+        """A job ends as FAILED, and names these files as failed; outputs decide about the others."""
+        job.ending = job.status = "FAILED"
+        job.failed = {self.row(each)["upload_name"]: REASON for each in documents}
 
     def tick(self, *, after_seconds: float = 0, window_seconds: float = 0, seconds: float = 900) -> None:
         """One invocation of on_schedule."""

@@ -4,12 +4,9 @@ import json
 
 import pytest
 
-from local.fake_platform.state import Fault, SimulatedJob
-from tests.integration.harness import Harness
-from workflow_trigger.domain.document import ObjectVersion
+from local.fake_platform.state import Fault
+from tests.integration.harness import REASON, Harness
 from workflow_trigger.domain.model import Phase
-
-REASON = "page 3 cannot be read"
 
 
 @pytest.fixture(params=[False, True], ids=["without results", "with results"])
@@ -20,18 +17,6 @@ def stored(harness: Harness, request: pytest.FixtureRequest) -> Harness:
     return harness
 
 
-def five(harness: Harness) -> tuple[list[ObjectVersion], SimulatedJob]:
-    documents = [harness.upload(f"{number}.pdf", bytes([number])) for number in range(1, 6)]
-    harness.deliver(*documents)
-    (job,) = harness.state.jobs.values()
-    return documents, job
-
-
-def fails(job: SimulatedJob, harness: Harness, *documents: ObjectVersion) -> None:
-    job.ending, job.status = "FAILED", "FAILED"
-    job.failed = {harness.row(each)["upload_name"]: REASON for each in documents}
-
-
 @pytest.mark.parametrize("summary", [True, False], ids=["summary", "no summary"])
 @pytest.mark.parametrize("processing", ["FAILED", "COMPLETED_WITH_ERRORS"])
 @pytest.mark.parametrize("has_file_status", [True, False])
@@ -40,8 +25,8 @@ def test_failed_job_with_one_failed_file_completes_the_others(
 ) -> None:
     """Cases 1 and 2: FAILED means less than 90 % by one of the vendor's pages."""
     stored.state.behaviour.has_file_status = has_file_status
-    documents, job = five(stored)
-    fails(job, stored, documents[2])
+    documents, job = stored.job_with(5)
+    stored.fail(job, documents[2])
     job.ending = processing
     job.summary = {"total_docs": 5, "total_docs_succeeded": 4, "total_docs_failed": 1} if summary else None
     stored.settle()
@@ -53,7 +38,7 @@ def test_failed_job_with_one_failed_file_completes_the_others(
 
 
 def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: Harness) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     job.ending, job.status = "FAILED", "FAILED"
     stored.settle()
     assert {stored.status(each) for each in documents} == {"FAILED"}
@@ -61,8 +46,8 @@ def test_failed_job_of_which_nothing_is_known_fails_all_its_files(stored: Harnes
 
 
 def test_file_without_an_output_in_a_failed_job_failed_too(stored: Harness) -> None:
-    documents, job = five(stored)
-    fails(job, stored, documents[0])
+    documents, job = stored.job_with(5)
+    stored.fail(job, documents[0])
     job.has_no_outputs = True
     stored.settle()
     assert {stored.status(each) for each in documents} == {"FAILED"}
@@ -70,7 +55,7 @@ def test_file_without_an_output_in_a_failed_job_failed_too(stored: Harness) -> N
 
 @pytest.mark.parametrize("how", ["file-status", "summary", "nothing"])
 def test_file_that_succeeded_before_its_job_was_stopped_is_completed(stored: Harness, how: str) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     stored.state.behaviour.has_file_status = how == "file-status"
     job.summary = {"total_docs": 5, "total_docs_succeeded": 2, "total_docs_failed": 1} if how == "summary" else None
     names = [stored.row(each)["upload_name"] for each in documents]
@@ -84,7 +69,7 @@ def test_file_that_succeeded_before_its_job_was_stopped_is_completed(stored: Har
 @pytest.mark.parametrize("how", ["empty", "404"])
 def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
     """Case 3."""
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     job.ending = "COMPLETED_WITH_ERRORS"
     job.failed = {stored.row(documents[1])["upload_name"]: REASON}
     if how == "empty":
@@ -102,7 +87,7 @@ def test_errors_without_names_are_waited_for(stored: Harness, how: str) -> None:
 @pytest.mark.parametrize("comes", ["failed-files", "file-status", "nothing"])
 def test_list_of_files_that_is_not_complete_proves_nothing(stored: Harness, how: dict[str, bool], comes: str) -> None:
     """Two of five failed, and the list names the first; without a summary."""
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.ending = "COMPLETED_WITH_ERRORS"
     job.failed = {names[0]: REASON, names[3]: REASON}
@@ -148,7 +133,7 @@ def test_doubt_of_another_kind_begins_anew(harness: Harness) -> None:
 
 def test_silence_now_and_then_does_not_begin_a_doubt_anew(harness: Harness) -> None:
     """Names never come, and every third look finds the platform unavailable."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending = "COMPLETED_WITH_ERRORS"
     for minute in range(25):
         if minute % 3 == 2:
@@ -160,7 +145,7 @@ def test_silence_now_and_then_does_not_begin_a_doubt_anew(harness: Harness) -> N
 @pytest.mark.parametrize("question", ["details", "job"])
 def test_silence_does_not_count_and_is_told(harness: Harness, question: str) -> None:
     """Names come later than a quarter of an hour, most of which was an outage."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending, job.has_no_outputs = "COMPLETED_WITH_ERRORS", True
     job.failed = {harness.row(documents[1])["upload_name"]: REASON}
     job.names_hidden_until = harness.clock.epoch_seconds() + 20 * 60
@@ -177,7 +162,7 @@ def test_silence_does_not_count_and_is_told(harness: Harness, question: str) -> 
 
 
 def test_job_ends_although_the_platform_hardly_ever_answers(harness: Harness) -> None:
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
     for minute in range(150):
         if minute % 7:
@@ -188,7 +173,7 @@ def test_job_ends_although_the_platform_hardly_ever_answers(harness: Harness) ->
 
 @pytest.mark.parametrize(("status", "ending"), [("FAILED", "STOPPED"), ("STOPPED", "FAILED")])
 def test_success_in_a_job_that_failed_and_was_stopped_is_believed(stored: Harness, status: str, ending: str) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.status, job.ending, job.has_all_outputs = status, ending, True
     files = [{"document": name, "status": "SUCCESS" if name in names[:2] else "READY"} for name in names]
@@ -199,15 +184,15 @@ def test_success_in_a_job_that_failed_and_was_stopped_is_believed(stored: Harnes
 
 
 def test_ended_job_without_results_is_finished_in_the_same_run(harness: Harness) -> None:
-    documents, job = five(harness)
-    fails(job, harness, documents[2])
+    documents, job = harness.job_with(5)
+    harness.fail(job, documents[2])
     harness.tick(window_seconds=50)
     assert [harness.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
 
 
 def test_file_that_a_stopped_job_has_not_finished_is_stopped(stored: Harness) -> None:
     """Its first outputs are there, and the platform tells which files succeeded."""
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.done, job.ending, job.has_all_outputs = set(names[:2]), "STOPPED", True
     stored.settle()
@@ -215,8 +200,8 @@ def test_file_that_a_stopped_job_has_not_finished_is_stopped(stored: Harness) ->
 
 
 def test_output_of_an_early_node_alone_is_no_success(stored: Harness) -> None:
-    documents, job = five(stored)
-    fails(job, stored, documents[2])
+    documents, job = stored.job_with(5)
+    stored.fail(job, documents[2])
     job.has_early_outputs, job.names_hidden_until = True, float("inf")
     stored.settle()
     assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
@@ -266,7 +251,7 @@ def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(harness: Harness) ->
 @pytest.mark.parametrize("status", ["COMPLETED", "FINISHED"])
 def test_an_outage_is_no_refusal_of_the_details(harness: Harness, status: str) -> None:
     """Names are missing; an outage of an hour; one 503 of the details; then the name."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending, job.status, job.has_all_outputs = "COMPLETED_WITH_ERRORS", status, True
     job.failed = {harness.row(documents[1])["upload_name"]: REASON}
     job.names_hidden_until = harness.clock.epoch_seconds() + 66 * 60
@@ -283,7 +268,7 @@ def test_an_outage_is_no_refusal_of_the_details(harness: Harness, status: str) -
 
 
 def test_an_outage_does_not_take_the_successes_of_a_stopped_job(harness: Harness) -> None:
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.done = {harness.row(each)["upload_name"] for each in documents[:2]}
     job.ending, job.status, job.details_lag_seconds = "STOPPED", "STOPPED", 70
     harness.tick(after_seconds=30)
@@ -300,7 +285,7 @@ def test_an_outage_does_not_take_the_successes_of_a_stopped_job(harness: Harness
 
 @pytest.mark.parametrize("how", [{"truncated": True}, {"index_finished": False}], ids=["truncated", "unfinished"])
 def test_successes_may_be_left_out_of_the_list_of_a_stopped_job(stored: Harness, how: dict[str, bool]) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.done, job.ending = set(names[:2]), "STOPPED"
     body = json.dumps({"files": [{"document": names[4], "status": "READY"}], **how})
@@ -311,7 +296,7 @@ def test_successes_may_be_left_out_of_the_list_of_a_stopped_job(stored: Harness,
 
 @pytest.mark.parametrize("tells_a_success", [True, False])
 def test_files_that_an_unfinished_list_shows_at_work_may_have_succeeded(stored: Harness, tells_a_success: bool) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.done, job.ending = set(names[:3]), "STOPPED"
     files = [{"document": name, "status": "IN_PROGRESS"} for name in names[:2]]
@@ -323,7 +308,7 @@ def test_files_that_an_unfinished_list_shows_at_work_may_have_succeeded(stored: 
 
 
 def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: Harness) -> None:
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.seconds, job.status = 3 * 3_600, "PAUSED"
     harness.state.faults.append(
         Fault("job", "status", status=200, times=10**6, body=json.dumps({"id": job.id, "status": "PAUSED"}))
@@ -336,7 +321,7 @@ def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: 
 
 @pytest.mark.parametrize(("details", "minutes"), [(200, 20), (404, 40), (503, 90)])
 def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness, details: int, minutes: int) -> None:
-    documents, _ = five(harness)
+    documents, _ = harness.job_with(5)
     harness.state.faults.append(Fault("job", "status", status=404, times=10**6))
     if details != 200:
         harness.state.faults.append(Fault("details", "status", status=details, times=10**6))
@@ -346,7 +331,7 @@ def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness, detail
 
 def test_doubts_that_take_turns_have_an_end(harness: Harness) -> None:
     """Names never come, and every other look finds no details."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
     for minute in range(20):
         if minute % 2:
@@ -370,7 +355,7 @@ def test_details_of_a_job_in_an_unknown_status_say_that_it_has_ended(
     harness: Harness, ending: str, silent: str
 ) -> None:
     """What is never answered holds it for an hour at most."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.status, job.ending = "FINISHED", ending
     if ending != "SUCCESS":
         job.failed = {harness.row(documents[1])["upload_name"]: REASON}
@@ -381,8 +366,8 @@ def test_details_of_a_job_in_an_unknown_status_say_that_it_has_ended(
 
 
 def test_file_status_that_is_never_answered_costs_no_reason(stored: Harness) -> None:
-    documents, job = five(stored)
-    fails(job, stored, documents[1])
+    documents, job = stored.job_with(5)
+    stored.fail(job, documents[1])
     job.summary = {"total_docs": 5, "total_docs_succeeded": 4, "total_docs_failed": 1}
     stored.state.faults.append(Fault("file-status", "status", status=503, times=10**6))
     stored.settle(minutes=5)
@@ -393,7 +378,7 @@ def test_file_status_that_is_never_answered_costs_no_reason(stored: Harness) -> 
 @pytest.mark.parametrize("question", ["details", "job"])
 def test_doubt_has_an_end_although_outages_come_and_go(harness: Harness, question: str) -> None:
     """Names never come; of every 14 minutes the platform is away for seven."""
-    documents, job = five(harness)
+    documents, job = harness.job_with(5)
     job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
     for minute in range(60):
         harness.state.faults = [Fault(question, "status", status=503, times=10**6)] if minute % 14 >= 7 else []
@@ -403,7 +388,7 @@ def test_doubt_has_an_end_although_outages_come_and_go(harness: Harness, questio
 
 def test_stopped_job_is_waited_for_until_its_list_is_complete(stored: Harness) -> None:
     """Whose outputs nobody can have: a remote destination."""
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     names = [stored.row(each)["upload_name"] for each in documents]
     job.done, job.ending = set(names[:2]), "STOPPED"
     part = json.dumps({"files": [], "index_finished": False})
@@ -416,7 +401,7 @@ def test_stopped_job_is_waited_for_until_its_list_is_complete(stored: Harness) -
 
 
 def test_outputs_do_not_decide_where_the_summary_says_that_all_failed(stored: Harness) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     job.ending, job.has_all_outputs = "COMPLETED_WITH_ERRORS", True
     job.summary = {"total_docs": 5, "total_docs_succeeded": 0, "total_docs_failed": 5}
     body = json.dumps({"failed_files": [{"document": f"Document {each}", "error": REASON} for each in range(5)]})
@@ -428,7 +413,7 @@ def test_outputs_do_not_decide_where_the_summary_says_that_all_failed(stored: Ha
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
 def test_outputs_decide_where_the_summary_does_not_count_all_files(stored: Harness, status: str) -> None:
-    documents, job = five(stored)
+    documents, job = stored.job_with(5)
     job.status, job.has_all_outputs = status, True
     job.ending = "COMPLETED_WITH_ERRORS" if status == "COMPLETED" else "FAILED"
     job.summary = {"total_docs": 5, "total_docs_succeeded": 0, "total_docs_failed": 1}
@@ -451,7 +436,7 @@ def test_failure_that_is_named_at_the_second_look_is_heeded(
     documents = [stored.upload(f"{each}.pdf", bytes([each])) for each in range(count)]
     stored.deliver(*documents)
     (job,) = stored.state.jobs.values()
-    fails(job, stored, documents[-1])
+    stored.fail(job, documents[-1])
     job.has_all_outputs = True
     stored.state.faults.append(Fault("failed-files", "status", status=200, body='{"failed_files": []}'))
     stored.state.faults.append(Fault("file-status", "status", status=status, body=body))

@@ -117,14 +117,11 @@ def test_outputs_that_are_named_after_the_job_has_ended_are_fetched(
 ) -> None:
     """The lists of a job are null for a while, also when it says that it ended."""
     results.state.behaviour.get_shows_files = True
-    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
-    more = {"files_hidden_until": results.clock.epoch_seconds() + 10 + late_seconds, "seconds": 10}
-    results.state.faults.append(Fault("run", "job", job=more))
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending = job.status = "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(
+        3, seconds=10, files_hidden_until=results.clock.epoch_seconds() + 10 + late_seconds
+    )
+    if failed:
+        results.fail(job, documents[0])
     results.clock.sleep(11)
     results.tick(window_seconds=50)
     ends = [results.status(each) for each in documents]
@@ -154,13 +151,9 @@ def test_outputs_are_named_for_one_file_after_the_other(
     results: Harness, monkeypatch: pytest.MonkeyPatch, late_seconds: int, *, failed: bool
 ) -> None:
     named_in_part(results, monkeypatch, lambda file, since: file.startswith("0-") or since >= late_seconds)
-    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
-    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending, job.status = "FAILED", "FAILED"
-        job.failed = {results.row(documents[2])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3, seconds=10)
+    if failed:
+        results.fail(job, documents[2])
     for _ in range(3):
         results.tick(after_seconds=5, window_seconds=55)
     for number, each in enumerate(documents[: 3 - failed]):
@@ -175,12 +168,9 @@ def test_file_without_outputs_is_given_none_of_its_neighbours(
 ) -> None:
     named_in_part(results, monkeypatch, lambda file, _: not file.startswith("1-"))
     results.state.behaviour.has_file_status = False
-    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
-    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    job.ending, job.status, job.names_hidden_until = "FAILED", "FAILED", 1e12
-    job.failed = {results.row(documents[1])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3, seconds=10)
+    job.names_hidden_until = 1e12
+    results.fail(job, documents[1])
     results.settle(minutes=40)
     assert [results.status(each) for each in documents] == ["COMPLETED", "FAILED", "COMPLETED"]
     assert not results.row(documents[1]).get("output_node_files")
@@ -190,9 +180,7 @@ def test_file_without_outputs_is_given_none_of_its_neighbours(
 def test_output_that_is_absent_is_not_held_by_one_that_is_delayed(
     results: Harness, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
-    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(2)]
-    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
-    results.deliver(*documents)
+    documents, _ = results.job_with(2, seconds=10)
     absent = results.row(documents[place])["input_file_id"]
 
     def download(_self: Any, _job_id: str, file_id: str, _node_id: str) -> Any:
@@ -208,14 +196,9 @@ def test_output_that_is_absent_is_not_held_by_one_that_is_delayed(
 def test_question_for_names_that_is_not_answered_is_no_answer(results: Harness, *, failed: bool) -> None:
     """The job cannot be asked about for ten minutes; the list and downloads work."""
     results.state.behaviour.get_shows_files = True
-    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
-    more = {"files_hidden_until": results.clock.epoch_seconds() + 15, "seconds": 10}
-    results.state.faults.append(Fault("run", "job", job=more))
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending = job.status = "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3, seconds=10, files_hidden_until=results.clock.epoch_seconds() + 15)
+    if failed:
+        results.fail(job, documents[0])
     results.clock.sleep(11)
     results.step_all()
     results.state.faults = [Fault("job", "status", status=503, times=10**6)]
@@ -249,13 +232,9 @@ def test_output_that_is_asked_for_before_its_node_is_named_is_no_output(
 
     monkeypatch.setattr(state, "information", late)
     monkeypatch.setattr(PlatformClient, "download", refusing)
-    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(3)]
-    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending = job.status = "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3, seconds=10)
+    if failed:
+        results.fail(job, documents[0])
     results.clock.sleep(10.5)
     for _ in range(3):
         results.tick(after_seconds=5, window_seconds=55)
@@ -278,9 +257,7 @@ def test_document_gets_no_input_file_id_of_a_neighbour(results: Harness, monkeyp
         return answer | shown
 
     monkeypatch.setattr(state, "information", partly)
-    documents = [results.upload(f"{number}.pdf", bytes([number])) for number in range(2)]
-    results.state.faults.append(Fault("run", "job", job={"seconds": 10}))
-    results.deliver(*documents)
+    documents, _ = results.job_with(2, seconds=10)
     for _ in range(3):
         results.tick(after_seconds=5, window_seconds=55)
     row = results.row(documents[1])
@@ -496,7 +473,7 @@ def test_bucket_that_refuses_fails_no_file_of_a_failed_job(results: Harness) -> 
     good, bad = results.upload("good.pdf", b"g"), results.upload("bad.pdf", b"b")
     results.deliver(good, bad)
     (job,) = results.state.jobs.values()
-    job.ending, job.status, job.failed = "FAILED", "FAILED", {results.row(bad)["upload_name"]: "broken"}
+    results.fail(job, bad)
     results.s3.delete_bucket(Bucket=results.settings.results_bucket)
     results.settle(minutes=80)
     assert (results.status(good), results.status(bad)) == ("COMPLETED", "FAILED")
@@ -681,12 +658,9 @@ def test_free_workflow_does_not_wait_until_outputs_are_copied(results: Harness) 
 @pytest.mark.parametrize("failed", [False, True])
 def test_absence_before_and_after_an_outage_is_no_long_absence(results: Harness, failed: bool) -> None:
     """One 404, three minutes of 503, one 404, then right."""
-    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending, job.status = "FAILED", "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3)
+    if failed:
+        results.fail(job, documents[0])
     for status, minutes in ((404, 1), (503, 3), (404, 1)):
         fault = Fault("download", "status", status=status, times=10_000)
         results.state.faults.append(fault)
@@ -751,12 +725,9 @@ QUESTIONS = ("download", "job", "details", "jobs", "failed-files", "file-status"
 def test_outage_of_any_length_loses_no_output(
     results: Harness, statuses: list[int], headers: dict[str, str], *, failed: bool
 ) -> None:
-    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending, job.status = "FAILED", "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3)
+    if failed:
+        results.fail(job, documents[0])
     results.state.faults = [Fault("download", "status", status=503, times=10**6)]
     results.tick(after_seconds=60)
     for status in statuses:
@@ -789,12 +760,9 @@ def test_time_of_an_outage_is_not_that_of_an_output(results: Harness, minutes: i
 @pytest.mark.parametrize("failed", [False, True])
 def test_key_of_another_workspace_loses_no_output(results: Harness, *, failed: bool) -> None:
     """Everything is 404 then, and no workflow is to be seen."""
-    documents = [results.upload(f"{each}.pdf", bytes([each])) for each in range(3)]
-    results.deliver(*documents)
-    (job,) = results.state.jobs.values()
-    if failed:  # then outputs decide about the others
-        job.ending, job.status = "FAILED", "FAILED"
-        job.failed = {results.row(documents[0])["upload_name"]: "broken page"}
+    documents, job = results.job_with(3)
+    if failed:
+        results.fail(job, documents[0])
     results.state.faults = [Fault("download", "status", status=503, times=6)]
     results.tick(after_seconds=60)
     assert results.ended_jobs()
