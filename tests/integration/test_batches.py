@@ -54,6 +54,17 @@ def test_finished_batch_is_told_once_and_again_when_more_join_it(harness: Harnes
     assert [each["documents"] for each in told(harness)] == [12, 13]
 
 
+def test_batches_that_wait_hide_none_that_is_finished(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than a run reads."""
+    monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._BATCH_PAGES", 1)
+    for number in range(120):
+        harness.deliver(replace(harness.upload(f"{number}.pdf", b"%d" % number), batch=f"batch-{number}"), submit=False)
+    harness.settle(until=lambda: bool(harness.rows(Status.COMPLETED)), minutes=30)
+    assert harness.ledger().pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))
+    let_pass(harness)
+    assert len(told(harness)) == len(harness.rows(Status.COMPLETED)) < 120
+
+
 def test_batches_that_never_finish_hide_no_other(harness: Harness) -> None:
     ledger = harness.ledger()
     assert ledger.pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))

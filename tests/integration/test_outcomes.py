@@ -207,15 +207,22 @@ def test_output_of_an_early_node_alone_is_no_success(stored: Harness) -> None:
     assert [stored.status(each) for each in documents] == ["COMPLETED"] * 2 + ["FAILED"] + ["COMPLETED"] * 2
 
 
-def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(harness: Harness) -> None:
+LEFT = ("00000000-0000-4000-8000-000000000000",)
+
+
+@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
+def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(harness: Harness, has_left: bool) -> None:
     """Case 12."""
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document)
+    pool = harness.settings.workflow_ids
+    harness.configure(workflow_ids=LEFT if has_left else pool)
     harness.state.behaviour.is_another_workspace = True
     for _ in range(40):
         harness.tick(after_seconds=60)
     assert harness.status(document) == "SCHEDULED"
-    assert "another workspace" in (harness.workflow().last_error or {})["message"]
+    (workflow,) = (each for each in harness.workflows() if each.workflow_id in pool)
+    assert "another workspace" in (workflow.last_error or {})["message"]
     assert harness.counts["Held"] > 10
     harness.state.behaviour.is_another_workspace = False
     harness.settle()
@@ -223,10 +230,12 @@ def test_first_job_under_a_key_of_another_workspace_waits_and_says_so(harness: H
     assert harness.accepted(document) == 1
 
 
-def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness: Harness) -> None:
+@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
+def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness: Harness, has_left: bool) -> None:
     document = harness.upload("a.pdf", b"a")
     harness.state.faults.append(Fault("run", "drop-after"))
     harness.deliver(document)
+    harness.configure(workflow_ids=LEFT if has_left else harness.settings.workflow_ids)
     harness.state.behaviour.is_another_workspace = True
     for _ in range(20):
         harness.tick(after_seconds=60)

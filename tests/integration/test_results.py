@@ -757,15 +757,18 @@ def test_time_of_an_outage_is_not_that_of_an_output(results: Harness, minutes: i
     assert all("key" in entry for entry in results.row(document)["results"])
 
 
+@pytest.mark.parametrize("has_left", [False, True])
 @pytest.mark.parametrize("failed", [False, True])
-def test_key_of_another_workspace_loses_no_output(results: Harness, *, failed: bool) -> None:
-    """Everything is 404 then, and no workflow is to be seen."""
+def test_key_of_another_workspace_loses_no_output(results: Harness, *, failed: bool, has_left: bool) -> None:
+    """Everything is 404 then, and no workflow is to be seen; that of the job may have left the pool."""
     documents, job = results.job_with(3)
     if failed:
         results.fail(job, documents[0])
     results.state.faults = [Fault("download", "status", status=503, times=6)]
     results.tick(after_seconds=60)
     assert results.ended_jobs()
+    if has_left:
+        results.configure(workflow_ids=("00000000-0000-4000-8000-000000000000",))
     results.state.faults, results.state.behaviour.is_another_workspace = [], True
     for _ in range(5):
         results.tick(after_seconds=60)
@@ -787,6 +790,41 @@ def test_one_question_that_is_never_answered_holds_no_outputs(
     monkeypatch.setattr(PlatformClient, "look", Mock(side_effect=Unavailable("HTTP 500")))
     results.settle(minutes=100)
     assert results.status(document) == "COMPLETED"
+
+
+def test_outputs_are_fetched_while_no_question_is_answered(results: Harness) -> None:
+    """Downloads are, but for the first one."""
+    documents, _ = results.job_with(3)
+    results.state.faults = [Fault("download", "status", status=503, times=1)]
+    results.tick(after_seconds=60)
+    assert results.ended_jobs()
+    results.state.faults = [Fault(each, "status", status=503, times=10**6) for each in ("job", "jobs")]
+    results.settle(minutes=10)
+    assert {results.status(each) for each in documents} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_pause_that_another_question_brought_is_not_the_time_of_an_output(results: Harness, *, failed: bool) -> None:
+    """404, five minutes of Retry-After, 404, then right; during the pause nothing is asked."""
+    results.grow_pool(2)
+    documents, job = results.job_with(3, seconds=10)
+    if failed:
+        results.fail(job, documents[0])
+    absent: dict[str, Any] = {"call": "download", "kind": "status", "status": 404, "times": 6 - 2 * failed}
+    results.state.faults = [Fault(**absent)]
+    results.tick(after_seconds=15)
+    assert results.ended_jobs()[0].doubts
+    other = results.upload("other.pdf", b"other")
+    results.state.faults = [Fault("jobs", "status", status=429, headers={"Retry-After": "300"})]
+    results.deliver(other)
+    asked = results.state.requests["download"]
+    for _ in range(4):
+        results.tick(after_seconds=5, window_seconds=55)
+    assert results.state.requests["download"] == asked
+    results.state.faults = [Fault(**absent)]
+    results.settle()
+    assert [results.status(each) for each in documents[1:]] == ["COMPLETED"] * 2
+    assert all("key" in entry for each in documents[1:] for entry in results.row(each)["results"])
 
 
 @pytest.mark.parametrize("status", [500, 403])

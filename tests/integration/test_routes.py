@@ -1,6 +1,7 @@
 """Routes in one stack: key prefixes with workflows of their own, none of which holds another."""
 
 import json
+import threading
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from local.fake_platform.state import Fault
+from tests.integration.deployed import until
 from tests.integration.harness import Harness
 from workflow_trigger import bootstrap
 from workflow_trigger.adapters.s3_events import ParsedEvent
@@ -17,12 +19,14 @@ from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion, Route
 from workflow_trigger.domain.errors import Misconfigured, Unavailable
 from workflow_trigger.domain.model import ALL_ROUTES, Pause
+from workflow_trigger.services import recover
 from workflow_trigger.services.reconcile import gauges
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
 
 INVOICES = ("33333333-3333-3333-3333-333333333331", "33333333-3333-3333-3333-333333333332")
 LEGAL = ("44444444-4444-4444-4444-444444444441", "44444444-4444-4444-4444-444444444442")
+ONLY_INVOICES = (Route("invoices/", INVOICES),)
 
 
 @pytest.fixture
@@ -130,28 +134,122 @@ def test_documents_of_no_route_any_more_are_found_behind_those_of_others(routed:
     arrive(routed, *uploads(routed, "invoices/", 300))
     left = uploads(routed, "legal/", 3)
     arrive(routed, *left)
-    routed.configure(routes=(Route("invoices/", INVOICES),))
+    routed.configure(routes=ONLY_INVOICES)
     assert routed.gauges()["*"]["OldestWaitingSeconds"] > 0
     routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
 
 
-def test_documents_of_a_route_that_is_gone_are_found_behind_any_number(
-    routed: Harness, monkeypatch: pytest.MonkeyPatch
+def pause(harness: Harness, route: str) -> None:
+    assert harness.ledger().pause(Pause(route=route, reason="a test", since=iso(harness.clock.now())))
+
+
+@pytest.fixture
+def before_a_change(routed: Harness) -> Harness:
+    """260 documents of a paused route wait for longer than any other, so that no page of the index shows another."""
+    routed.tick()
+    pause(routed, "invoices/")
+    arrive(routed, *uploads(routed, "invoices/", 260))
+    return routed
+
+
+def test_document_that_was_on_its_way_when_its_route_went(before_a_change: Harness) -> None:
+    harness = before_a_change
+    (document,) = uploads(harness, "legal/", 1)
+    harness.state.faults.append(Fault("run", "status", status=500, times=10))
+    arrive(harness, document, submit=True)
+    assert harness.status(document) == "SUBMITTING"
+    harness.configure(routes=ONLY_INVOICES)
+    harness.tick(after_seconds=5)
+    harness.state.faults.clear()
+    harness.settle(until=lambda: harness.status(document) == "COMPLETED", minutes=60)
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_document_that_came_after_its_route_went(before_a_change: Harness, lane: Lane) -> None:
+    """An invocation that began with the old environment registers it."""
+    harness = before_a_change
+    (document,) = uploads(harness, "legal/", 1)
+    before = harness.settings
+    harness.configure(routes=ONLY_INVOICES)
+    harness.tick(after_seconds=5)
+    after, harness.settings = harness.settings, before
+    arrive(harness, replace(document, lane=lane))
+    harness.settings = after
+    harness.settle(until=lambda: harness.status(document) == "COMPLETED", minutes=60)
+
+
+@pytest.mark.parametrize("prefix", ["legal/", "our law/"])
+@pytest.mark.parametrize("is_put_off", [False, True])
+def test_documents_of_a_route_that_went_behind_many_others(
+    routed: Harness, monkeypatch: pytest.MonkeyPatch, prefix: str, is_put_off: bool
 ) -> None:
-    """By the names of the earlier routes; the search among all that wait has an end."""
+    """Behind more than a search reads."""
     monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._PAGE", 10)
-    ledger, now = routed.ledger(), iso(routed.clock.now())
-    everything = Pause(route=ALL_ROUTES, reason="a test", since=now)
-    assert ledger.pause(everything)
+    monkeypatch.setattr(recover, "_PAGES", 2)
+    routed.configure(routes=(*ONLY_INVOICES, Route(prefix, LEGAL)))
+    routed.tick()
+    pause(routed, "invoices/")
     arrive(routed, *uploads(routed, "invoices/", 30))
-    left = uploads(routed, "legal/", 3)
+    left = uploads(routed, prefix, 3)
     arrive(routed, *left)
+    if is_put_off:
+        later = iso(routed.context().later(100))
+        for each in left:
+            routed.rewrite(each, "SET #queue_at = :at, #eligible_at = :at", at=later)
+    routed.configure(routes=ONLY_INVOICES)
+    routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=30)
+
+
+def test_routes_that_went_are_emptied_by_some_documents_a_run(routed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recover, "_ENQUEUED", 10)
+    names = [f"r{number}/" for number in range(5)]
+    pools = [(f"55555555-5555-5555-5555-55555555555{number}",) for number in range(5)]
+    routed.configure(routes=tuple(map(Route, names, pools)))
+    pause(routed, ALL_ROUTES)
+    routed.tick()
+    for name in names:
+        arrive(routed, *(replace(each, lane=Lane.BULK) for each in uploads(routed, name, 15)))
+    routed.configure(routes=ONLY_INVOICES)
     routed.tick(after_seconds=5)
-    assert ledger.pause(Pause(route="invoices/", reason="a test", since=now))
-    assert ledger.resume(everything)
-    routed.configure(routes=(Route("invoices/", INVOICES),))
-    routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in left), minutes=10)
-    assert {routed.accepted(each) for each in left} == {1}
+    assert sum("route" not in row for row in routed.rows()) == 10
+
+
+def test_job_of_a_deleted_workflow_that_was_alone_on_its_route_ends(routed: Harness) -> None:
+    """The workflows of other routes show whose key it is."""
+    routed.configure(routes=(Route("invoices/", INVOICES[:1]), Route("legal/", LEGAL)))
+    (document,) = uploads(routed, "invoices/", 1)
+    arrive(routed, document, submit=True)
+    (job,) = routed.state.jobs.values()
+    job.vanished, routed.state.behaviour.known_workflows = True, [*LEGAL]
+    routed.settle(minutes=30)
+    assert routed.row(document)["error"]["type"] == "JobVanished"
+
+
+def test_questions_of_one_route_that_hang_hold_no_other(routed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tuple(f"33333333-3333-3333-3333-33333333333{number}" for number in range(4))
+    routed.configure(routes=(Route("invoices/", ids), Route("legal/", LEGAL)), max_files_per_run=1)
+    routed.pool_ever |= {*ids}
+    arrive(routed, *uploads(routed, "invoices/", 4), submit=True)
+    (document,) = uploads(routed, "legal/", 1)
+    arrive(routed, document, submit=True)
+    routed.clock.sleep(60)
+    may_answer, job = threading.Event(), PlatformClient.job
+    hung = {row["job_id"] for row in routed.rows() if row["key"].startswith("invoices/")}
+    assert len(hung) == 4
+
+    def hangs(self: PlatformClient, job_id: str) -> Any:
+        if job_id in hung:
+            may_answer.wait()
+        return job(self, job_id)
+
+    monkeypatch.setattr(PlatformClient, "job", hangs)
+    run = threading.Thread(target=routed.tick)
+    run.start()
+    try:
+        until(lambda: routed.status(document) == "COMPLETED", every=0.1)
+    finally:
+        may_answer.set()
+        run.join()
 
 
 def test_workflow_named_twice_by_id_and_key_is_in_the_first_route(routed: Harness) -> None:

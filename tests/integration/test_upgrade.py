@@ -17,6 +17,7 @@ from tests.integration.conftest import DeployedHarness
 from tests.integration.deployed import until
 from tests.integration.harness import Harness
 from tests.releases import RELEASES
+from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
 from workflow_trigger.domain.model import Phase
 
@@ -96,6 +97,23 @@ def test_lost_answer_of_0_2_0_whose_workflow_left_the_pool_goes_on(harness: Harn
     harness.settle(minutes=60)
     assert {harness.status(each) for each in documents} == {"COMPLETED"}
     assert {harness.accepted(each) for each in documents} == {1}
+
+
+def test_lost_answer_of_0_2_0_after_a_rollback_runs_once(harness: Harness) -> None:
+    """The newer release had put the document into a queue; 0.2.0 sent it, and left the mark."""
+    bound_to, _ = harness.grow_pool(2)
+    harness.tick()
+    since = iso(harness.clock.now())
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document, submit=False)
+    name = "a-0123456789abcdef.pdf"
+    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
+    harness.rewrite(document, bind, workflow=bound_to, since=since, name=name)
+    harness.clock.sleep(5)
+    harness.state.start(bound_to, [harness.state.store(name, None, io.BytesIO(b"a"))], is_late=True)
+    harness.settle()
+    assert harness.status(document) == "COMPLETED"
+    assert harness.accepted(document) == 1
 
 
 def test_lost_answers_of_0_2_0_and_what_waits_behind_them_go_on(harness: Harness) -> None:

@@ -24,7 +24,6 @@ class DoubtKind(StrEnum):
     SILENCE = "Silence"  # the platform answers nothing, which says nothing of a job
 
 
-OF_OUTPUTS = (DoubtKind.ABSENT, DoubtKind.DELAYED, DoubtKind.REFUSED)
 PATIENCE_SECONDS: Mapping[DoubtKind, float] = {  # then files end by what is known, and outputs are missing
     **dict.fromkeys(DoubtKind, 900.0),
     **dict.fromkeys((DoubtKind.REASONS_MISSING, DoubtKind.ABSENT), 60.0),

@@ -277,7 +277,7 @@ class Poller:
     lease_ends_at: str | None = None
     paused_until: str | None = None
     searched_at: str | None = None  # when a search for orphans, and documents in no queue, found none; None: it goes on
-    routes: str | None = None  # their names then; None: no search has found any, or ended
+    routes: str | None = None  # their names, and those of earlier ones; None: no search has found any, or ended
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -148,12 +149,12 @@ class Context:
         """Whether a workflow was deleted, told from a key that shows another workspace.
 
         Raises:
-            NotFound: no workflow of the pool is to be seen, so the key may be of another workspace.
+            NotFound: no workflow of any pool is to be seen, so the key may be of another workspace.
         """
         if self.client.has_workflow(workflow_id) is not False:
             return False
-        is_none_seen = all(self.client.has_workflow(each) is False for each in self.settings.workflow_ids)
-        if self.is_in_pool(workflow_id) and is_none_seen:
+        pools = (each.settings.workflow_ids for each in self.by_route().values())
+        if all(self.client.has_workflow(each) is False for each in chain.from_iterable(pools)):
             raise NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
         return True
 

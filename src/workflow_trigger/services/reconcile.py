@@ -95,7 +95,7 @@ class Reconciler:
 
     def __init__(self, context: Context, *, worker_threads: int = 4) -> None:
         self._context = context
-        self._questions = dict.fromkeys(context.by_route(), ThreadPoolExecutor(_QUESTION_THREADS))
+        self._questions = {name: ThreadPoolExecutor(_QUESTION_THREADS) for name in context.by_route()}
         self._streams = _worker_pools(worker_threads, context.by_route())
         self._copies = _worker_pools(worker_threads, context.by_route())  # no free workflow waits for what takes long
         self._owner = uuid.uuid4().hex
@@ -235,16 +235,16 @@ class Reconciler:
 
     def _find_orphans(self, snapshot: Snapshot) -> None:
         """Look for what was left behind every ten minutes, at a change of routes, and in every run until none is."""
-        before, routes, now = snapshot.poller, " ".join(self._context.by_route()), self._context.clock.now()
-        goes_on = before.searched_at is None or before.routes != routes
+        before, routes, now = snapshot.poller, self._context.by_route(), self._context.clock.now()
+        gone = sorted({*(before.routes or "").split(":")} - routes.keys())
+        names = ":".join([*routes, "", *gone])
+        goes_on = before.searched_at is None or before.routes != names
         if self._is_ours and (goes_on or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            earlier, is_thorough = (before.routes or "").split(" "), goes_on and before.routes is not None
-            were_some = recover.enqueue_left_behind(self._context, earlier, is_thorough=is_thorough)
+            is_thorough = goes_on and before.routes is not None
+            were_some = recover.enqueue_left_behind(self._context, gone, is_thorough=is_thorough)
             self._orphans = recover.orphans(self._context, snapshot)
-            if were_some:
-                self._is_ours = self._write_poller(searched_at=None, routes=before.routes or "")
-            elif not self._orphans:
-                self._is_ours = self._write_poller(searched_at=iso(now), routes=routes)
+            if were_some or not self._orphans:
+                self._is_ours = self._write_poller(searched_at=None if were_some else iso(now), routes=names)
 
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""
@@ -265,8 +265,7 @@ class Reconciler:
                 workers = self._copies if each.phase is Phase.COMMITTED else self._questions
                 yield self._due_at(now, key), step, each, workers
         for key, ended in self._idle_ones(self._ended).items():
-            not_before = ended.retry_at, ended.lease_ends_at, self._poller.paused_until
-            yield self._due_at(now, key, *not_before), collect, ended, self._copies
+            yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
         snapshot = Snapshot(workflows=tuple(workflows.values()), ended_jobs=tuple(self._ended.values()))
         for name, own in context.by_route().items() if context.has_time() else ():
             for each in idle_workflows(snapshot, own):

@@ -40,16 +40,16 @@ def finish_batches(context: Context) -> None:
         logger.info("batch finished", batch=batch.name, documents=batch.registered)
 
 
-def enqueue_left_behind(context: Context, earlier_routes: Iterable[str], *, is_thorough: bool) -> bool:
+def enqueue_left_behind(context: Context, gone: Iterable[str], *, is_thorough: bool) -> bool:
     """Put documents that wait in no queue that is read into the one of their keys; whether there were any.
 
-    A route that is gone has left a queue of its own. Documents of 0.2.0 are in none; they are the oldest of all, so
+    A route that is `gone` has left a queue of its own. Documents of 0.2.0 are in none; they are the oldest of all, so
     that, where no search has found any before, the first page without them ends this one.
     """
     settings, ledger, enqueued = context.settings, context.ledger, 0
-    gone = {*earlier_routes} - context.by_route().keys()
-    theirs = [each.key for route in gone for lane in Lane for each in ledger.ready_in(lane, route, _ENQUEUED)]
-    for page in chain([theirs] if theirs else [], islice(ledger.waiting(), _PAGES)):
+    theirs = (each.key for route in gone for lane in Lane for each in ledger.ready_in(lane, route, _ENQUEUED))
+    first = list(islice(theirs, _ENQUEUED))
+    for page in chain([first] if first else [], islice(ledger.waiting(), _PAGES)):
         documents = [each for each in ledger.documents(page).values() if each.status is Status.PENDING]
         left = [each for each in documents if not (each.queue_at and settings.is_live(each.queue))]
         for each in left:

@@ -10,9 +10,9 @@ from aws_lambda_powertools import Logger
 from workflow_trigger.adapters.s3_results import identity, metadata, outputs_of
 from workflow_trigger.adapters.unstructured.responses import PageCounter
 from workflow_trigger.domain import errors
-from workflow_trigger.domain.clock import has_passed
+from workflow_trigger.domain.clock import has_passed, iso
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.doubt import OF_OUTPUTS, DoubtKind
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
@@ -45,6 +45,7 @@ class _Collector:
         self._renew_at = context.clock.now()
         self._keep_lease()
         self._before, self._began_at = ended, context.clock.now()
+        self._is_silent = False  # the platform tells neither of the job nor of its workflow
         self._unnamed = DoubtKind.ABSENT  # what stands in the way of outputs that the job does not name
 
     def run(self) -> EndedJob | None:
@@ -55,22 +56,17 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             again_seconds = _KEY_RETRY_SECONDS
-        except errors.Unavailable:
-            self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
-        retry_at = self._context.iso_later(again_seconds)
+        pause = self._context.client.throttle.until or self._context.clock.now()
+        retry_at = max(self._context.iso_later(again_seconds), iso(pause))
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
         written = self._context.commit(self._ended, after, updates)
         return written if after else None
 
     def _look(self) -> tuple[list[DocumentUpdate], list[EndedDocument]]:
-        """Fetch what is there: every document's next step, and those that still wait for outputs.
-
-        Raises:
-            Unavailable: the platform answers nothing.
-        """
+        """Fetch what is there: every document's next step, and those that still wait for outputs."""
         documents = self._documents()
         updates: list[DocumentUpdate] = []
         left: list[EndedDocument] = []
@@ -95,8 +91,7 @@ class _Collector:
         without = [each for each in documents.values() if not each.output_node_files]
         is_doubted = any(each.kind != DoubtKind.REFUSED for each in ended.doubts)
         job = self._job() if without or is_doubted else None
-        if is_doubted and not (job or self._is_workflow_told()):
-            raise errors.Unavailable("neither about the job nor about its workflow")
+        self._is_silent = is_doubted and not (job or self._is_workflow_told())
         named = [self._named(job, each) for each in without] if job else []
         named = [each for each in named if each.job and each.job.output_node_files]
         if named:
@@ -171,9 +166,10 @@ class _Collector:
 
     def _waited_for(self, node: Entry, kind: DoubtKind, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        if self._before.is_overdue(kind, self._began_at):
+        is_silent = self._is_silent and kind is not DoubtKind.REFUSED
+        if not is_silent and self._before.is_overdue(kind, self._began_at):
             return {**node, "missing": reason}
-        self._ended = self._ended.with_doubt(kind, self._context.clock.now())
+        self._ended = self._ended.with_doubt(DoubtKind.SILENCE if is_silent else kind, self._context.clock.now())
         return {**node, kind: reason}
 
     def _job(self) -> Job | None:
@@ -216,7 +212,7 @@ class _Collector:
 
 
 def _is_waited_for(entry: Entry) -> bool:
-    return any(state in entry for state in OF_OUTPUTS)
+    return any(kind in entry for kind in DoubtKind)
 
 
 def _can_be_had(entries: list[Entry]) -> bool:

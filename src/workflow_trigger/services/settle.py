@@ -115,7 +115,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     logger.warning("not accepted so far", rounds=rounds, **workflow.log_fields)
     documents = _documents(context, workflow)
     may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    if (may_let_go and not may_run) or context.is_gone(workflow.workflow_id):
+    if context.is_gone(workflow.workflow_id) or (may_let_go and not may_run):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         # About how many were lost, which count against the workflow: none is sent again while another job is active.

@@ -192,7 +192,9 @@ class Ledger:
         key = Key(QUEUE).eq(queue_of(lane, route)) & Key(QUEUE_AT).lte(iso(self._clock.now()))
         found: list[Document] = []
         for page in islice(self._rows.pages(QUEUES_INDEX, key, Limit=limit), _PAGES):
-            # After a rollback and another update, final rows may still be in the queue in which 0.2.0 found them.
+            for item in page:  # after a rollback and another update, rows are still where 0.2.0 found, and ended, them
+                if item["status"] in FINAL:
+                    self._rows.write(self._rows.update(_key(item)._asdict(), dict.fromkeys(MARK), _as_read(item)))
             found += [document_from_item(item) for item in page if item["status"] == Status.PENDING]
             if len(found) >= limit:
                 break
@@ -280,7 +282,7 @@ class Ledger:
         return self._counted(self._rows.update(key._asdict(), {**changes, "batch": batch}, condition), batch) is None
 
     def _count(self, batch: str, **amounts: int) -> Item:
-        mark = mapping.batch_mark(iso(self._clock.now()))
+        mark = mapping.batch_mark(iso(self._clock.now()) if "finished" in amounts else None)
         return self._rows.update(mapping.batch_key(batch)._asdict(), mark, None, amounts)
 
     # -- workflows, ended jobs, the poller -----------------------------------------------------------------------------
@@ -378,7 +380,10 @@ class Ledger:
         )
         if update.to in FINAL:
             changes["expires_at"] = self._expires_at()
-        return self._rows.update(update.key._asdict(), changes, _may_change(update, attempt_id))
+        condition = _may_change(update, attempt_id)
+        if isinstance(record, Workflow) and update.to is Status.SUBMITTING and not record.attempt.is_unsettled:
+            condition &= Attr("bound_to").not_exists()  # after a rollback to 0.2.0, and another update
+        return self._rows.update(update.key._asdict(), changes, condition)
 
     def _expires_at(self) -> int | None:
         """When a row that is final now may be deleted, in epoch seconds; None: never."""

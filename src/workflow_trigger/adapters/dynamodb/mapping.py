@@ -189,7 +189,7 @@ def _fitting(entries: Sequence[Any] | None, *left_out: Any) -> list[Any] | None:
 
 # -- batches -----------------------------------------------------------------------------------------------------------
 
-BATCHES = "batches"  # the queue of batches that are not known to be finished
+BATCHES = "batches"  # the queue of batches that may be finished: what was counted last is final
 _BATCH = "batch"  # takes the place of an object; the batch's name that of a version
 
 
@@ -198,9 +198,9 @@ def batch_key(name: str) -> DocumentKey:
     return DocumentKey(_BATCH, name)
 
 
-def batch_mark(now: str) -> Item:
-    """The changes of a batch of which a document was counted: it is not finished, and not to be deleted."""
-    return {QUEUE: BATCHES, QUEUE_AT: now, "finished_at": None, "expires_at": None}
+def batch_mark(now: str | None) -> Item:
+    """The changes of a batch of which a document was counted, as final at a time: it is not to be deleted."""
+    return {QUEUE: now and BATCHES, QUEUE_AT: now, "finished_at": None, "expires_at": None}
 
 
 def batch_from_item(item: Item) -> model.Batch:
