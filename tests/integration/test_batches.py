@@ -65,6 +65,25 @@ def test_batches_that_wait_hide_none_that_is_finished(harness: Harness, monkeypa
     assert len(told(harness)) == len(harness.rows(Status.COMPLETED)) < 120
 
 
+def test_batches_that_are_half_done_hide_none_that_is_finished(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_trigger.adapters.dynamodb.ledger._BATCH_PAGES", 1)
+    ledger = harness.ledger()
+    assert ledger.pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))
+    for number in range(120):
+        pair = [harness.upload(f"{number}-{each}.pdf", b"%d-%d" % (number, each)) for each in range(2)]
+        harness.deliver(*(replace(each, batch=f"batch-{number}") for each in pair), submit=False)
+        assert ledger.cancel(harness.row(pair[0]), "a test")
+    harness.tick(after_seconds=60)
+    harness.tick(after_seconds=60)
+    last = replace(harness.upload("last.pdf", b"last"), batch="last")
+    harness.deliver(last, submit=False)
+    assert ledger.cancel(harness.row(last), "a test")
+    let_pass(harness, 5)
+    assert [each["batch"] for each in told(harness)] == ["last"]
+
+
 def test_batches_that_never_finish_hide_no_other(harness: Harness) -> None:
     ledger = harness.ledger()
     assert ledger.pause(Pause(route=ALL_ROUTES, reason="a test", since=iso(harness.clock.now())))

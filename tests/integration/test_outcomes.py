@@ -6,6 +6,8 @@ import pytest
 
 from local.fake_platform.state import Fault
 from tests.integration.harness import REASON, Harness
+from workflow_trigger.adapters.unstructured.client import PlatformClient
+from workflow_trigger.domain.errors import Unavailable
 from workflow_trigger.domain.model import Phase
 
 
@@ -242,6 +244,29 @@ def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness:
     assert harness.status(document) == "SUBMITTING"
     harness.state.behaviour.is_another_workspace = False
     harness.settle()
+    assert harness.accepted(document) == 1
+
+
+@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
+def test_workflow_that_cannot_be_asked_about_holds_no_lost_answer(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, has_left: bool
+) -> None:
+    """Its list is told; whether it is still there, never."""
+    first, second = harness.grow_pool(2)
+    has_workflow = PlatformClient.has_workflow
+
+    def asked(self: PlatformClient, workflow_id: str) -> bool | None:
+        if workflow_id == first:
+            raise Unavailable("HTTP 500")
+        return has_workflow(self, workflow_id)
+
+    monkeypatch.setattr(PlatformClient, "has_workflow", asked)
+    harness.state.faults = [Fault("run", "status", status=500, times=10**6, workflow_id=first)]
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    if has_left:
+        harness.configure(workflow_ids=(second,))
+    harness.settle(minutes=180)
     assert harness.accepted(document) == 1
 
 

@@ -792,6 +792,24 @@ def test_one_question_that_is_never_answered_holds_no_outputs(
     assert results.status(document) == "COMPLETED"
 
 
+def test_rejected_key_is_not_the_time_of_an_output(results: Harness) -> None:
+    """503 for two minutes, two hours of a key that is rejected, 503 for a minute, then right."""
+    documents, _ = results.job_with(3)
+    delayed = Fault("download", "status", status=503, times=10**6)
+    results.state.faults = [delayed]
+    results.tick(after_seconds=60)
+    results.tick(after_seconds=60)
+    assert results.ended_jobs()[0].doubts
+    results.state.faults = [Fault(each, "status", status=401, times=10**6) for each in QUESTIONS]
+    for _ in range(120):
+        results.tick(after_seconds=60)
+    results.state.faults = [delayed]
+    results.tick(after_seconds=60)
+    results.state.faults = []
+    results.settle()
+    assert all("key" in entry for each in documents for entry in results.row(each)["results"])
+
+
 def test_outputs_are_fetched_while_no_question_is_answered(results: Harness) -> None:
     """Downloads are, but for the first one."""
     documents, _ = results.job_with(3)

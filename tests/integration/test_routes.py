@@ -5,6 +5,7 @@ import threading
 import uuid
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import pytest
@@ -223,6 +224,45 @@ def test_job_of_a_deleted_workflow_that_was_alone_on_its_route_ends(routed: Harn
     job.vanished, routed.state.behaviour.known_workflows = True, [*LEGAL]
     routed.settle(minutes=30)
     assert routed.row(document)["error"]["type"] == "JobVanished"
+
+
+def test_routes_are_known_while_an_orphan_waits_for_its_workflow(routed: Harness) -> None:
+    """It keeps the first search open; a route goes before that ends."""
+    pause(routed, "invoices/")
+    arrive(routed, *uploads(routed, "invoices/", 260))
+    routed.state.behaviour.job_seconds = dict.fromkeys(LEGAL, 1_800)
+    (running,) = uploads(routed, "legal/", 1)
+    arrive(routed, running, submit=True)
+    orphan = routed.upload("orphan.pdf", b"orphan")
+    arrive(routed, orphan)
+    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
+    of_0_2_0 = {"since": iso(routed.clock.now()), "name": "orphan-0123456789abcdef.pdf"}
+    routed.rewrite(orphan, bind, workflow=routed.row(running)["workflow_id"], **of_0_2_0)
+    documents = [routed.upload(f"legal/x{number}.pdf", b"x%d" % number) for number in range(3)]
+    arrive(routed, *documents)
+    pause(routed, "legal/")
+    routed.tick(after_seconds=5)
+    routed.tick(after_seconds=60)
+    routed.configure(routes=ONLY_INVOICES)
+    routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in documents), minutes=30)
+
+
+def test_key_of_another_workspace_costs_few_questions(harness: Harness) -> None:
+    """However many workflows and routes there are."""
+    routes = tuple(Route(f"r{number}/", (str(uuid.uuid4()), str(uuid.uuid4()))) for number in range(10))
+    harness.configure(routes=routes, max_files_per_run=1)
+    harness.pool_ever |= {each for route in routes for each in route.workflow_ids}
+    harness.state.behaviour.default_job_seconds = 10**6
+    for route in routes:
+        arrive(harness, *uploads(harness, route.key_prefix, 2), submit=True)
+    assert len(harness.state.jobs) == 20
+    harness.state.behaviour.is_another_workspace = True
+    for _ in range(20):
+        harness.tick(after_seconds=60)
+    ask = PlatformClient.has_workflow
+    with patch.object(PlatformClient, "has_workflow", autospec=True, side_effect=ask) as asked:
+        harness.tick(after_seconds=60)
+    assert 20 <= asked.call_count <= 20 * 5
 
 
 def test_questions_of_one_route_that_hang_hold_no_other(routed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

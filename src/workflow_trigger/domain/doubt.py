@@ -34,7 +34,7 @@ _GAP_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """One of them: since when, and when it was seen last."""
+    """Something that did not fit at a look: since when, and when it was seen last."""
 
     kind: DoubtKind
     since: str

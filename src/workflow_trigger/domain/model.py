@@ -276,8 +276,8 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
-    searched_at: str | None = None  # when a search for orphans, and documents in no queue, found none; None: it goes on
-    routes: str | None = None  # their names, and those of earlier ones; None: no search has found any, or ended
+    searched_at: str | None = None  # when a search for orphans, and documents in no queue, ended; None: it goes on
+    routes: str | None = None  # names of the routes then and, after an empty one, of those that are gone
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 
     def is_alive(self, now: datetime) -> bool:

@@ -83,7 +83,7 @@ def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -
 
 
 def missing_names(job: Job, details: Details, reports: FileReports) -> DoubtKind | None:
-    """Whether to wait for more names: fewer are named than failed, or a list goes on, or is undecided."""
+    """What names are waited for, if any: fewer are named than failed, or a list goes on, or is undecided."""
     undecided = {*reports.keys} - reports.reasons.keys() - {*reports.succeeded}
     if JobState.STOPPED in {job.state, details.state}:
         return DoubtKind.NAMES_MISSING if undecided and not reports.is_complete else None

@@ -237,14 +237,14 @@ class Reconciler:
         """Look for what was left behind every ten minutes, at a change of routes, and in every run until none is."""
         before, routes, now = snapshot.poller, self._context.by_route(), self._context.clock.now()
         gone = sorted({*(before.routes or "").split(":")} - routes.keys())
-        names = ":".join([*routes, "", *gone])
+        names = ":".join([*routes, "", *gone])  # '' between them: a route that goes changes the text
         goes_on = before.searched_at is None or before.routes != names
         if self._is_ours and (goes_on or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
-            is_thorough = goes_on and before.routes is not None
+            is_thorough = goes_on and before.routes is not None  # else it is for documents of 0.2.0, which are in front
             were_some = recover.enqueue_left_behind(self._context, gone, is_thorough=is_thorough)
             self._orphans = recover.orphans(self._context, snapshot)
-            if were_some or not self._orphans:
-                self._is_ours = self._write_poller(searched_at=None if were_some else iso(now), routes=names)
+            searched_at = before.searched_at if self._orphans else iso(now)
+            self._is_ours = self._write_poller(searched_at=None if were_some else searched_at, routes=names)
 
     def _take_up_orphans(self) -> None:
         """A workflow that is idle takes its orphans up before it gets anything else."""

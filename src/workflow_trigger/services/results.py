@@ -56,11 +56,13 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             again_seconds = _KEY_RETRY_SECONDS
+            if self._ended.doubts:
+                self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
-        pause = self._context.client.throttle.until or self._context.clock.now()
-        retry_at = max(self._context.iso_later(again_seconds), iso(pause))
+        later = self._context.later(again_seconds)
+        retry_at = iso(max(later, self._context.client.throttle.until or later))
         after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
         written = self._context.commit(self._ended, after, updates)
         return written if after else None

@@ -263,11 +263,18 @@ class Ledger:
         key = Key(QUEUE).eq(mapping.BATCHES) & Key(QUEUE_AT).lte(iso(self._clock.now() - quiet))
         pages = islice(self._rows.pages(QUEUES_INDEX, key, Limit=100), _BATCH_PAGES)
         keys = [_key(item) for page in pages for item in page]
-        return [each for each in map(mapping.batch_from_item, self._read(keys)) if each.is_at_rest]
+        found = [mapping.batch_from_item(item) for item in self._read(keys)]
+        for each in found:
+            if not each.is_at_rest:  # until another of its documents is final
+                self._unmark(each)
+        return [each for each in found if each.is_at_rest]
 
     def mark_finished(self, batch: model.Batch) -> None:
         """A batch is finished, provided that no document has been counted since it was read."""
-        changes = {**dict.fromkeys(MARK), "finished_at": iso(self._clock.now()), "expires_at": self._expires_at()}
+        self._unmark(batch, finished_at=iso(self._clock.now()), expires_at=self._expires_at())
+
+    def _unmark(self, batch: model.Batch, **changes: Any) -> None:
+        changes |= dict.fromkeys(MARK)
         as_read = Attr("registered").eq(batch.registered) & Attr("finished").eq(batch.finished)
         self._rows.write(self._rows.update(mapping.batch_key(batch.name)._asdict(), changes, as_read))
 
@@ -382,7 +389,7 @@ class Ledger:
             changes["expires_at"] = self._expires_at()
         condition = _may_change(update, attempt_id)
         if isinstance(record, Workflow) and update.to is Status.SUBMITTING and not record.attempt.is_unsettled:
-            condition &= Attr("bound_to").not_exists()  # after a rollback to 0.2.0, and another update
+            condition &= Attr("bound_to").not_exists()  # its answer was lost in 0.2.0: only `take_up` may have it
         return self._rows.update(update.key._asdict(), changes, condition)
 
     def _expires_at(self) -> int | None:

@@ -199,7 +199,7 @@ def batch_key(name: str) -> DocumentKey:
 
 
 def batch_mark(now: str | None) -> Item:
-    """The changes of a batch of which a document was counted, as final at a time: it is not to be deleted."""
+    """The changes of a batch of which a document was counted: as final, at a time, or as registered (None)."""
     return {QUEUE: now and BATCHES, QUEUE_AT: now, "finished_at": None, "expires_at": None}
 
 

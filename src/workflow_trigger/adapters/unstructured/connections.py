@@ -95,7 +95,7 @@ class Connections:
             SecretUnusable: the secret of a private authority cannot be read, or holds no certificates.
         """
         context = tls_context(self._ca_certificates()) if self._is_https else None
-        pool = urllib3.PoolManager(maxsize=25, retries=False, ssl_context=context)
+        pool = urllib3.PoolManager(maxsize=100, retries=False, ssl_context=context)
         pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return pool
 
