@@ -270,6 +270,39 @@ def test_workflow_that_cannot_be_asked_about_holds_no_lost_answer(
     assert harness.accepted(document) == 1
 
 
+@pytest.mark.parametrize("silent", ["its own", "a witness"])
+@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
+def test_silence_under_a_key_of_another_workspace_lets_nothing_go(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, has_left: bool, silent: str
+) -> None:
+    first, second = harness.grow_pool(2)
+    document = harness.upload("a.pdf", b"a")
+    harness.state.behaviour.default_job_seconds = 10**6
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(document)
+    (job,) = harness.state.jobs.values()
+    other = second if job.workflow_id == first else first
+    if has_left:
+        harness.configure(workflow_ids=(other,))
+    harness.state.behaviour.is_another_workspace = True
+    has_workflow = PlatformClient.has_workflow
+
+    def asked(self: PlatformClient, workflow_id: str) -> bool | None:
+        if workflow_id == (job.workflow_id if silent == "its own" else other):
+            raise Unavailable("HTTP 500")
+        return has_workflow(self, workflow_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlatformClient, "has_workflow", asked)
+        for _ in range(120):
+            harness.tick(after_seconds=60)
+        assert harness.status(document) == "SUBMITTING"
+    harness.state.behaviour.is_another_workspace = False
+    for _ in range(10):
+        harness.tick(after_seconds=60)
+    assert harness.accepted(document) == 1
+
+
 def test_job_of_a_workflow_that_was_deleted_comes_to_an_end(harness: Harness) -> None:
     deleted, other = harness.grow_pool(2)
     document = harness.upload("a.pdf", b"a")

@@ -810,6 +810,21 @@ def test_rejected_key_is_not_the_time_of_an_output(results: Harness) -> None:
     assert all("key" in entry for each in documents for entry in results.row(each)["results"])
 
 
+def test_refusing_bucket_and_a_rejected_key_cost_no_questions(results: Harness) -> None:
+    results.job_with(1)
+    results.s3.delete_bucket(Bucket=results.settings.results_bucket)
+    for _ in range(3):
+        results.tick(after_seconds=60)
+    assert [each.kind for each in results.ended_jobs()[0].doubts] == ["refused"]
+    results.state.faults = [Fault(each, "status", status=401, times=10**6) for each in QUESTIONS]
+    results.tick(after_seconds=60)
+    results.state.faults = []
+    asked = results.state.requests["job"]
+    for _ in range(5):
+        results.tick(after_seconds=120)
+    assert results.state.requests["job"] == asked
+
+
 def test_outputs_are_fetched_while_no_question_is_answered(results: Harness) -> None:
     """Downloads are, but for the first one."""
     documents, _ = results.job_with(3)

@@ -247,6 +247,33 @@ def test_routes_are_known_while_an_orphan_waits_for_its_workflow(routed: Harness
     routed.settle(until=lambda: all(routed.status(each) == "COMPLETED" for each in documents), minutes=30)
 
 
+def test_orphan_at_a_change_of_routes_is_taken_up_by_the_next_run(
+    routed: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no search is thorough, because it waits for its workflow."""
+    for _ in range(2):
+        routed.tick(after_seconds=60)
+    searches: list[bool] = []
+    enqueue = recover.enqueue_left_behind
+
+    def watched(*args: Any, is_thorough: bool) -> bool:
+        searches.append(is_thorough)
+        return enqueue(*args, is_thorough=is_thorough)
+
+    monkeypatch.setattr(recover, "enqueue_left_behind", watched)
+    routed.state.behaviour.default_job_seconds = 300
+    running, orphan = routed.upload("running.pdf", b"running"), routed.upload("orphan.pdf", b"orphan")
+    arrive(routed, running, submit=True)
+    arrive(routed, orphan)
+    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
+    of_0_2_0 = {"since": iso(routed.clock.now()), "name": "orphan-0123456789abcdef.pdf"}
+    routed.rewrite(orphan, bind, workflow=routed.row(running)["workflow_id"], **of_0_2_0)
+    routed.configure(routes=ONLY_INVOICES)
+    minutes = routed.settle(until=lambda: "bound_to" not in routed.row(orphan), minutes=30)
+    assert minutes <= 7
+    assert searches == [True] + [False] * (minutes - 1)
+
+
 def test_key_of_another_workspace_costs_few_questions(harness: Harness) -> None:
     """However many workflows and routes there are."""
     routes = tuple(Route(f"r{number}/", (str(uuid.uuid4()), str(uuid.uuid4()))) for number in range(10))

@@ -276,7 +276,7 @@ class Poller:
     began_at: str | None = None
     lease_ends_at: str | None = None
     paused_until: str | None = None
-    searched_at: str | None = None  # when a search for orphans, and documents in no queue, ended; None: it goes on
+    searched_at: str | None = None  # when orphans, and documents in no queue, were searched; None: there are more
     routes: str | None = None  # names of the routes then and, after an empty one, of those that are gone
     unresolved: str | None = None  # workflows of the pool whose key the platform does not resolve, and what it says
 

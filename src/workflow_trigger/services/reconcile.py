@@ -243,7 +243,7 @@ class Reconciler:
             is_thorough = goes_on and before.routes is not None  # else it is for documents of 0.2.0, which are in front
             were_some = recover.enqueue_left_behind(self._context, gone, is_thorough=is_thorough)
             self._orphans = recover.orphans(self._context, snapshot)
-            searched_at = before.searched_at if self._orphans else iso(now)
+            searched_at = self._context.iso_later(-_SEARCH_SECONDS) if self._orphans else iso(now)  # the next run, too
             self._is_ours = self._write_poller(searched_at=None if were_some else searched_at, routes=names)
 
     def _take_up_orphans(self) -> None:

@@ -91,7 +91,7 @@ class _Collector:
         ended, read = self._ended, self._context.ledger.documents
         documents = read([each.key for each in ended.documents])
         without = [each for each in documents.values() if not each.output_node_files]
-        is_doubted = any(each.kind != DoubtKind.REFUSED for each in ended.doubts)
+        is_doubted = any(each.kind not in {DoubtKind.REFUSED, DoubtKind.SILENCE} for each in ended.doubts)
         job = self._job() if without or is_doubted else None
         self._is_silent = is_doubted and not (job or self._is_workflow_told())
         named = [self._named(job, each) for each in without] if job else []

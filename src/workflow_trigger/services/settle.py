@@ -131,11 +131,11 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
 
 
 def _is_gone(context: Context, workflow: Workflow) -> bool:
-    """Whether the workflow was deleted. Where its list is told and this is not, it counts as not after a while."""
+    """Whether the workflow was deleted. Where that is not told, and others are shown, it counts as not after a while."""
     try:
         return context.is_gone(workflow.workflow_id)
     except Unavailable:
-        if not _is_old(context, workflow):
+        if not (_is_old(context, workflow) and context.shows_another(workflow.workflow_id)):
             raise
         return False
 

@@ -275,7 +275,8 @@ class Ledger:
 
     def _unmark(self, batch: model.Batch, **changes: Any) -> None:
         changes |= dict.fromkeys(MARK)
-        as_read = Attr("registered").eq(batch.registered) & Attr("finished").eq(batch.finished)
+        finished = Attr("finished").eq(batch.finished) if batch.finished else Attr("finished").not_exists()
+        as_read = Attr("registered").eq(batch.registered) & finished
         self._rows.write(self._rows.update(mapping.batch_key(batch.name)._asdict(), changes, as_read))
 
     def _counted(self, write: Item, batch: str | None) -> Item | None:
