@@ -131,7 +131,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
 
 
 def _is_gone(context: Context, workflow: Workflow) -> bool:
-    """Whether the workflow was deleted. Where that is not told, and others are shown, it counts as not after a while."""
+    """Whether the workflow was deleted. Where that is not told, but others are, it counts as not after a while."""
     try:
         return context.is_gone(workflow.workflow_id)
     except Unavailable:
