@@ -29,7 +29,7 @@ from workflow_trigger.services.track import track
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
 
-_LEASE_SECONDS = 45.0  # of the one run that polls, beyond the next look
+_LEASE_SECONDS = 75.0  # of the one run that polls, beyond the next look: until the next run has taken over
 _LEASE_RESERVE_SECONDS = 10.0  # it is renewed when less of it would be left at the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
@@ -142,7 +142,7 @@ class Reconciler:
         due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
         if not self._in_flight and (not due or now >= until):
             return self._is_ours and not self._release()
-        wake_at = [*due, self._read_at or now] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
+        wake_at = [*due, self._reads_at()] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
         self._context.clock.wait_for(self._in_flight.keys(), max((min(wake_at) - now).total_seconds(), 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
@@ -160,8 +160,7 @@ class Reconciler:
         paused_until = parse_time(before.paused_until)
         if paused_until is not None and paused_until > now:
             self._context.client.throttle.until = paused_until
-        is_young = (parse_time(before.began_at) or now) > now - timedelta(seconds=_HANDOVER_SECONDS)
-        if before.is_alive(now) and is_young:
+        if before.is_alive(now) and _hands_over_at(before, now) > now:
             return False
         began_at = before.began_at if before.owner == self._owner else iso(now)  # one that goes on is not young again
         self._poller = replace(before, lease_ends_at=None)
@@ -211,12 +210,21 @@ class Reconciler:
         return snapshot
 
     def latest(self) -> Snapshot:
-        """The last snapshot, at most PollSeconds old."""
-        is_old = self._read_at is None or self._context.clock.now() >= self._read_at
+        """The last snapshot, as long as it holds."""
+        is_old = self._context.clock.now() >= self._reads_at()
         return self._read() if self._snapshot is None or is_old else self._snapshot
 
+    def _reads_at(self) -> datetime:
+        """When all is read again: after PollSeconds, or where no workflow is free, when another run may take over.
+
+        Nobody begins anything before, and this run knows what becomes of the jobs.
+        """
+        now = self._context.clock.now()
+        is_full = self._workflows and all(each.is_at_work for each in self._workflows.values())
+        return max(self._read_at or now, _hands_over_at(self._poller, now) if is_full else now)
+
     def _refresh(self) -> None:
-        """Read again every PollSeconds, and see whether another run polls by now."""
+        """Read again, and see whether another run polls by now."""
         before = self._snapshot
         if self._is_ours and (snapshot := self.latest()) is not before:
             self._poller = snapshot.poller
@@ -308,6 +316,11 @@ class Reconciler:
 
     def _due_at(self, now: datetime, key: str, *not_before: str | None) -> datetime:
         return max(now, self._due.get(key, now), *(parse_time(each) or now for each in not_before))
+
+
+def _hands_over_at(poller: Poller, now: datetime) -> datetime:
+    """From when on another run takes over, although this one lives."""
+    return (parse_time(poller.began_at) or now) + timedelta(seconds=_HANDOVER_SECONDS)
 
 
 def _worker_pools(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:
