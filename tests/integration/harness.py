@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from local.fake_platform.app import serving
 from local.fake_platform.state import Behaviour, Fault, PlatformState, SimulatedJob, StoredFile
@@ -28,7 +29,7 @@ from workflow_trigger.adapters.s3_results import ResultsBucket
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections, Throttle
-from workflow_trigger.domain.clock import Clock, Deadline
+from workflow_trigger.domain.clock import Clock, Deadline, iso
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion, canonical_id, upload_name
 from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, EndedJob, Status, Workflow
@@ -335,6 +336,33 @@ class Harness:
             ExpressionAttributeNames={f"#{name}": name for name in re.findall(r"#(\w+)", expression)},
             **(given if values else {}),
         )
+
+    def bind(
+        self, version: ObjectVersion, workflow_id: str, name: str, since: str | None = None, *, is_queued: bool = True
+    ) -> None:
+        """Leave a document as 0.2.0 left one whose answer was lost: it waits, and is bound to its workflow."""
+        bound = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
+        values = {"workflow": workflow_id, "since": since or iso(self.clock.now()), "name": name}
+        self.rewrite(version, bound if is_queued else f"{bound} REMOVE #queue, #queue_at", **values)
+
+    @contextlib.contextmanager
+    def run_that_hangs(self, question: str, *about: str) -> Iterator[None]:
+        """A run of the schedule in which a question (about these; else all) hangs until the end of the block."""
+        may_answer, ask = threading.Event(), getattr(PlatformClient, question)
+
+        def hang(client: PlatformClient, key: str) -> Any:
+            if key in about or not about:
+                may_answer.wait()
+            return ask(client, key)
+
+        run = threading.Thread(target=self.tick)
+        with patch.object(PlatformClient, question, hang):
+            run.start()
+            try:
+                yield
+            finally:
+                may_answer.set()
+                run.join()
 
     def status(self, version: ObjectVersion) -> str:
         return str(self.row(version)["status"])

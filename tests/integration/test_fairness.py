@@ -17,7 +17,6 @@ from tests.integration.fault_injection import PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_upload import Context, s3_event
 from workflow_trigger import handlers
-from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.errors import LedgerUnavailable
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
@@ -383,7 +382,7 @@ def test_refused_documents_do_not_hide_those_behind_them(harness: Harness) -> No
     assert {harness.status(each) for each in good} == {"COMPLETED"}
 
 
-def test_lists_that_hang_hold_no_free_workflow(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_that_hang_hold_no_free_workflow(harness: Harness) -> None:
     """Four answers were lost, as many as there are threads for streams."""
     harness.grow_pool(5)
     harness.configure(max_files_per_run=1)
@@ -391,20 +390,8 @@ def test_lists_that_hang_hold_no_free_workflow(harness: Harness, monkeypatch: py
     harness.deliver(*(harness.upload(f"{each}.pdf", b"%d" % each) for each in range(4)))
     free = harness.upload("free.pdf", b"free")
     harness.deliver(free, submit=False)
-    may_answer, list_jobs = threading.Event(), PlatformClient.jobs
-
-    def hangs(self: PlatformClient, workflow_id: str) -> Any:
-        may_answer.wait()
-        return list_jobs(self, workflow_id)
-
-    monkeypatch.setattr(PlatformClient, "jobs", hangs)
-    run = threading.Thread(target=harness.tick)
-    run.start()
-    try:
+    with harness.run_that_hangs("jobs"):
         until(lambda: harness.status(free) != "PENDING", every=0.1)
-    finally:
-        may_answer.set()
-        run.join()
     assert harness.accepted(free) == 1
 
 

@@ -1,7 +1,6 @@
 """Routes in one stack: key prefixes with workflows of their own, none of which holds another."""
 
 import json
-import threading
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -235,9 +234,7 @@ def test_routes_are_known_while_an_orphan_waits_for_its_workflow(routed: Harness
     arrive(routed, running, submit=True)
     orphan = routed.upload("orphan.pdf", b"orphan")
     arrive(routed, orphan)
-    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
-    of_0_2_0 = {"since": iso(routed.clock.now()), "name": "orphan-0123456789abcdef.pdf"}
-    routed.rewrite(orphan, bind, workflow=routed.row(running)["workflow_id"], **of_0_2_0)
+    routed.bind(orphan, routed.row(running)["workflow_id"], "orphan-0123456789abcdef.pdf")
     documents = [routed.upload(f"legal/x{number}.pdf", b"x%d" % number) for number in range(3)]
     arrive(routed, *documents)
     pause(routed, "legal/")
@@ -265,9 +262,7 @@ def test_orphan_at_a_change_of_routes_is_taken_up_by_the_next_run(
     running, orphan = routed.upload("running.pdf", b"running"), routed.upload("orphan.pdf", b"orphan")
     arrive(routed, running, submit=True)
     arrive(routed, orphan)
-    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
-    of_0_2_0 = {"since": iso(routed.clock.now()), "name": "orphan-0123456789abcdef.pdf"}
-    routed.rewrite(orphan, bind, workflow=routed.row(running)["workflow_id"], **of_0_2_0)
+    routed.bind(orphan, routed.row(running)["workflow_id"], "orphan-0123456789abcdef.pdf")
     routed.configure(routes=ONLY_INVOICES)
     minutes = routed.settle(until=lambda: "bound_to" not in routed.row(orphan), minutes=30)
     assert minutes <= 7
@@ -292,7 +287,7 @@ def test_key_of_another_workspace_costs_few_questions(harness: Harness) -> None:
     assert 20 <= asked.call_count <= 20 * 5
 
 
-def test_questions_of_one_route_that_hang_hold_no_other(routed: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_of_one_route_that_hang_hold_no_other(routed: Harness) -> None:
     ids = tuple(f"33333333-3333-3333-3333-33333333333{number}" for number in range(4))
     routed.configure(routes=(Route("invoices/", ids), Route("legal/", LEGAL)), max_files_per_run=1)
     routed.pool_ever |= {*ids}
@@ -300,23 +295,10 @@ def test_questions_of_one_route_that_hang_hold_no_other(routed: Harness, monkeyp
     (document,) = uploads(routed, "legal/", 1)
     arrive(routed, document, submit=True)
     routed.clock.sleep(60)
-    may_answer, job = threading.Event(), PlatformClient.job
     hung = {row["job_id"] for row in routed.rows() if row["key"].startswith("invoices/")}
     assert len(hung) == 4
-
-    def hangs(self: PlatformClient, job_id: str) -> Any:
-        if job_id in hung:
-            may_answer.wait()
-        return job(self, job_id)
-
-    monkeypatch.setattr(PlatformClient, "job", hangs)
-    run = threading.Thread(target=routed.tick)
-    run.start()
-    try:
+    with routed.run_that_hangs("job", *hung):
         until(lambda: routed.status(document) == "COMPLETED", every=0.1)
-    finally:
-        may_answer.set()
-        run.join()
 
 
 def test_workflow_named_twice_by_id_and_key_is_in_the_first_route(routed: Harness) -> None:

@@ -107,8 +107,7 @@ def test_lost_answer_of_0_2_0_after_a_rollback_runs_once(harness: Harness) -> No
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document, submit=False)
     name = "a-0123456789abcdef.pdf"
-    bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name"
-    harness.rewrite(document, bind, workflow=bound_to, since=since, name=name)
+    harness.bind(document, bound_to, name, since)
     harness.clock.sleep(5)
     harness.state.start(bound_to, [harness.state.store(name, None, io.BytesIO(b"a"))], is_late=True)
     harness.settle()
@@ -122,13 +121,8 @@ def test_lost_answers_of_0_2_0_and_what_waits_behind_them_go_on(harness: Harness
     harness.deliver(*bound, *others, submit=False)
     (workflow_id,) = harness.settings.workflow_ids
     for number, each in enumerate(bound):
-        values = {
-            "workflow": workflow_id,
-            "since": f"2026-01-01T00:00:0{number // 10}Z",
-            "name": f"x-{number:016x}.pdf",
-        }
-        bind = "SET #bound_to = :workflow, #bound_since = :since, #upload_name = :name REMOVE #queue, #queue_at"
-        harness.rewrite(each, bind, **values)
+        since = f"2026-01-01T00:00:0{number // 10}Z"
+        harness.bind(each, workflow_id, f"x-{number:016x}.pdf", since, is_queued=False)
     for each in others:
         harness.rewrite(each, "REMOVE #queue, #queue_at")
     assert harness.settle(minutes=30) <= 12

@@ -105,7 +105,7 @@ class Reconciler:
         self._queues = {name: Queue(each) for name, each in context.by_route().items()}
         self._due: dict[str, datetime] = {}  # by workflow or job: when it is looked at again
         self._in_flight: dict[Future[Any], str] = {}
-        self._read_at: datetime | None = None
+        self._read_at = context.clock.now()  # when what was read is PollSeconds old
         self._is_ours = False
         self._orphans: list[tuple[str, list[Document]]] = []
         self._failures: list[Exception] = []
@@ -219,9 +219,8 @@ class Reconciler:
 
         Nobody begins anything before, and this run knows what becomes of the jobs.
         """
-        now = self._context.clock.now()
         is_full = self._workflows and all(each.is_at_work for each in self._workflows.values())
-        return max(self._read_at or now, _hands_over_at(self._poller, now) if is_full else now)
+        return max(self._read_at, _hands_over_at(self._poller, self._read_at)) if is_full else self._read_at
 
     def _refresh(self) -> None:
         """Read again, and see whether another run polls by now."""
@@ -295,7 +294,7 @@ class Reconciler:
                 if not _waits_for_another(after):
                     self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
-                self._read_at = self._read_at if self._context.results is None else None  # to copy its outputs
+                self._read_at = self._read_at if self._context.results is None else self._context.clock.now()  # to copy
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """One part's trouble stays its own until all are done, and is seen."""

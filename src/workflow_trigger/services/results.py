@@ -24,6 +24,7 @@ _LEASE_SECONDS = 120.0  # renewed while outputs are copied
 _RETRY_SECONDS = 10.0
 _KEY_RETRY_SECONDS = 60.0
 _LATE_SECONDS = 900.0  # after a job's end, outputs that are still on their way ring the alarm
+
 logger = Logger(child=True)
 
 
