@@ -345,6 +345,14 @@ class Harness:
         values = {"workflow": workflow_id, "since": since or iso(self.clock.now()), "name": name}
         self.rewrite(version, bound if is_queued else f"{bound} REMOVE #queue, #queue_at", **values)
 
+    def end_as_0_2_0(self, version: ObjectVersion, now: str) -> None:
+        """Leave a document as 0.2.0 left one that it completed: where it was, in a queue that 0.2.0 does not know."""
+        ended = (
+            "SET #status = :status, #updated_at = :now, #job_id = :job, #workflow_id = :workflow REMOVE #eligible_at"
+        )
+        ids = {"job": str(uuid.uuid4()), "workflow": self.settings.workflow_ids[0]}
+        self.rewrite(version, ended, status="COMPLETED", now=now, **ids)
+
     @contextlib.contextmanager
     def run_that_hangs(self, question: str, *about: str) -> Iterator[None]:
         """A run of the schedule in which a question (about these; else all) hangs until the end of the block."""

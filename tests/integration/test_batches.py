@@ -273,3 +273,14 @@ def test_backfill_wait_and_fetch_a_batch_as_commands(deployed: DeployedHarness, 
     assert (
         command(stack, "retry", "--batch", "june", "--status", "COMPLETED", "--dry-run", "--json").json["selected"] == 3
     )
+
+
+def test_batch_whose_documents_0_2_0_ended_after_a_rollback_is_finished(harness: Harness) -> None:
+    documents = [replace(harness.upload(f"{number}.pdf", b"%d" % number), batch="june") for number in range(3)]
+    harness.deliver(*documents, submit=False)
+    for each in documents[:2]:
+        harness.end_as_0_2_0(each, iso(harness.clock.now()))
+    harness.settle()
+    for _ in range(3):
+        harness.tick(after_seconds=61)
+    assert len(told(harness)) == 1

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from urllib3.connection import HTTPSConnection
 
-from workflow_trigger.adapters.unstructured import client, connections
+from workflow_trigger.adapters.unstructured import client as platform_client
+from workflow_trigger.adapters.unstructured import connections
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.adapters.unstructured.connections import Connections
@@ -52,7 +53,6 @@ class Received:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.status = 200
         self.headers: dict[str, str] = {}
-        self.reads_after_seconds = 0.0
 
 
 @contextlib.contextmanager
@@ -62,7 +62,6 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
     class Handler(http.server.BaseHTTPRequestHandler):
         def _answer(self) -> None:
             received.requests.append((self.path, dict(self.headers)))
-            time.sleep(received.reads_after_seconds)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(received.status)
             for name, value in received.headers.items():
@@ -270,21 +269,6 @@ def test_secret_that_is_corrected_takes_effect_at_once() -> None:
     assert "BEGIN CERTIFICATE" in read()
 
 
-@pytest.mark.parametrize("is_tls", [False, True])
-def test_server_that_reads_slowly_has_longer_than_to_connect(
-    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, *, is_tls: bool
-) -> None:
-    """So that a host with several dead addresses is given up before the lease of the attempt ends."""
-    monkeypatch.setattr(client, "_CONNECT_SECONDS", 0.5)
-    received = Received()
-    received.reads_after_seconds = 1.5
-    with server(received, authority.issue_cert("127.0.0.1") if is_tls else None) as port:
-        url = f"http{'s' * is_tls}://127.0.0.1:{port}"
-        part = Part(filename="a.pdf", content_type="a/b", length_bytes=30_000_000, chunks=lambda: [bytes(10**6)] * 30)
-        assert platform(url).run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
-    assert len(received.requests) == 1
-
-
 def test_request_for_a_change_is_sent_once_where_a_question_is_asked_again() -> None:
     """A server that closes every connection when it has read: a change may have been made by then."""
     heard: list[bytes] = []
@@ -400,6 +384,19 @@ def test_answer_that_never_ends_is_given_up_before_the_invocation_is(encoding: s
         with ThreadPoolExecutor() as at_once:
             errors = [each.exception(60) for each in [at_once.submit(call) for call in calls]]
     assert [type(error) for error in errors] == [Unavailable, OutcomeUnknown, Unavailable]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda it: it.job("j"), lambda it: it.look("w"), lambda it: list(it.jobs("w"))], ids=["job", "look", "jobs"]
+)
+def test_answer_that_trickles_is_given_up(
+    ask: Callable[[PlatformClient], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold a thread to the end of the invocation, and four of them every workflow of the route."""
+    monkeypatch.setattr(platform_client, "_QUESTION_SECONDS", 0.5)
+    monkeypatch.setattr(platform_client, "_WHOLE_LIST_SECONDS", 0.5)
+    with dripping("Content-Length: 1000000", b"[", b" ") as port, pytest.raises(Unavailable, match="in time"):
+        ask(platform(f"http://127.0.0.1:{port}"))
 
 
 def test_answer_that_comes_late_but_whole_counts() -> None:

@@ -129,8 +129,7 @@ def test_final_rows_that_were_left_in_a_queue_hide_nothing(harness: Harness) -> 
     harness.deliver(*left, submit=False)
     now = iso(harness.clock.now())
     for each in left:
-        ended = "SET #status = :status, #updated_at = :now REMOVE #eligible_at"
-        harness.rewrite(each, ended, status="COMPLETED", now=now)
+        harness.end_as_0_2_0(each, now)
     document = harness.upload("new.pdf", b"new")
     harness.deliver(document, submit=False)
     harness.settle(until=lambda: harness.status(document) == "COMPLETED", minutes=10)

@@ -1,6 +1,9 @@
 """Each file has an end of its own, whatever its job calls itself; what does not fit is waited for, and not for ever."""
 
 import json
+import uuid
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -247,29 +250,6 @@ def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness:
     assert harness.accepted(document) == 1
 
 
-@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
-def test_workflow_that_cannot_be_asked_about_holds_no_lost_answer(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, has_left: bool
-) -> None:
-    """Its list is told; whether it is still there, never."""
-    first, second = harness.grow_pool(2)
-    has_workflow = PlatformClient.has_workflow
-
-    def asked(self: PlatformClient, workflow_id: str) -> bool | None:
-        if workflow_id == first:
-            raise Unavailable("HTTP 500")
-        return has_workflow(self, workflow_id)
-
-    monkeypatch.setattr(PlatformClient, "has_workflow", asked)
-    harness.state.faults = [Fault("run", "status", status=500, times=10**6, workflow_id=first)]
-    document = harness.upload("a.pdf", b"a")
-    harness.deliver(document)
-    if has_left:
-        harness.configure(workflow_ids=(second,))
-    harness.settle(minutes=180)
-    assert harness.accepted(document) == 1
-
-
 @pytest.mark.parametrize("silent", ["its own", "a witness"])
 @pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
 def test_silence_under_a_key_of_another_workspace_lets_nothing_go(
@@ -386,14 +366,80 @@ def test_job_in_a_status_that_nobody_knows_is_followed_without_details(harness: 
     assert {harness.status(each) for each in documents} <= {"SCHEDULED", "IN_PROGRESS"}
 
 
-@pytest.mark.parametrize(("details", "minutes"), [(200, 20), (404, 40), (503, 90)])
-def test_job_that_only_the_list_shows_is_followed_by_it(harness: Harness, details: int, minutes: int) -> None:
-    documents, _ = harness.job_with(5)
-    harness.state.faults.append(Fault("job", "status", status=404, times=10**6))
-    if details != 200:
-        harness.state.faults.append(Fault("details", "status", status=details, times=10**6))
-    harness.settle(minutes=minutes)
-    assert {harness.status(each) for each in documents} == {"COMPLETED"}
+@pytest.mark.parametrize("status", [400, 404])
+def test_successes_of_a_failed_job_that_nobody_can_download(stored: Harness, status: int) -> None:
+    """Its destination is a remote one. The summary, the failed files and the status of each file agree."""
+    documents, job = stored.job_with(3)
+    stored.fail(job, documents[0])
+    job.summary = {"total_docs": 3, "total_docs_succeeded": 2, "total_docs_failed": 1}
+    stored.state.faults.append(Fault("download", "status", status=status, times=10**6))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["FAILED", "COMPLETED", "COMPLETED"]
+
+
+def test_file_that_a_summary_does_not_count_is_looked_for(stored: Harness) -> None:
+    """Files are dropped without an error; the job and its details speak of success."""
+    documents, job = stored.job_with(4)
+    job.summary = {"total_docs": 3, "total_docs_succeeded": 3, "total_docs_failed": 0}
+    job.files.remove(next(each for each in job.files if each.filename == stored.row(documents[3])["upload_name"]))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 3 + ["FAILED"]
+    assert "fewer files" in stored.row(documents[3])["error"]["message"]
+
+
+@pytest.mark.parametrize("question", ["details", "failed-files", "file-status"])
+def test_question_that_is_always_answered_429_holds_no_job_for_ever(harness: Harness, question: str) -> None:
+    documents, job = harness.job_with(5)
+    harness.fail(job, documents[1])
+    wait = {"Retry-After": "5"}
+    harness.state.faults.append(Fault(question, "status", status=429, times=10**6, headers=wait))
+    harness.settle(minutes=180)
+
+
+@pytest.mark.parametrize("quota", [12, 10**6])
+def test_quota_of_file_status_stops_no_other_question(harness: Harness, quota: int) -> None:
+    """It is answered twelve times a minute; seven jobs wait for names."""
+    harness.grow_pool(8)
+    answered: list[float] = []
+    ask = PlatformClient.file_status
+
+    def counted(client: PlatformClient, job_id: str) -> Any:
+        now = harness.clock.epoch_seconds()
+        recent = [each for each in answered if each > now - 60]
+        if len(recent) >= quota:
+            wait = {"Retry-After": str(int(recent[0] + 61 - now))}
+            harness.state.faults.append(Fault("file-status", "status", status=429, headers=wait))
+        else:
+            answered.append(now)
+        return ask(client, job_id)
+
+    harness.configure(max_files_per_run=1)
+    harness.deliver(*(harness.upload(f"{number}.pdf", bytes([number])) for number in range(7)))
+    for job in harness.state.jobs.values():
+        job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    others = [harness.upload(f"other{number}.pdf", b"other%d" % number) for number in range(20)]
+    harness.deliver(*others, submit=False)
+    with patch.object(PlatformClient, "file_status", counted):
+        for _ in range(14):
+            harness.tick(after_seconds=5, window_seconds=55)
+    assert {harness.status(each) for each in others} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_workflow_made_anew_under_its_key_while_its_job_ran(harness: Harness, is_lost: bool) -> None:
+    key, old, new = f"made-anew-{is_lost}".lower(), str(uuid.uuid4()), str(uuid.uuid4())
+    behaviour = harness.state.behaviour
+    behaviour.workflow_keys[key], behaviour.known_workflows = old, [old]
+    harness.configure(workflow_ids=(key,))
+    harness.state.faults += [Fault("run", "status", status=500)] if is_lost else []
+    harness.deliver(harness.upload("a.pdf", b"a"))
+    behaviour.workflow_keys[key], behaviour.known_workflows = new, [new]
+    for job in harness.state.jobs.values():
+        job.vanished = True
+    later = harness.upload("b.pdf", b"b")
+    harness.deliver(later)
+    harness.settle(minutes=60)
+    assert harness.status(later) == "COMPLETED"
 
 
 def test_doubts_that_take_turns_have_an_end(harness: Harness) -> None:
@@ -522,5 +568,5 @@ def test_list_that_never_is_complete_holds_nobody_for_nothing(harness: Harness, 
     files = [{"document": name, "status": "SUCCESS"} for name in names] if how == "stopped" else []
     body = json.dumps({"files": files, "index_finished": False})
     harness.state.faults.append(Fault("file-status", "status", status=200, body=body, times=10**6))
-    harness.settle(minutes=4)
+    harness.settle(minutes=6)
     assert {harness.status(each) for each in documents} == {"COMPLETED" if how == "stopped" else "FAILED"}

@@ -57,6 +57,35 @@ def test_outputs_of_a_completed_job_are_stored_byte_for_byte(results: Harness) -
             assert stored["Metadata"]["job-id"] == row["job_id"]
 
 
+NO_OUTPUTS = ["", " ", "null", '{"detail": "not ready"}', "upstream connect error", '[{"type": "Title"}, {"ty']
+
+
+@pytest.mark.parametrize("body", NO_OUTPUTS)
+def test_what_is_no_output_is_not_stored_as_one(results: Harness, body: str) -> None:
+    document = results.upload("a.pdf", b"a")
+    results.state.faults.append(Fault("download", "status", status=200, body=body, times=3))
+    results.deliver(document)
+    results.settle(minutes=10)
+    row = results.row(document)
+    assert (row["status"], len(row["results"])) == ("COMPLETED", 2)
+    for entry in row["results"]:
+        assert json.loads(results.s3.get_object(Bucket=entry["bucket"], Key=entry["key"])["Body"].read())
+
+
+@pytest.mark.parametrize("body", NO_OUTPUTS[:-1])
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_is_no_output_proves_no_success(harness: Harness, body: str, stored: bool) -> None:
+    if stored:
+        harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+        harness.configure(results_bucket=f"results-{harness.bucket}")
+    documents, job = harness.job_with(3)
+    job.ending = job.status = "FAILED"
+    harness.state.faults += [Fault(each, "status", status=404, times=10**6) for each in ("failed-files", "file-status")]
+    harness.state.faults.append(Fault("download", "status", status=200, body=body, times=10**6))
+    harness.settle(minutes=120)
+    assert {harness.status(each) for each in documents} == {"FAILED"}
+
+
 def test_download_that_fails_is_tried_again_without_a_new_run(results: Harness) -> None:
     results.state.faults += [
         Fault("download", "drop"),

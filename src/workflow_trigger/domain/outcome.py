@@ -15,6 +15,7 @@ from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
+_SOME_DROPPED = "the platform counts fewer files than were sent"
 _STOPPED = "the job was stopped"
 
 
@@ -76,10 +77,15 @@ class Outcome:
 _COMPLETED = Outcome(status=Status.COMPLETED)
 
 
-def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile]) -> bool:
-    """Whether nothing speaks of any failure, so that no further question is needed."""
-    is_plain = job.state not in {JobState.FAILED, JobState.STOPPED}
+def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile], files: int) -> bool:
+    """Whether nothing speaks of any failure among so many files, so that no further question is needed."""
+    is_plain = job.state not in {JobState.FAILED, JobState.STOPPED} and not _has_dropped(details, files)
     return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
+
+
+def _has_dropped(details: Details, files: int) -> bool:
+    """Whether a summary counts fewer files than were sent: some are lost without an error, those with long names."""
+    return details.succeeded is not None and details.succeeded + (details.failed or 0) < files
 
 
 def missing_names(job: Job, details: Details, reports: FileReports) -> DoubtKind | None:
@@ -117,14 +123,18 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
     elif missing_names(job, details, reports):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
+    elif _has_dropped(details, len(reports.keys)):
+        others = _ended("Unattributed", details.message or _SOME_DROPPED, outputs_decide=True)
     else:
         others = _COMPLETED
     ends = dict.fromkeys(reports.keys, others)
     # Where a stopped job tells which files it finished, it finishes no other that it names.
     if is_stopped and reports.any_succeeded and reports.is_complete:
         ends |= dict.fromkeys(reports.listed, replace(others, outputs_decide=False))
-    # Of a job that says of no file that it failed, although some did, the successes are not believed either.
-    if is_stopped or (reports.failures and not has_failed):
+    # A job that names no failure, although some files failed, is not believed about successes either; one that is
+    # FAILED only where its summary counts as many.
+    is_counted = details.succeeded is not None and details.succeeded >= len(reports.succeeded)
+    if is_stopped or (reports.failures and (is_counted or not has_failed)):
         ends |= dict.fromkeys(reports.succeeded, _COMPLETED)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}

@@ -153,15 +153,12 @@ class Context:
         """
         if self.client.has_workflow(workflow_id) is not False:
             return False
-        if not self.shows_another(workflow_id):
+        others = {each for own in self.by_route().values() for each in own.settings.workflow_ids} - {workflow_id}
+        some = random.sample(sorted(others), min(len(others), _WITNESSES))  # a few, drawn anew at each look
+        if all(self.client.has_workflow(each) is False for each in some):
+            _ids_by_key.clear()  # or made anew under its key
             raise NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
         return True
-
-    def shows_another(self, workflow_id: str) -> bool:
-        """Whether the platform shows any of a few other workflows, drawn anew at each look."""
-        others = {each for own in self.by_route().values() for each in own.settings.workflow_ids} - {workflow_id}
-        some = random.sample(sorted(others), min(len(others), _WITNESSES))
-        return any(self.client.has_workflow(each) is not False for each in some)
 
     def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""

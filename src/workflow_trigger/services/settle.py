@@ -87,11 +87,13 @@ def named(context: Context, workflow: Workflow) -> Workflow:
 def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[Search, bool]:
     """What the list shows of an attempt; and whether any new job at all is active: then a request would be in vain."""
     attempt, now = workflow.attempt, context.clock.now()
-    is_old = _is_old(context, workflow)
+    # What the platform has not told for so long after a round was due counts as never told.
+    is_old = has_passed(attempt.settle_after, now, seconds=PATIENCE_SECONDS[DoubtKind.NAMES_MISSING])
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except (NotFound, Unavailable) as error:  # a workflow that was deleted may have no list at all
-        if not (is_old or isinstance(error, NotFound)) or not context.is_gone(workflow.workflow_id):
+        has_none = isinstance(error, NotFound) or is_old
+        if not (has_none and context.is_gone(workflow.workflow_id)):
             raise
         new = []
     may_infer = not workflow.let_go_at or has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)
@@ -116,7 +118,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     documents = _documents(context, workflow)
     may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
     # Asked first: to a key of another workspace every list is empty, and nothing may be let go.
-    if _is_gone(context, workflow) or (may_let_go and not may_run):
+    if context.is_gone(workflow.workflow_id) or (may_let_go and not may_run):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         # About how many were lost, which count against the workflow: none is sent again while another job is active.
@@ -128,22 +130,6 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
         return context.commit(workflow, after)
     again = replace(after.with_attempt(lease_ends_at=context.iso_later(LEASE_SECONDS)), phase=Phase.SUBMITTING)
     return send(context, context.commit(workflow, again), documents)
-
-
-def _is_gone(context: Context, workflow: Workflow) -> bool:
-    """Whether the workflow was deleted. Where that is not told, but others are, it counts as not after a while."""
-    try:
-        return context.is_gone(workflow.workflow_id)
-    except Unavailable:
-        if not (_is_old(context, workflow) and context.shows_another(workflow.workflow_id)):
-            raise
-        return False
-
-
-def _is_old(context: Context, workflow: Workflow) -> bool:
-    """Whether a round is due for so long that what the platform has not told by now counts as never told."""
-    seconds = PATIENCE_SECONDS[DoubtKind.NAMES_MISSING]
-    return has_passed(workflow.attempt.settle_after, context.clock.now(), seconds=seconds)
 
 
 def _documents(context: Context, workflow: Workflow) -> list[Document]:

@@ -7,7 +7,15 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.doubt import DoubtKind
-from workflow_trigger.domain.errors import KeyNotSet, KeyRejected, Misconfigured, NotFound, Unavailable, as_stored
+from workflow_trigger.domain.errors import (
+    KeyNotSet,
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    Throttled,
+    Unavailable,
+    as_stored,
+)
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
 from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_success, missing_names, outcomes
@@ -41,9 +49,6 @@ class _Tracked:
             job = self._context.client.job(self._job.id)
         except NotFound:
             return self._vanished()
-        return self._follow(job)
-
-    def _follow(self, job: Job) -> Workflow:
         self._job = job
         return self._note_progress() if job.state.is_active else self._conclude()
 
@@ -67,7 +72,7 @@ class _Tracked:
             reports = self._reports(details)
         except NotFound:
             return self._unconfirmed(DoubtKind.NO_DETAILS, f"{says}, and has no details")
-        except (Misconfigured, Unavailable) as error:
+        except (Misconfigured, Throttled, Unavailable) as error:
             if isinstance(error, KeyRejected | KeyNotSet) or not is_over:
                 raise  # it says nothing of the job; or nothing says that the job has ended
             return self._doubt(DoubtKind.UNANSWERED, f"{says}; {error}")
@@ -79,10 +84,10 @@ class _Tracked:
     def _reports(self, details: Details) -> FileReports:
         """The failed files of the job; where anything failed, the status of each file as well, if it can be had."""
         failed, status = self._context.client.failed_files(self._job.id) or [], FileStatus(is_complete=True)
-        if not is_plain_success(self._job, details, failed):
+        if not is_plain_success(self._job, details, failed, len(self._attempt.documents)):
             try:
                 status = self._context.client.file_status(self._job.id) or status
-            except Unavailable:
+            except (Throttled, Unavailable):
                 status = FileStatus()  # to be asked for again, but not for an hour
         return FileReports.of(failed, status, self._attempt.documents)
 
@@ -115,33 +120,11 @@ class _Tracked:
         """404. A key of another workspace shows none of our jobs, and proves nothing about them."""
         if self._workflow.is_overdue(DoubtKind.JOB_VANISHED, self._context.clock.now()):
             try:
-                listed = self._job_in_list()
+                self._context.is_gone(self._workflow.workflow_id)
             except NotFound as error:
                 self._context.counts.add("Held")
                 return self._noted(DoubtKind.JOB_VANISHED, as_stored(error))
-            if listed is not None:
-                self._workflow = self._workflow.with_doubt(DoubtKind.JOB_VANISHED, self._context.clock.now())
-                return self._follow(listed)
         return self._doubt(DoubtKind.JOB_VANISHED, "the platform does not know the job any more")
-
-    def _job_in_list(self) -> Job | None:
-        """The job as the list of jobs has it, although it cannot be asked about; None when it is gone.
-
-        Raises:
-            NotFound: the workflow, or earlier jobs, are not shown either.
-        """
-        shown: set[str] = set()
-        if self._context.is_gone(self._workflow.workflow_id):
-            return None
-        for job in self._context.client.jobs(self._workflow.workflow_id):
-            if job.id == self._job.id:
-                return job
-            shown.add(job.id)
-        are_all_gone = self._workflow.known_job_ids and shown.isdisjoint(self._workflow.known_job_ids)
-        # A workflow that is shown is of the key's workspace: then the jobs are gone.
-        if are_all_gone and not self._context.client.has_workflow(self._workflow.workflow_id):
-            raise NotFound("Earlier jobs are not shown either: is this the key of another workspace?")
-        return None
 
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
         """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""

@@ -193,8 +193,9 @@ class Ledger:
         found: list[Document] = []
         for page in islice(self._rows.pages(QUEUES_INDEX, key, Limit=limit), _PAGES):
             for item in page:  # after a rollback and another update, rows are still where 0.2.0 found, and ended, them
-                if item["status"] in FINAL:
-                    self._rows.write(self._rows.update(_key(item)._asdict(), dict.fromkeys(MARK), _as_read(item)))
+                if item["status"] in FINAL:  # told of once more, so that their batches count them
+                    mark = {QUEUE: UNPUBLISHED, QUEUE_AT: iso(self._clock.now())}
+                    self._rows.write(self._rows.update(_key(item)._asdict(), mark, _as_read(item)))
             found += [document_from_item(item) for item in page if item["status"] == Status.PENDING]
             if len(found) >= limit:
                 break

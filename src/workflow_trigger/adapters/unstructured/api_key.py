@@ -41,12 +41,6 @@ class ApiKey:
             content = content.replace(key.encode(), b"***")
         return content
 
-    def redact_text(self, text: str) -> str:
-        """The same of a text."""
-        for key in filter(_is_secret, self._used):
-            text = text.replace(key, "***")
-        return text
-
     def invalidate(self) -> None:
         """Read it anew the next time: it may have been rotated."""
         self._value = None

@@ -3,11 +3,13 @@
 Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,7 +30,9 @@ from workflow_trigger.domain.matching import tell_whose
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
 _LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
-_CONNECT_SECONDS = 10  # for each address of the host
+_WHOLE_LIST_SECONDS = 300
+_FILE_STATUS = "file-status"
+_CONNECT_SECONDS = 25  # for each address of the host, and for a server that reads slowly
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
@@ -46,6 +50,7 @@ class PlatformClient:
     connections: Connections
     deadline: Deadline
     throttle: Throttle = field(default_factory=Throttle)
+    _file_status_throttle: Throttle = field(default_factory=Throttle)  # it has a quota of its own: 12 times a minute
 
     @property
     def _root(self) -> str:
@@ -77,8 +82,8 @@ class PlatformClient:
         asked_for = canonical_id(workflow_id)
         path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
         with self._question(path, seconds=_LIST_SECONDS) as response:
-            chunks = self._chunks(response, _LIST_CHUNK_BYTES)
-            jobs = responses.jobs_in(responses.array_entries(chunks, self.api_key.redact_text))
+            chunks = self._chunks(response, _LIST_CHUNK_BYTES, _WHOLE_LIST_SECONDS)
+            jobs = responses.jobs_in(responses.array_entries(chunks))
             ours = (job for job in jobs if canonical_id(job.workflow_id or asked_for) == asked_for)
             yield ours, responses.time_of(response.headers, self.deadline.clock.now())
 
@@ -96,7 +101,7 @@ class PlatformClient:
 
     def file_status(self, job_id: str) -> FileStatus | None:
         """The status of each file of a job; None where the platform does not have this newer question."""
-        return self._or_none(lambda: self.ask(_path("jobs", job_id, "file-status"), responses.file_status_from))
+        return self._or_none(lambda: self.ask(_path("jobs", job_id, _FILE_STATUS), responses.file_status_from))
 
     def names(self, job_id: str) -> FileStatus:
         """The names of a job's files, from its file status or its failed files; none where neither tells."""
@@ -157,7 +162,8 @@ class PlatformClient:
             is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
-            yield self._chunks(response, _CHUNK_BYTES)
+            chunks = responses.whole_json(self._chunks(response, _CHUNK_BYTES))
+            yield chain([next(chunks)], chunks)  # the first at once: whoever reads none learns that there is one
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
         """What `read` makes of the answer to a question or, with JSON to post, to a request for a change.
@@ -204,8 +210,10 @@ class PlatformClient:
         return self._asked_once(path, seconds, post)
 
     def _asked_once(self, path: str, seconds: float, post: Any) -> urllib3.BaseHTTPResponse:
-        until, now = self.throttle.until, self.deadline.clock.now()
-        if until is not None and now < until:
+        own = self._file_status_throttle if path.endswith(_FILE_STATUS) else self.throttle
+        now = self.deadline.clock.now()
+        until = max(self.throttle.until or now, own.until or now)
+        if now < until:
             raise errors.Throttled("The platform asked for a pause", (until - now).total_seconds())
         seconds = min(seconds, self._spare_seconds())
         if seconds <= 0:
@@ -217,16 +225,16 @@ class PlatformClient:
         if 200 <= response.status < 300:
             return response
         with response:
-            raise self._error_of(response, _unanswered(post))
+            raise self._error_of(response, _unanswered(post), own)
 
     def _error_of(
-        self, response: urllib3.BaseHTTPResponse, otherwise: type[errors.PlatformError]
+        self, response: urllib3.BaseHTTPResponse, otherwise: type[errors.PlatformError], throttle: Throttle
     ) -> errors.PlatformError:
         """What an answer to a question stands for. A question has no file that could be refused."""
         content = self._body_or_nothing(response)
         error = error_for_status(response.status, response.headers, content)
         if isinstance(error, errors.Throttled):
-            self.throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
+            throttle.until = self.deadline.clock.now() + timedelta(seconds=error.retry_after_seconds)
         if isinstance(error, errors.Refused):
             return errors.Misconfigured(str(error))
         kind = errors.Misconfigured if response.status == HTTPStatus.NOT_IMPLEMENTED else otherwise
@@ -309,21 +317,26 @@ class PlatformClient:
     def _bounded(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """A whole answer, without the key, which some errors repeat: it would get into logs and rows."""
         content = bytearray()
-        for chunk in self._chunks(response, _CHUNK_BYTES):
+        for chunk in self._chunks(response, _CHUNK_BYTES, _QUESTION_SECONDS):
             content += chunk
             if len(content) > _ANSWER_LIMIT_BYTES:
                 raise HTTPError("the answer is larger than its bound")
         return self.api_key.redact(bytes(content))
 
-    def _chunks(self, response: urllib3.BaseHTTPResponse, size_bytes: int) -> Iterator[bytes]:
+    def _chunks(
+        self, response: urllib3.BaseHTTPResponse, size_bytes: int, seconds: float = math.inf
+    ) -> Iterator[bytes]:
         """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
         if response.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
-            raise HTTPError("the answer has an encoding that was not asked for")
+            raise HTTPError("the answer has a Content-Encoding that was not asked for; something on the way compresses")
+        until = Deadline.in_seconds(
+            self.deadline.clock, min(seconds, self.deadline.remaining_seconds() - _LAST_SECONDS)
+        )
         # Undecoded, for a decoder reads on until it has something to show.
         while chunk := response.read1(size_bytes, decode_content=False):
             yield chunk
-            if not response.closed and self.deadline.remaining_seconds() < _LAST_SECONDS:
-                raise HTTPError("the answer did not end before the invocation does")
+            if not response.closed and until.remaining_seconds() < 0:
+                raise HTTPError("the answer did not end in time")
 
     def _spare_seconds(self) -> float:
         """What is left of the invocation, less what it takes to write down what came of a call."""

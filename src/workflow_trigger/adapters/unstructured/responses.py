@@ -44,6 +44,8 @@ ACTIVE = tuple(status for status, state in _JOB_STATES.items() if state.is_activ
 _PAGE_NUMBER = b'"page_number"'
 _NUMBER = re.compile(rb"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)")
 _PAGE_NUMBER_BYTES = 32  # of the name and its number, at most
+_AROUND_JSON = b"\xef\xbb\xbf \t\r\n"
+_OUTPUT = re.compile(rb'\[|\{(?!\s*"(?:detail|error|message)")')  # an array of elements; the contract leaves it open
 _NODE_FIELDS = ("node_id", "node_type", "node_subtype", "file_id")
 _NAMES_LIMIT = 10_000  # of all files of a job together
 
@@ -86,7 +88,27 @@ class PageCounter:
             rest = (rest + chunk[-_PAGE_NUMBER_BYTES:])[-_PAGE_NUMBER_BYTES:]
 
 
-def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -> Iterator[Mapping[str, Any]]:
+def whole_json(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an output as they pass, from the first that is not white space; only both ends are looked at.
+
+    A 200 may hold an error, or nothing; and where a connection's end is that of the body, half of an output.
+
+    Raises:
+        Unavailable: it is no whole array or object, or tells of an error.
+    """
+    first = last = b""
+    for chunk in chunks:
+        if text := chunk.strip(_AROUND_JSON):
+            if not (first or _OUTPUT.match(text)):
+                break
+            first, last = first or text[:1], text[-1:]
+        if first:
+            yield chunk
+    if first + last not in {b"[]", b"{}"}:
+        raise errors.Unavailable("what came in place of the output is no JSON, breaks off, or tells of an error")
+
+
+def array_entries(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON array, one after the other as its bytes arrive: memory does not depend on its length.
 
     The standard library's decoder finds in C where an object ends. A streaming parser in Python would take minutes for
@@ -98,7 +120,7 @@ def array_entries(chunks: Iterable[bytes], redact: Callable[[str], str] = str) -
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     text, has_begun = "", False
     for chunk in chunks:
-        text = redact(text + decode(chunk))
+        text += decode(chunk)
         if not has_begun and text.strip():
             text = text.lstrip()
             if text[0] != "[":
