@@ -18,7 +18,7 @@ _ORPHAN_SECONDS = 120.0  # a document changes before its index entry does; young
 _HELD = (Status.SUBMITTING, Status.SCHEDULED, Status.IN_PROGRESS)
 _BATCH = 25
 _EVENT_PAGES = 20  # in a run, of 50: what waits for the loop waits until then
-_PAGES = 20  # of all that wait, of 250
+_PAGES = 50  # of all that wait, of 100
 _ENQUEUED = 500  # in a run, of documents in no queue: each takes a write
 _QUIET = timedelta(minutes=1)  # documents of a batch come one after the other
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
-_PAGE = 250
+_PAGE = 100  # whose rows one call can read
 _PAGES = 4  # of a queue, at most, when most of a page is of no use
 _BATCH_PAGES = 10
 _BOUND_PAGES = 20
