@@ -568,5 +568,5 @@ def test_list_that_never_is_complete_holds_nobody_for_nothing(harness: Harness, 
     files = [{"document": name, "status": "SUCCESS"} for name in names] if how == "stopped" else []
     body = json.dumps({"files": files, "index_finished": False})
     harness.state.faults.append(Fault("file-status", "status", status=200, body=body, times=10**6))
-    harness.settle(minutes=6)
+    harness.settle(minutes=4)
     assert {harness.status(each) for each in documents} == {"COMPLETED" if how == "stopped" else "FAILED"}

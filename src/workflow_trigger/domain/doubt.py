@@ -21,16 +21,15 @@ class DoubtKind(StrEnum):
     ABSENT = "absent"  # an output that the platform does not have (yet)
     DELAYED = "delayed"  # an output that the platform does not deliver
     REFUSED = "refused"  # an output that the bucket does not take
-    SILENT = "silent"  # an output of a job of which the platform tells nothing, as in an outage, or to a wrong key
+    SILENCE = "Silence"  # the platform answers nothing, which says nothing of a job
 
 
 PATIENCE_SECONDS: Mapping[DoubtKind, float] = {  # then files end by what is known, and outputs are missing
     **dict.fromkeys(DoubtKind, 900.0),
     **dict.fromkeys((DoubtKind.REASONS_MISSING, DoubtKind.ABSENT), 60.0),
     **dict.fromkeys((DoubtKind.UNANSWERED, DoubtKind.DELAYED, DoubtKind.REFUSED), 3_600.0),
-    DoubtKind.SILENT: 604_800.0,
 }
-_STEP_SECONDS = 300.0  # the most that counts between two looks
+_GAP_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +45,20 @@ class Doubt:
 class Doubtful:
     """A record that follows a job, and what does not fit there."""
 
-    doubts: tuple[Doubt, ...] = ()  # each kind once
+    doubts: tuple[Doubt, ...] = ()  # each kind once, that of the last look first
 
     def with_doubt(self, kind: DoubtKind, now: datetime) -> Self:
-        """The same with `kind`, which a look shows.
+        """The same with `kind` as the doubt of this look, first.
 
-        Of the time between two looks that show it, five minutes count, and half of the patience, at most: else an
-        outage would end it.
+        Its time goes on from its beginning, less a longer gap in which other looks have not shown it, as in an outage.
         """
-        step = timedelta(seconds=min(PATIENCE_SECONDS[kind] / 2, _STEP_SECONDS))
+        gap = timedelta(seconds=min(PATIENCE_SECONDS[kind], _GAP_SECONDS))
         doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
         others = [each for each in self.doubts if each.kind != kind]
         began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
-        began_at += max(now - seen_at - step, timedelta())
-        if now - seen_at >= step / 5:  # not written at every look
+        if doubt not in self.doubts[:1] and now - seen_at > gap:
+            began_at += now - seen_at
+        if now - seen_at >= gap / 5:  # not written at every look
             seen_at = now
         return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))
 

@@ -16,6 +16,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
 from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
@@ -53,7 +54,8 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        return context.note(workflow, error)
+        doubts = workflow.doubts and workflow.with_doubt(DoubtKind.SILENCE, context.clock.now()).doubts
+        return context.note(workflow, error, doubts=doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)

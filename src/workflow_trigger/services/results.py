@@ -46,7 +46,7 @@ class _Collector:
         self._renew_at = context.clock.now()
         self._keep_lease()
         self._before, self._began_at = ended, context.clock.now()
-        self._is_silent = False  # the platform tells nothing of the job
+        self._is_silent = False  # the platform tells neither of the job nor of its workflow
         self._unnamed = DoubtKind.ABSENT  # what stands in the way of outputs that the job does not name
 
     def run(self) -> EndedJob | None:
@@ -57,6 +57,8 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             again_seconds = _KEY_RETRY_SECONDS
+            if self._ended.doubts:
+                self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
@@ -90,9 +92,9 @@ class _Collector:
         ended, read = self._ended, self._context.ledger.documents
         documents = read([each.key for each in ended.documents])
         without = [each for each in documents.values() if not each.output_node_files]
-        is_doubted = any(each.kind != DoubtKind.REFUSED for each in ended.doubts)
+        is_doubted = any(each.kind not in {DoubtKind.REFUSED, DoubtKind.SILENCE} for each in ended.doubts)
         job = self._job() if without or is_doubted else None
-        self._is_silent = is_doubted and job is None and self._unnamed is DoubtKind.DELAYED
+        self._is_silent = is_doubted and not (job or self._is_workflow_told())
         named = [self._named(job, each) for each in without] if job else []
         named = [each for each in named if each.job and each.job.output_node_files]
         if named:
@@ -167,23 +169,31 @@ class _Collector:
 
     def _waited_for(self, node: Entry, kind: DoubtKind, reason: str) -> Entry:
         """An output that is not there: tried again, for as long as what stands in its way may last."""
-        kind = DoubtKind.SILENT if self._is_silent and kind is not DoubtKind.REFUSED else kind
-        if self._before.is_overdue(kind, self._began_at):
+        is_silent = self._is_silent and kind is not DoubtKind.REFUSED
+        if not is_silent and self._before.is_overdue(kind, self._began_at):
             return {**node, "missing": reason}
-        self._ended = self._ended.with_doubt(kind, self._context.clock.now())
+        self._ended = self._ended.with_doubt(DoubtKind.SILENCE if is_silent else kind, self._context.clock.now())
         return {**node, kind: reason}
 
     def _job(self) -> Job | None:
-        """The job, if the platform tells of it. To a key of another workspace it tells of no job, and no workflow."""
-        context, ended = self._context, self._ended
+        """The job, if the platform tells of it."""
         try:
-            with suppress(errors.NotFound):
-                return context.client.job(ended.job_id)
-            context.is_gone(ended.workflow_id)
+            return self._context.client.job(self._ended.job_id)
+        except errors.PlatformError as error:
+            self._unnamed = DoubtKind.ABSENT if isinstance(error, errors.NotFound) else DoubtKind.DELAYED
+        return None
+
+    def _is_workflow_told(self) -> bool:
+        """Whether the platform tells of the job's workflow; to a key of another workspace it does not."""
+        context, workflow_id = self._context, self._ended.workflow_id
+        try:
+            if not context.is_gone(workflow_id):  # which may have no list any more
+                with suppress(errors.NotFound):
+                    context.client.look(workflow_id)
         except errors.PlatformError as error:
             context.counts.add("Held" if isinstance(error, errors.Misconfigured) else "Unanswered")
-            self._unnamed = DoubtKind.DELAYED
-        return None
+            return False
+        return True
 
     def _watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks of a download; the lease is renewed on the way."""
