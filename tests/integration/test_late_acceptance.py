@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -309,6 +310,27 @@ def test_last_try_accepted_late_is_found_while_another_upload_waits(harness: Har
     harness.deliver(other)
     harness.settle()
     assert_each_ran_once(harness, [document, other])
+
+
+@pytest.mark.parametrize("names_are_told", [True, False])
+@pytest.mark.parametrize(
+    "style", ["01JDZ8Q2M7X{:010d}AAAAAA", "file_{:08d}", "doc-{:06d}", "{:08d}-0000-4000-8000-000000000000.pdf"]
+)
+def test_lost_answer_where_ids_are_drawn(harness: Harness, style: str, names_are_told: bool) -> None:
+    """In a way of the platform's own: such an id is no name of somebody else's file."""
+    harness.state.behaviour.has_file_status = names_are_told
+    information = harness.state.information
+
+    def drawn(job: SimulatedJob, *, posted: bool, files: bool) -> dict[str, Any]:
+        told = information(job, posted=posted, files=files) | {"output_node_files": None}
+        return told | {"input_file_ids": [style.format(number) for number in range(len(told["input_file_ids"] or []))]}
+
+    with patch.object(harness.state, "information", drawn):
+        document = harness.upload("a.pdf", b"a")
+        harness.state.faults.append(Fault("run", "drop-after"))
+        harness.deliver(document)
+        harness.settle(minutes=30)
+    assert_each_ran_once(harness, [document])
 
 
 def test_names_that_are_never_told_do_not_stop_the_workflow(harness: Harness) -> None:

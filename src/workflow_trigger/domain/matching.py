@@ -46,6 +46,12 @@ def tell_whose(names: Iterable[str]) -> bool:
     return any(not _DRAWN.fullmatch(name) for name in names)
 
 
+def ids_tell_whose(file_ids: Iterable[str]) -> bool:
+    """Whether ids are made of names. One without a token or an extension may be drawn, in whatever way."""
+    made_of_names = (each for each in file_ids if "." in each or any_has_token([each]))
+    return tell_whose(each.rpartition(".")[0] or each for each in made_of_names)
+
+
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
     """The jobs that the attempt may have started: not known before, nor older than the look before its first request.
 
@@ -74,7 +80,7 @@ def match(jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], File
     for job in by_age:
         if mentions(job.file_names(), attempt.upload_names):
             return Search(job)
-    hidden = [job for job in by_age if not tell_whose(job.file_names())]
+    hidden = [job for job in by_age if not ids_tell_whose(job.file_names())]
     nameless, not_asked = [], hidden[_ASKED_JOBS:]
     for job in hidden[:_ASKED_JOBS]:
         told = ask_names(job.id)

@@ -13,7 +13,7 @@ from workflow_trigger.adapters.unstructured.connections import Connections, ca_c
 from workflow_trigger.domain.clock import Clock, Deadline
 from workflow_trigger.domain.errors import OutcomeUnknown, PlatformError, SecretUnusable, Unavailable
 from workflow_trigger.domain.job import Job
-from workflow_trigger.domain.matching import any_has_token, tell_whose
+from workflow_trigger.domain.matching import any_has_token, ids_tell_whose
 from workflow_trigger.settings import api_root
 from workflow_trigger_cli.commands.findings import Finding, Health, checked
 from workflow_trigger_cli.errors import CommandError, UsageError
@@ -130,7 +130,7 @@ def _with_use(finding: Finding, jobs: Iterator[Job]) -> Finding:
     foreign: list[str] = []
     for job in jobs:
         total += 1
-        if not tell_whose(job.file_names()):
+        if not ids_tell_whose(job.file_names()):
             hidden += 1
         elif not any_has_token(job.file_names()):
             foreign.append(job.created_at or "")

@@ -25,7 +25,7 @@ from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import Deadline
 from workflow_trigger.domain.document import canonical_id
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, Look
-from workflow_trigger.domain.matching import tell_whose
+from workflow_trigger.domain.matching import ids_tell_whose
 
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
@@ -116,7 +116,7 @@ class PlatformClient:
     def names_of(self, job: Job) -> FileStatus:
         """The names of a job's files, as its entry in the list shows them; where it hides them, they are asked for."""
         shown = job.file_names()
-        return FileStatus(documents=shown, is_complete=True) if tell_whose(shown) else self.names(job.id)
+        return FileStatus(documents=shown, is_complete=True) if ids_tell_whose(shown) else self.names(job.id)
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job to be stopped.
