@@ -387,14 +387,14 @@ def test_answer_that_never_ends_is_given_up_before_the_invocation_is(encoding: s
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda it: it.job("j"), lambda it: it.look("w"), lambda it: list(it.jobs("w"))], ids=["job", "look", "jobs"]
+    "ask", [lambda it: it.job("j"), lambda it: it.look("w"), lambda it: list(it.jobs("w")), downloaded]
 )
 def test_answer_that_trickles_is_given_up(
     ask: Callable[[PlatformClient], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would hold a thread to the end of the invocation, and four of them every workflow of the route."""
     monkeypatch.setattr(platform_client, "_QUESTION_SECONDS", 0.5)
-    monkeypatch.setattr(platform_client, "_WHOLE_LIST_SECONDS", 0.5)
+    monkeypatch.setattr(platform_client, "_WHOLE_SECONDS", 0.5)
     with dripping("Content-Length: 1000000", b"[", b" ") as port, pytest.raises(Unavailable, match="in time"):
         ask(platform(f"http://127.0.0.1:{port}"))
 

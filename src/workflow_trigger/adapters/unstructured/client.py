@@ -3,7 +3,6 @@
 Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from workflow_trigger.domain.matching import ids_tell_whose
 ANSWER_SECONDS = 120  # how long the run endpoint may think about a complete request
 _QUESTION_SECONDS = 30
 _LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
-_WHOLE_LIST_SECONDS = 300
+_WHOLE_SECONDS = 300  # of a list, or an output: however slowly it comes, it holds a thread
 _FILE_STATUS = "file-status"
 _CONNECT_SECONDS = 25  # for each address of the host, and for a server that reads slowly
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
@@ -82,7 +81,7 @@ class PlatformClient:
         asked_for = canonical_id(workflow_id)
         path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
         with self._question(path, seconds=_LIST_SECONDS) as response:
-            chunks = self._chunks(response, _LIST_CHUNK_BYTES, _WHOLE_LIST_SECONDS)
+            chunks = self._chunks(response, _LIST_CHUNK_BYTES, _WHOLE_SECONDS)
             jobs = responses.jobs_in(responses.array_entries(chunks))
             ours = (job for job in jobs if canonical_id(job.workflow_id or asked_for) == asked_for)
             yield ours, responses.time_of(response.headers, self.deadline.clock.now())
@@ -162,7 +161,7 @@ class PlatformClient:
             is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
-            chunks = responses.whole_json(self._chunks(response, _CHUNK_BYTES))
+            chunks = responses.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
             yield chain([next(chunks)], chunks)  # the first at once: whoever reads none learns that there is one
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
@@ -323,9 +322,7 @@ class PlatformClient:
                 raise HTTPError("the answer is larger than its bound")
         return self.api_key.redact(bytes(content))
 
-    def _chunks(
-        self, response: urllib3.BaseHTTPResponse, size_bytes: int, seconds: float = math.inf
-    ) -> Iterator[bytes]:
+    def _chunks(self, response: urllib3.BaseHTTPResponse, size_bytes: int, seconds: float) -> Iterator[bytes]:
         """What has come so far, again and again; a server may send a byte every few seconds, for ever."""
         if response.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
             raise HTTPError("the answer has a Content-Encoding that was not asked for; something on the way compresses")
