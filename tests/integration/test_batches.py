@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boto3.dynamodb.conditions import Key
 
 from tests.integration.commands import command
 from tests.integration.conftest import DeployedHarness
@@ -16,6 +17,7 @@ from workflow_trigger.adapters.dynamodb.mapping import batch_key
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import Lane, ObjectVersion
 from workflow_trigger.domain.model import ALL_ROUTES, FINAL, Batch, Pause, Status
+from workflow_trigger.services import recover
 
 STATUS_CHANGED, BATCH_FINISHED = KINDS
 
@@ -284,3 +286,20 @@ def test_batch_whose_documents_0_2_0_ended_after_a_rollback_is_finished(harness:
     for _ in range(3):
         harness.tick(after_seconds=61)
     assert len(told(harness)) == 1
+
+
+def test_late_index_counts_no_document_of_0_2_0_twice(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows a final row in its queue again, whose event has been published by then."""
+    documents = [replace(harness.upload(f"{number}.pdf", b"%d" % number), batch="june") for number in range(2)]
+    harness.deliver(*documents, submit=False)
+    harness.end_as_0_2_0(documents[0], iso(harness.clock.now()))
+    context = harness.context()
+    ledger = context.ledger
+    shown = list(ledger._rows.pages("queues", Key("queue").eq("fresh"), Limit=7))
+    ledger.ready_in(Lane.FRESH, "", 7)
+    recover.publish_late_events(context)
+    with monkeypatch.context() as late:
+        late.setattr(ledger._rows, "pages", lambda *_, **__: iter(shown))
+        ledger.ready_in(Lane.FRESH, "", 7)
+    recover.publish_late_events(context)
+    assert ledger.batch("june") == Batch(name="june", registered=2, finished=1)

@@ -53,6 +53,7 @@ class Received:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.status = 200
         self.headers: dict[str, str] = {}
+        self.reads_after_seconds = 0.0
 
 
 @contextlib.contextmanager
@@ -62,6 +63,7 @@ def server(received: Received, certificate: trustme.LeafCert | None = None) -> I
     class Handler(http.server.BaseHTTPRequestHandler):
         def _answer(self) -> None:
             received.requests.append((self.path, dict(self.headers)))
+            time.sleep(received.reads_after_seconds)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(received.status)
             for name, value in received.headers.items():
@@ -267,6 +269,21 @@ def test_secret_that_is_corrected_takes_effect_at_once() -> None:
     with pytest.raises(SecretUnusable):
         read()
     assert "BEGIN CERTIFICATE" in read()
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_server_that_reads_slowly_has_longer_than_to_connect(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, *, is_tls: bool
+) -> None:
+    """So that a host with several dead addresses is given up before the lease of the attempt ends."""
+    monkeypatch.setattr(platform_client, "_CONNECT_SECONDS", 0.5)
+    received = Received()
+    received.reads_after_seconds = 1.5
+    with server(received, authority.issue_cert("127.0.0.1") if is_tls else None) as port:
+        url = f"http{'s' * is_tls}://127.0.0.1:{port}"
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=30_000_000, chunks=lambda: [bytes(10**6)] * 30)
+        assert platform(url).run("w", Encoder([part], boundary="b"), lambda _: None).id == "job-1"
+    assert len(received.requests) == 1
 
 
 def test_request_for_a_change_is_sent_once_where_a_question_is_asked_again() -> None:

@@ -6,10 +6,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from urllib3.util import connection
 
 from local.fake_platform.state import Fault
 from tests.integration.deployed import until
@@ -17,6 +19,7 @@ from tests.integration.fault_injection import PassThrough
 from tests.integration.harness import Harness
 from tests.integration.test_upload import Context, s3_event
 from workflow_trigger import handlers
+from workflow_trigger.adapters.unstructured.client import PlatformClient
 from workflow_trigger.domain.errors import LedgerUnavailable
 from workflow_trigger.domain.model import Phase
 from workflow_trigger.domain.retry import COUNTED_FAILURES_LIMIT
@@ -459,3 +462,64 @@ def test_one_call_that_fails_ends_no_polling(harness: Harness, failing: str) -> 
     with pytest.raises(ExceptionGroup):
         harness.tick(window_seconds=110)
     assert harness.status(document) == "COMPLETED"
+
+
+def test_dead_addresses_of_the_host_cost_no_attempt_its_lease(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of the host's four do not answer, and other runs look while the sender tries them."""
+    connect, is_run, run = connection.create_connection, threading.local(), PlatformClient.run
+
+    def create_connection(address: Any, timeout: float, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(3 if getattr(is_run, "value", False) else 0):
+            is_run.value = False
+            harness.clock.sleep(timeout)
+            ticking = threading.Thread(target=harness.tick)
+            ticking.start()
+            ticking.join()
+        return connect(address, timeout, *args, **kwargs)
+
+    def flagged(client: PlatformClient, *args: Any) -> Any:
+        is_run.value = True
+        return run(client, *args)
+
+    document = harness.upload("a.pdf", b"a")
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "create_connection", create_connection)
+        patched.setattr(PlatformClient, "run", flagged)
+        harness.deliver(document)
+    assert harness.accepted(document) == 1
+
+
+@pytest.mark.parametrize("is_heard", [False, True], ids=["before the commit", "after the commit"])
+def test_job_that_an_upload_begins_while_a_run_polls_is_followed_at_once(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, is_heard: bool
+) -> None:
+    """The run that polls has seen its workflow at work already, with no job yet."""
+    harness.state.behaviour.default_job_seconds = 4
+    sends, may_go_on, run, sleep = threading.Event(), threading.Event(), PlatformClient.run, harness.clock.sleep
+
+    def held(client: PlatformClient, *args: Any) -> Any:
+        job = run(client, *args) if is_heard else None
+        sends.set()
+        may_go_on.wait()
+        return job or run(client, *args)
+
+    document = harness.upload("a.pdf", b"a")
+    upload = threading.Thread(target=harness.deliver, args=[document])
+
+    def sleeps(seconds: float) -> None:
+        sleep(seconds)
+        if seconds:
+            may_go_on.set()
+            upload.join()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlatformClient, "run", held)
+        upload.start()
+        sends.wait()
+        patched.setattr(harness.clock, "sleep", sleeps)
+        began_at = harness.clock.now()
+        harness.tick(window_seconds=110)
+    ended_at = datetime.fromisoformat(harness.row(document)["updated_at"])
+    assert (harness.status(document), (ended_at - began_at).total_seconds() < 25) == ("COMPLETED", True)

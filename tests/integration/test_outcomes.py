@@ -250,6 +250,29 @@ def test_lost_answer_under_a_key_of_another_workspace_is_not_sent_again(harness:
     assert harness.accepted(document) == 1
 
 
+@pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
+def test_workflow_that_cannot_be_asked_about_holds_no_lost_answer(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, has_left: bool
+) -> None:
+    """Its list is told; whether it is still there, never."""
+    first, second = harness.grow_pool(2)
+    has_workflow = PlatformClient.has_workflow
+
+    def asked(self: PlatformClient, workflow_id: str) -> bool | None:
+        if workflow_id == first:
+            raise Unavailable("HTTP 500")
+        return has_workflow(self, workflow_id)
+
+    monkeypatch.setattr(PlatformClient, "has_workflow", asked)
+    harness.state.faults = [Fault("run", "status", status=500, times=10**6, workflow_id=first)]
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    if has_left:
+        harness.configure(workflow_ids=(second,))
+    harness.settle(minutes=180)
+    assert harness.accepted(document) == 1
+
+
 @pytest.mark.parametrize("silent", ["its own", "a witness"])
 @pytest.mark.parametrize("has_left", [False, True], ids=["in the pool", "left the pool"])
 def test_silence_under_a_key_of_another_workspace_lets_nothing_go(
@@ -387,13 +410,26 @@ def test_file_that_a_summary_does_not_count_is_looked_for(stored: Harness) -> No
     assert "fewer files" in stored.row(documents[3])["error"]["message"]
 
 
+def test_file_that_a_summary_does_not_count_fails_no_other(stored: Harness) -> None:
+    """The destination is a remote one; the status of each file calls the others successes."""
+    documents, job = stored.job_with(4)
+    job.summary = {"total_docs": 3, "total_docs_succeeded": 3, "total_docs_failed": 0}
+    job.files.remove(next(each for each in job.files if each.filename == stored.row(documents[3])["upload_name"]))
+    stored.state.faults.append(Fault("download", "status", status=400, times=10**6))
+    stored.settle()
+    assert [stored.status(each) for each in documents] == ["COMPLETED"] * 3 + ["FAILED"]
+
+
 @pytest.mark.parametrize("question", ["details", "failed-files", "file-status"])
-def test_question_that_is_always_answered_429_holds_no_job_for_ever(harness: Harness, question: str) -> None:
+@pytest.mark.parametrize(("pause_seconds", "minutes"), [(5, 180), (600, 360)])
+def test_question_that_is_always_answered_429_holds_no_job_for_ever(
+    harness: Harness, pause_seconds: int, minutes: int, question: str
+) -> None:
     documents, job = harness.job_with(5)
     harness.fail(job, documents[1])
-    wait = {"Retry-After": "5"}
+    wait = {"Retry-After": str(pause_seconds)}
     harness.state.faults.append(Fault(question, "status", status=429, times=10**6, headers=wait))
-    harness.settle(minutes=180)
+    harness.settle(minutes=minutes)
 
 
 @pytest.mark.parametrize("quota", [12, 10**6])

@@ -29,7 +29,7 @@ PATIENCE_SECONDS: Mapping[DoubtKind, float] = {  # then files end by what is kno
     **dict.fromkeys((DoubtKind.REASONS_MISSING, DoubtKind.ABSENT), 60.0),
     **dict.fromkeys((DoubtKind.UNANSWERED, DoubtKind.DELAYED, DoubtKind.REFUSED), 3_600.0),
 }
-_GAP_SECONDS = 300
+_SHORTEST_GAP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Doubtful:
 
         Its time goes on from its beginning, less a longer gap in which other looks have not shown it, as in an outage.
         """
-        gap = timedelta(seconds=min(PATIENCE_SECONDS[kind], _GAP_SECONDS))
+        gap = timedelta(seconds=max(PATIENCE_SECONDS[kind] / 3, _SHORTEST_GAP_SECONDS))
         doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
         others = [each for each in self.doubts if each.kind != kind]
         began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now

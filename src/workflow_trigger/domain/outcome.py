@@ -107,6 +107,7 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
     """What became of each document: failures that are named, successes that are believed, and all others alike."""
     said, reasons, unattributed = {job.state, details.state}, reports.reasons, reports.unattributed
     has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
+    has_dropped = details.state is JobState.COMPLETED and not has_failed and _has_dropped(details, len(reports.keys))
     has_none = details.succeeded == 0 and (details.failed or 0) >= len(reports.keys)
     is_alone = len(reports.keys) == 1 and unattributed and not reasons
     if is_alone and not any_has_token(each.document for each in unattributed):
@@ -123,7 +124,7 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
         others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
     elif missing_names(job, details, reports):
         others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
-    elif _has_dropped(details, len(reports.keys)):
+    elif has_dropped:
         others = _ended("Unattributed", details.message or _SOME_DROPPED, outputs_decide=True)
     else:
         others = _COMPLETED
@@ -131,10 +132,10 @@ def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentK
     # Where a stopped job tells which files it finished, it finishes no other that it names.
     if is_stopped and reports.any_succeeded and reports.is_complete:
         ends |= dict.fromkeys(reports.listed, replace(others, outputs_decide=False))
-    # A job that names no failure, although some files failed, is not believed about successes either; one that is
-    # FAILED only where its summary counts as many.
+    # Where files failed and none is named, successes are not believed either. Those of a FAILED job need a summary that
+    # counts as many.
     is_counted = details.succeeded is not None and details.succeeded >= len(reports.succeeded)
-    if is_stopped or (reports.failures and (is_counted or not has_failed)):
+    if is_stopped or has_dropped or (reports.failures and (is_counted or not has_failed)):
         ends |= dict.fromkeys(reports.succeeded, _COMPLETED)
     kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
     return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}

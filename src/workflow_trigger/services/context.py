@@ -148,17 +148,24 @@ class Context:
     def is_gone(self, workflow_id: str) -> bool:
         """Whether a workflow was deleted, told from a key that shows another workspace.
 
+        One of which the platform does not tell, while it tells of another, counts as being there.
+
         Raises:
             NotFound: no other workflow is to be seen, so the key may be of another workspace.
+            Unavailable: the platform tells of none.
         """
-        if self.client.has_workflow(workflow_id) is not False:
-            return False
+        silence: Unavailable | None = None
+        try:
+            if self.client.has_workflow(workflow_id) is not False:
+                return False
+        except Unavailable as error:
+            silence = error
         others = {each for own in self.by_route().values() for each in own.settings.workflow_ids} - {workflow_id}
         some = random.sample(sorted(others), min(len(others), _WITNESSES))  # a few, drawn anew at each look
         if all(self.client.has_workflow(each) is False for each in some):
-            _ids_by_key.clear()  # or made anew under its key
-            raise NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
-        return True
+            _ids_by_key.clear()  # it may have been made anew under its key
+            raise silence or NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
+        return silence is None
 
     def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""

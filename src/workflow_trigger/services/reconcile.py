@@ -29,7 +29,7 @@ from workflow_trigger.services.track import track
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
 
-_LEASE_SECONDS = 75.0  # of the one run that polls, beyond the next look: until the next run has taken over
+_LEASE_SECONDS = 75.0  # of the one run that polls, beyond the next look: the next run of the schedule comes before
 _LEASE_RESERVE_SECONDS = 10.0  # it is renewed when less of it would be left at the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
 _QUESTION_THREADS = 4
@@ -105,7 +105,7 @@ class Reconciler:
         self._queues = {name: Queue(each) for name, each in context.by_route().items()}
         self._due: dict[str, datetime] = {}  # by workflow or job: when it is looked at again
         self._in_flight: dict[Future[Any], str] = {}
-        self._read_at = context.clock.now()  # when what was read is PollSeconds old
+        self._stale_at = context.clock.now()  # PollSeconds after all was read
         self._is_ours = False
         self._orphans: list[tuple[str, list[Document]]] = []
         self._failures: list[Exception] = []
@@ -200,7 +200,7 @@ class Reconciler:
 
     def _read(self) -> Snapshot:
         """Everything but the documents, as it is now; what workers are at stays as they left it."""
-        self._read_at = self._context.later(self._context.settings.poll_seconds)
+        self._stale_at = self._context.later(self._context.settings.poll_seconds)
         self._snapshot = snapshot = self._context.snapshot()
         kept = {key: each for key, each in self._workflows.items() if key in self._in_flight.values()}
         self._workflows = {each.workflow_id: each for each in snapshot.workflows} | kept
@@ -215,12 +215,12 @@ class Reconciler:
         return self._read() if self._snapshot is None or is_old else self._snapshot
 
     def _reads_at(self) -> datetime:
-        """When all is read again: after PollSeconds, or where no workflow is free, when another run may take over.
+        """When all is read again: after PollSeconds; where every workflow runs a job, when another run may take over.
 
-        Nobody begins anything before, and this run knows what becomes of the jobs.
+        Until then nobody else can begin or end anything.
         """
-        is_full = self._workflows and all(each.is_at_work for each in self._workflows.values())
-        return max(self._read_at, _hands_over_at(self._poller, self._read_at)) if is_full else self._read_at
+        is_full = self._workflows and all(each.phase is Phase.RUNNING for each in self._workflows.values())
+        return max(self._stale_at, _hands_over_at(self._poller, self._stale_at)) if is_full else self._stale_at
 
     def _refresh(self) -> None:
         """Read again, and see whether another run polls by now."""
@@ -294,7 +294,8 @@ class Reconciler:
                 if not _waits_for_another(after):
                     self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
-                self._read_at = self._read_at if self._context.results is None else self._context.clock.now()  # to copy
+                if self._context.results:  # its outputs are to be copied
+                    self._stale_at = self._context.clock.now()
 
     def _guarded[**P](self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """One part's trouble stays its own until all are done, and is seen."""
@@ -317,9 +318,9 @@ class Reconciler:
         return max(now, self._due.get(key, now), *(parse_time(each) or now for each in not_before))
 
 
-def _hands_over_at(poller: Poller, now: datetime) -> datetime:
-    """From when on another run takes over, although this one lives."""
-    return (parse_time(poller.began_at) or now) + timedelta(seconds=_HANDOVER_SECONDS)
+def _hands_over_at(poller: Poller, otherwise: datetime) -> datetime:
+    """From when on another run takes over, although this one lives; where it has not begun, from another time."""
+    return (parse_time(poller.began_at) or otherwise) + timedelta(seconds=_HANDOVER_SECONDS)
 
 
 def _worker_pools(worker_threads: int, routes: Collection[str]) -> dict[str, ThreadPoolExecutor]:

@@ -92,8 +92,8 @@ def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[
     try:
         new = candidates(context.client.jobs(workflow.workflow_id), attempt, workflow.known_job_ids)
     except (NotFound, Unavailable) as error:  # a workflow that was deleted may have no list at all
-        has_none = isinstance(error, NotFound) or is_old
-        if not (has_none and context.is_gone(workflow.workflow_id)):
+        has_no_list = isinstance(error, NotFound) or is_old
+        if not (has_no_list and context.is_gone(workflow.workflow_id)):
             raise
         new = []
     may_infer = not workflow.let_go_at or has_passed(workflow.let_go_at, now, seconds=_INFER_NOTHING_SECONDS)

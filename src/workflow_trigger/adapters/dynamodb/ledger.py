@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 OPEN_ROWS_INDEX = "open-rows"
 QUEUES_INDEX = "queues"
-_PAGE = 100  # whose rows one call can read
+_PAGE = 100  # rows, as many as one BatchGetItem reads
 _PAGES = 4  # of a queue, at most, when most of a page is of no use
 _BATCH_PAGES = 10
 _BOUND_PAGES = 20
@@ -188,14 +188,15 @@ class Ledger:
         return [_key(item) for page in islice(pages, _BOUND_PAGES) for item in page]
 
     def ready_in(self, lane: Lane, route: str, limit: int) -> list[Document]:
-        """Documents of one queue whose time has come, oldest first."""
+        """Documents of one queue whose time has come, oldest first. Final ones in it leave it, to be published."""
         key = Key(QUEUE).eq(queue_of(lane, route)) & Key(QUEUE_AT).lte(iso(self._clock.now()))
         found: list[Document] = []
         for page in islice(self._rows.pages(QUEUES_INDEX, key, Limit=limit), _PAGES):
             for item in page:  # after a rollback and another update, rows are still where 0.2.0 found, and ended, them
-                if item["status"] in FINAL:  # told of once more, so that their batches count them
+                if item["status"] in FINAL:  # published again, so that their batches count them
                     mark = {QUEUE: UNPUBLISHED, QUEUE_AT: iso(self._clock.now())}
-                    self._rows.write(self._rows.update(_key(item)._asdict(), mark, _as_read(item)))
+                    as_shown = Attr(QUEUE).eq(item[QUEUE]) & _as_read(item)  # the index may be late
+                    self._rows.write(self._rows.update(_key(item)._asdict(), mark, as_shown))
             found += [document_from_item(item) for item in page if item["status"] == Status.PENDING]
             if len(found) >= limit:
                 break

@@ -31,7 +31,7 @@ _QUESTION_SECONDS = 30
 _LIST_SECONDS = 120  # a list of jobs has no pages, and may take its time
 _WHOLE_SECONDS = 300  # of a list, or an output: however slowly it comes, it holds a thread
 _FILE_STATUS = "file-status"
-_CONNECT_SECONDS = 25  # for each address of the host, and for a server that reads slowly
+_CONNECT_SECONDS = 10  # for each address of the host
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
 _CHUNK_BYTES = 1024 * 1024
@@ -162,7 +162,7 @@ class PlatformClient:
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
             chunks = responses.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
-            yield chain([next(chunks)], chunks)  # the first at once: whoever reads none learns that there is one
+            yield chain([next(chunks)], chunks)  # the first is read for all: its being there proves a success
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
         """What `read` makes of the answer to a question or, with JSON to post, to a request for a change.

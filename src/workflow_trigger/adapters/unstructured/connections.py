@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import urllib3
-from urllib3.connection import HTTPSConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from workflow_trigger.adapters.unstructured.api_key import read_secret
@@ -18,14 +18,29 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 
+_STALL_SECONDS = 30  # how long the server may leave us waiting while it should be reading
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 
 
+class _HTTPConnection(HTTPConnection):
+    """A connection that waits longer for a server that reads slowly than for each of the host's addresses."""
+
+    def connect(self) -> None:
+        """Connect; urllib3 would send the first request with the same timeout."""
+        super().connect()
+        self.sock.settimeout(_STALL_SECONDS)
+
+
 class _HTTPSConnection(HTTPSConnection):
-    """A server may answer and close while we send: without TLS urllib3 then reads the answer.
+    """The same. A server may also answer and close while we send: without TLS urllib3 then reads the answer.
 
     Source: https://github.com/urllib3/urllib3/issues/3148
     """
+
+    def connect(self) -> None:
+        """Connect. By TLS, urllib3 sets the timeout of the socket again before it sends."""
+        super().connect()
+        self.timeout = _STALL_SECONDS
 
     def send(self, data: Any) -> None:
         """Send a part of the request."""
@@ -33,6 +48,10 @@ class _HTTPSConnection(HTTPSConnection):
             super().send(data)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise BrokenPipeError from error
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
@@ -77,7 +96,7 @@ class Connections:
         """
         context = tls_context(self._ca_certificates()) if self._is_https else None
         pool = urllib3.PoolManager(maxsize=100, retries=False, ssl_context=context)
-        pool.pool_classes_by_scheme = {**pool.pool_classes_by_scheme, "https": _HTTPSPool}
+        pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return pool
 
 
