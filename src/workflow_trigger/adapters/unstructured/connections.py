@@ -138,6 +138,6 @@ def described(error: Exception) -> str:
 
 
 class Throttle:
-    """Until when the platform wants no questions with our key; shared by all threads."""
+    """Until when the platform wants no questions with our key, or of one kind; shared by all threads."""
 
     until: datetime | None = None
