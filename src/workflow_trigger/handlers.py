@@ -13,7 +13,8 @@ from workflow_trigger.bootstrap import context_of, listing, logger, metrics, rep
 from workflow_trigger.domain.model import Document, Status
 from workflow_trigger.services.compare import compare
 from workflow_trigger.services.context import Context
-from workflow_trigger.services.reconcile import Reconciler, gauges
+from workflow_trigger.services.gauges import gauges
+from workflow_trigger.services.reconcile import Reconciler
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
 

@@ -35,7 +35,8 @@ from workflow_trigger.domain.errors import ConflictError
 from workflow_trigger.domain.model import FINAL, EndedJob, Status, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context, Counts
-from workflow_trigger.services.reconcile import Reconciler, gauges, step
+from workflow_trigger.services.gauges import gauges
+from workflow_trigger.services.reconcile import Reconciler, step
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.submit import Queue, submit, submit_now
 from workflow_trigger.settings import Settings

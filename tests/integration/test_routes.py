@@ -20,7 +20,7 @@ from workflow_trigger.domain.document import Lane, ObjectVersion, Route
 from workflow_trigger.domain.errors import Misconfigured, Unavailable
 from workflow_trigger.domain.model import ALL_ROUTES, Pause
 from workflow_trigger.services import recover
-from workflow_trigger.services.reconcile import gauges
+from workflow_trigger.services.gauges import gauges
 from workflow_trigger.services.register import register
 from workflow_trigger.services.submit import submit_now
 

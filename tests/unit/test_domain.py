@@ -294,6 +294,11 @@ def test_failed_job_with_one_failed_file_does_not_make_the_others_failed(details
     assert ends("FAILED", details, [failure(FIVE[2])], *FIVE) == [DECIDED, DECIDED, NAMED, DECIDED, DECIDED]
 
 
+def test_file_that_the_summary_leaves_out_is_no_success() -> None:
+    details = details_of("COMPLETED_WITH_ERRORS", succeeded=3, failed=1)
+    assert ends("COMPLETED", details, [failure(FIVE[0])], *FIVE) == [NAMED, *[("FAILED", "Unattributed", True)] * 4]
+
+
 def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     one, two, three, *_ = FIVE
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from workflow_trigger.adapters.unstructured.responses import (
-    array_entries,
     details_from,
     error_for_status,
     file_status_from,
     job_from,
     retry_after_seconds,
 )
+from workflow_trigger.adapters.unstructured.streams import array_entries
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.job import FailedFile, JobState
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.pictures import STATUS
-from workflow_trigger.adapters.unstructured.responses import PageCounter
+from workflow_trigger.adapters.unstructured.streams import PageCounter
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.model import Pause
 from workflow_trigger_cli.commands.report import By, Group, as_csv, collect

@@ -41,7 +41,7 @@ def any_has_token(names: Iterable[str]) -> bool:
     return any(re.search(r"-[0-9a-f]{16}(?![0-9a-f])", name.lower()) for name in names)
 
 
-def tell_whose(names: Iterable[str]) -> bool:
+def _tell_whose(names: Iterable[str]) -> bool:
     """Whether names say whose files they are. Ids that the platform has drawn do not."""
     return any(not _DRAWN.fullmatch(name) for name in names)
 
@@ -49,7 +49,7 @@ def tell_whose(names: Iterable[str]) -> bool:
 def ids_tell_whose(file_ids: Iterable[str]) -> bool:
     """Whether ids are made of names. One without a token or an extension may be drawn, in whatever way."""
     made_of_names = (each for each in file_ids if "." in each or any_has_token([each]))
-    return tell_whose(each.rpartition(".")[0] or each for each in made_of_names)
+    return _tell_whose(each.rpartition(".")[0] or each for each in made_of_names)
 
 
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:
@@ -86,7 +86,7 @@ def match(jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], File
         told = ask_names(job.id)
         if mentions(told.documents, attempt.upload_names):
             return Search(job)
-        if not (tell_whose(told.documents) and told.is_complete):
+        if not (_tell_whose(told.documents) and told.is_complete):
             nameless.append(job)
     if may_infer and len(nameless) == 1 and not not_asked:
         return Search(nameless[0], is_inferred=True)
@@ -118,7 +118,7 @@ def attribute_failures(
 ) -> tuple[dict[DocumentKey, str], list[FailedFile]]:
     """The reason of each document that is named as failed, and the failures that match no document.
 
-    What they mean for the documents is in `domain/outcome.py`.
+    A document that is alone in its job has those that name nobody. What they mean is in `domain/outcome.py`.
     """
     reasons: dict[DocumentKey, str] = {}
     unattributed: list[FailedFile] = []
@@ -128,4 +128,6 @@ def attribute_failures(
             unattributed.append(each)
         else:
             reasons[owner.key] = reasons.get(owner.key) or each.error
+    if unattributed and len(documents) == 1 and not any_has_token(each.document for each in unattributed):
+        return {documents[0].key: unattributed[0].error} | reasons, []
     return reasons, unattributed

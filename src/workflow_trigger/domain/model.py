@@ -9,6 +9,7 @@ from typing import Any, Self
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import DocumentKey, ObjectVersion
 from workflow_trigger.domain.doubt import Doubtful
+from workflow_trigger.domain.errors import Busy
 from workflow_trigger.domain.job import Job
 
 
@@ -191,6 +192,11 @@ class Workflow(Doubtful):
     def is_at_work(self) -> bool:
         """Whether documents of ours are on their way, or in a job."""
         return self.phase is not Phase.IDLE
+
+    @property
+    def waits_for_another_job(self) -> bool:
+        """Whether a job of somebody else is in the way."""
+        return (self.last_error or {}).get("type") == Busy.__name__
 
     @property
     def log_fields(self) -> dict[str, Any]:

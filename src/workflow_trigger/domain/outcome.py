@@ -10,7 +10,7 @@ from typing import Self
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
-from workflow_trigger.domain.matching import any_has_token, attribute_failures, mentions
+from workflow_trigger.domain.matching import attribute_failures, mentions
 from workflow_trigger.domain.model import SentDocument, Status
 
 _NO_REASON = "the platform gives no reason"
@@ -79,8 +79,8 @@ _COMPLETED = Outcome(status=Status.COMPLETED)
 
 def is_plain_success(job: Job, details: Details, failed: Sequence[FailedFile], files: int) -> bool:
     """Whether nothing speaks of any failure among so many files, so that no further question is needed."""
-    is_plain = job.state not in {JobState.FAILED, JobState.STOPPED} and not _has_dropped(details, files)
-    return is_plain and details.state is JobState.COMPLETED and not (failed or details.failed)
+    is_success = job.state not in {JobState.FAILED, JobState.STOPPED} and details.state is JobState.COMPLETED
+    return is_success and not (failed or details.failed or _has_dropped(details, files))
 
 
 def _has_dropped(details: Details, files: int) -> bool:
@@ -105,40 +105,49 @@ def missing_names(job: Job, details: Details, reports: FileReports) -> DoubtKind
 
 def outcomes(job: Job, details: Details, reports: FileReports) -> dict[DocumentKey, Outcome]:
     """What became of each document: failures that are named, successes that are believed, and all others alike."""
-    said, reasons, unattributed = {job.state, details.state}, reports.reasons, reports.unattributed
-    has_failed, is_stopped = JobState.FAILED in said, JobState.STOPPED in said
-    has_dropped = details.state is JobState.COMPLETED and not has_failed and _has_dropped(details, len(reports.keys))
-    has_none = details.succeeded == 0 and (details.failed or 0) >= len(reports.keys)
-    is_alone = len(reports.keys) == 1 and unattributed and not reasons
-    if is_alone and not any_has_token(each.document for each in unattributed):
-        reasons, unattributed = {reports.keys[0]: unattributed[0].error}, []
-    if is_stopped:
+    said = {job.state, details.state}
+    others = _end_of_others(job, details, reports)
+    ends = dict.fromkeys(reports.keys, others)
+    if JobState.STOPPED in said and reports.any_succeeded and reports.is_complete:
+        # It tells which files it finished, and finishes no other that it names.
+        ends |= dict.fromkeys(reports.listed, replace(others, outputs_decide=False))
+    if _are_believed(said, details, reports):
+        ends |= dict.fromkeys(reports.succeeded, _COMPLETED)
+    kind = "JobFailed" if JobState.FAILED in said and not any(reports.reasons.values()) else "FileFailed"
+    return ends | {key: _ended(kind, why or details.message or _NO_REASON) for key, why in reports.reasons.items()}
+
+
+def _end_of_others(job: Job, details: Details, reports: FileReports) -> Outcome:
+    """How every file ends that is named neither as failed nor as a success that is believed."""
+    said, files = {job.state, details.state}, len(reports.keys)
+    has_none = details.succeeded == 0 and (details.failed or 0) >= files
+    if JobState.STOPPED in said:
         is_possible = reports.any_succeeded or not reports.is_complete
         decide = is_possible or bool(details.succeeded) or details.state is not JobState.STOPPED
-        others = _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=decide)
-    elif unattributed:
-        others = _ended("Unattributed", unattributed[0].error, outputs_decide=not has_none)
-    elif has_failed:
-        may_have_succeeded = len(reports.keys) > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
+        return _ended("JobStopped", details.message or _STOPPED, Status.STOPPED, outputs_decide=decide)
+    if reports.unattributed:
+        return _ended("Unattributed", reports.unattributed[0].error, outputs_decide=not has_none)
+    if JobState.FAILED in said:
+        may_have_succeeded = files > 1 or details.state in {JobState.PARTLY, JobState.COMPLETED}
         decide = may_have_succeeded if details.succeeded is None else not has_none
-        others = _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
-    elif missing_names(job, details, reports):
-        others = _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
-    elif has_dropped:
-        others = _ended("Unattributed", details.message or _SOME_DROPPED, outputs_decide=True)
-    else:
-        others = _COMPLETED
-    ends = dict.fromkeys(reports.keys, others)
-    # Where a stopped job tells which files it finished, it finishes no other that it names.
-    if is_stopped and reports.any_succeeded and reports.is_complete:
-        ends |= dict.fromkeys(reports.listed, replace(others, outputs_decide=False))
-    # Where files failed and none is named, successes are not believed either. Those of a FAILED job need a summary that
-    # counts as many.
-    is_counted = details.succeeded is not None and details.succeeded >= len(reports.succeeded)
-    if is_stopped or has_dropped or (reports.failures and (is_counted or not has_failed)):
-        ends |= dict.fromkeys(reports.succeeded, _COMPLETED)
-    kind = "JobFailed" if has_failed and not any(reasons.values()) else "FileFailed"
-    return ends | {key: _ended(kind, reason or details.message or _NO_REASON) for key, reason in reasons.items()}
+        return _ended("JobFailed", details.message or _NO_REASON, outputs_decide=decide)
+    if missing_names(job, details, reports):
+        return _ended("Unattributed", details.message or _SOME_FAILED, outputs_decide=not has_none)
+    if _has_dropped(details, files):
+        return _ended("Unattributed", details.message or _SOME_DROPPED, outputs_decide=True)
+    return _COMPLETED
+
+
+def _are_believed(said: Collection[JobState], details: Details, reports: FileReports) -> bool:
+    """Whether the files that `/file-status` calls successes are, although others are none.
+
+    Not where files failed and none is named; nor in a FAILED job, unless a summary counts as many.
+    """
+    if JobState.STOPPED in said:
+        return True
+    if JobState.FAILED in said:
+        return bool(reports.failures) and (details.succeeded or 0) >= len(reports.succeeded)
+    return bool(reports.failures) or _has_dropped(details, len(reports.keys))
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:

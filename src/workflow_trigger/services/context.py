@@ -154,18 +154,23 @@ class Context:
             NotFound: no other workflow is to be seen, so the key may be of another workspace.
             Unavailable: the platform tells of none.
         """
-        silence: Unavailable | None = None
         try:
             if self.client.has_workflow(workflow_id) is not False:
                 return False
-        except Unavailable as error:
-            silence = error
+        except Unavailable:
+            if self._shows_another(workflow_id):
+                return False
+            raise
+        if self._shows_another(workflow_id):
+            return True
+        _ids_by_key.clear()  # it may have been made anew under its key
+        raise NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
+
+    def _shows_another(self, workflow_id: str) -> bool:
+        """Whether the key shows another workflow of the stack, of a few that are drawn anew at each look."""
         others = {each for own in self.by_route().values() for each in own.settings.workflow_ids} - {workflow_id}
-        some = random.sample(sorted(others), min(len(others), _WITNESSES))  # a few, drawn anew at each look
-        if all(self.client.has_workflow(each) is False for each in some):
-            _ids_by_key.clear()  # it may have been made anew under its key
-            raise silence or NotFound(f"workflow {workflow_id} was deleted, or the key is of another workspace")
-        return silence is None
+        some = random.sample(sorted(others), min(len(others), _WITNESSES))
+        return any(self.client.has_workflow(each) is not False for each in some)
 
     def circumstances(self) -> Circumstances:
         """What the retry policy has to know."""

@@ -17,8 +17,8 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
 from workflow_trigger.domain.doubt import DoubtKind
-from workflow_trigger.domain.errors import Busy, ConflictError, Misconfigured, NotFound, PlatformError, as_stored
-from workflow_trigger.domain.model import ALL_ROUTES, Document, EndedJob, Phase, Poller, Snapshot, Workflow
+from workflow_trigger.domain.errors import ConflictError, Misconfigured, NotFound, PlatformError, as_stored
+from workflow_trigger.domain.model import Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
@@ -60,34 +60,6 @@ def step(context: Context, workflow: Workflow) -> Workflow:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)
     return workflow
-
-
-def gauges(context: Context, snapshot: Snapshot) -> dict[str, dict[str, float]]:
-    """By route, seconds for which its queue has been waiting, and without any workflow at work; and jobs have run."""
-    now = context.clock.now()
-    found: dict[str, dict[str, float]] = {}
-    for name, own in context.by_route().items():
-        workflows = [each for each in snapshot.workflows if context.of_workflow(each.workflow_id) is own]
-        pool = [each for each in workflows if each.workflow_id in own.settings.workflow_ids]
-        waiting = context.ledger.longest_wait_seconds(name if own.settings.routes else None)
-        started = [parse_time(each.attempt.started_at) for each in workflows]
-        pause = snapshot.pause_of(own.settings.route)
-        is_idle = not pause and not any(each.is_at_work or _waits_for_another(each) for each in pool)
-        found[name] = {
-            "OldestWaitingSeconds": waiting,
-            "IdleWaitingSeconds": waiting if is_idle else 0.0,
-            "LongestRunSeconds": max(((now - moment).total_seconds() for moment in started if moment), default=0.0),
-        }
-        if pause:
-            found[name]["PausedSeconds"] = (now - (parse_time(pause.since) or now)).total_seconds()
-    if context.settings.routes:  # what waits in no queue, since an earlier release or earlier routes, counts as well
-        found[ALL_ROUTES] = {"OldestWaitingSeconds": context.ledger.longest_wait_seconds()}
-    return found
-
-
-def _waits_for_another(workflow: Workflow) -> bool:
-    """Whether a job of somebody else is in the way."""
-    return (workflow.last_error or {}).get("type") == Busy.__name__
 
 
 class Reconciler:
@@ -291,7 +263,7 @@ class Reconciler:
             before, self._workflows[key] = self._workflows.get(key), after
             is_news = before is None or before.revision != after.revision
             if is_news and not after.is_at_work:
-                if not _waits_for_another(after):
+                if not after.waits_for_another_job:
                     self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
                 if self._context.results:  # its outputs are to be copied

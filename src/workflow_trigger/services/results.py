@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.adapters.s3_results import identity, metadata, outputs_of
-from workflow_trigger.adapters.unstructured.responses import PageCounter
+from workflow_trigger.adapters.unstructured.streams import PageCounter
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.clock import has_passed, iso
 from workflow_trigger.domain.document import DocumentKey

@@ -164,7 +164,7 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     """A job is active that is not ours; or a request of ours was accepted after its retry, which nobody can prevent."""
     context.counts.add("Busy")
     new = [job for job in look.active if job.id not in workflow.known_job_ids]
-    if not new and (workflow.last_error or {}).get("type") == Busy.__name__:
+    if not new and workflow.waits_for_another_job:
         return workflow  # noted already
     names = workflow.unanswered
     try:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from workflow_trigger.adapters.unstructured import responses
+from workflow_trigger.adapters.unstructured import responses, streams
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
 from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, described, is_unheard
 from workflow_trigger.adapters.unstructured.multipart import Encoder
@@ -82,7 +82,7 @@ class PlatformClient:
         path = f"/jobs/?{urlencode({'workflow_id': asked_for, **query})}"
         with self._question(path, seconds=_LIST_SECONDS) as response:
             chunks = self._chunks(response, _LIST_CHUNK_BYTES, _WHOLE_SECONDS)
-            jobs = responses.jobs_in(responses.array_entries(chunks))
+            jobs = responses.jobs_in(streams.array_entries(chunks))
             ours = (job for job in jobs if canonical_id(job.workflow_id or asked_for) == asked_for)
             yield ours, responses.time_of(response.headers, self.deadline.clock.now())
 
@@ -161,7 +161,7 @@ class PlatformClient:
             is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
-            chunks = responses.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
+            chunks = streams.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
             yield chain([next(chunks)], chunks)  # the first is read for all: its being there proves a success
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
