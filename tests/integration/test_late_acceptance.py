@@ -532,3 +532,15 @@ def test_batch_that_ran_twice_is_reported_however_it_is_named(harness: Harness, 
     accept_late(harness, names)
     harness.deliver(other)
     assert harness.counts["LateAcceptance"] == 1
+
+
+@pytest.mark.parametrize("style", ["file_{:08d}.pdf", "01JDZ8Q2M7X{:010d}AAAAAA.pdf"])
+def test_lost_answer_where_drawn_ids_have_an_extension(harness: Harness, monkeypatch: Any, style: str) -> None:
+    """`/file-status` names the files; the list shows ids that look like names of somebody else's."""
+    store = harness.state.store
+    monkeypatch.setattr(harness.state, "store", lambda *given: replace(store(*given), file_id=style.format(7)))
+    document = harness.upload("a.pdf", b"a")
+    harness.state.faults.append(Fault("run", "drop-after"))
+    harness.deliver(document)
+    harness.settle(minutes=40)
+    assert harness.accepted(document) == 1

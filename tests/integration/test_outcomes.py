@@ -606,3 +606,82 @@ def test_list_that_never_is_complete_holds_nobody_for_nothing(harness: Harness, 
     harness.state.faults.append(Fault("file-status", "status", status=200, body=body, times=10**6))
     harness.settle(minutes=4)
     assert {harness.status(each) for each in documents} == {"COMPLETED" if how == "stopped" else "FAILED"}
+
+
+@pytest.mark.parametrize("status", [200, 403, 500, 501])
+def test_job_that_is_never_told_of_ends_by_its_details(harness: Harness, status: int) -> None:
+    """One job cannot be asked for; its details can, and so can every other job."""
+    first, second = harness.upload("1.pdf", b"1"), harness.upload("2.pdf", b"2")
+    harness.deliver(first)
+    (odd,) = harness.state.jobs
+    harness.deliver(second)
+    harness.state.faults.append(Fault("job", "status", status=status, body="{}", times=10_000))
+    harness.settle(minutes=100, until=lambda: harness.status(first) == "COMPLETED")
+    assert harness.row(first)["job_id"] == odd
+    harness.state.faults.clear()
+    harness.settle()
+    assert harness.status(second) == "COMPLETED"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_list_of_failed_files_that_is_null_holds_no_workflow(harness: Harness, fails: bool) -> None:
+    documents, job = harness.job_with(2)
+    if fails:
+        harness.fail(job, documents[0])
+    harness.state.faults.append(
+        Fault("failed-files", "status", status=200, body='{"failed_files": null}', times=10_000)
+    )
+    assert harness.settle(minutes=100) < 5
+    assert [harness.status(each) for each in documents] == ["FAILED" if fails else "COMPLETED", "COMPLETED"]
+    assert not fails or harness.row(documents[0])["error"]["message"] == REASON
+
+
+@pytest.mark.parametrize("ending", ["FAILED", "COMPLETED_WITH_ERRORS"])
+def test_successes_that_the_summary_counts_are_believed(harness: Harness, ending: str) -> None:
+    """No failure is named, and nothing can be downloaded: the destination is a remote one."""
+    documents, job = harness.job_with(5)
+    names = [harness.row(each)["upload_name"] for each in documents]
+    job.ending = ending
+    job.summary = {"total_docs": 5, "total_docs_succeeded": 3, "total_docs_failed": 2}
+    files = [{"document": name, "status": "SUCCESS" if name in names[:3] else "READY"} for name in names]
+    body = json.dumps({"files": files, "truncated": False, "index_finished": True})
+    harness.state.faults += [
+        Fault("file-status", "status", status=200, body=body, times=10**6),
+        Fault("download", "status", status=400, times=10**6),
+    ]
+    harness.settle()
+    assert [harness.status(each) for each in documents] == ["COMPLETED"] * 3 + ["FAILED"] * 2
+
+
+@pytest.mark.parametrize("has_file_status", [True, False])
+def test_file_that_was_dropped_beside_one_that_failed_is_looked_for(harness: Harness, has_file_status: bool) -> None:
+    documents, job = harness.job_with(4)
+    harness.state.behaviour.has_file_status = has_file_status
+    names = [harness.row(each)["upload_name"] for each in documents]
+    job.ending, job.failed = "COMPLETED_WITH_ERRORS", {names[0]: REASON}
+    job.summary = {"total_docs": 3, "total_docs_succeeded": 2, "total_docs_failed": 1}
+    job.files.remove(next(each for each in job.files if each.filename == names[3]))
+    harness.settle()
+    assert [harness.status(each) for each in documents] == ["FAILED", "COMPLETED", "COMPLETED", "FAILED"]
+    assert "fewer files" in harness.row(documents[3])["error"]["message"]
+
+
+def test_job_ends_although_the_platform_asks_for_pauses(harness: Harness) -> None:
+    """Every second look is answered with a pause of ten minutes, and the names of failed files never come."""
+    documents, job = harness.job_with(5)
+    job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    for minute in range(120):
+        harness.tick(after_seconds=60)
+        if not minute % 11:  # the next look is in vain
+            harness.state.faults.append(Fault("job", "status", status=429, headers={"Retry-After": "600"}))
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide"
+
+
+def test_job_ends_although_the_platform_hardly_ever_tells_of_it(harness: Harness) -> None:
+    documents, job = harness.job_with(5)
+    job.ending, job.names_hidden_until = "COMPLETED_WITH_ERRORS", float("inf")
+    for minute in range(150):
+        if minute % 7:
+            harness.state.faults.append(Fault("job", "status", status=503))
+        harness.tick(after_seconds=60)
+    assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide"

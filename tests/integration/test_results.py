@@ -904,3 +904,40 @@ def test_outputs_of_jobs_that_cannot_be_asked_about_hold_nobody_up(results: Harn
     results.state.faults = []
     results.settle(minutes=15)
     assert {results.status(each) for each in documents} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("suffix", [".json", "-attachment.pdf"])
+def test_outputs_under_an_id_that_goes_on_are_fetched(harness: Harness, files: int, suffix: str) -> None:
+    """The contract ties no `file_id` of an output to an input's; the token in it does."""
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    outputs = harness.state.outputs
+
+    def longer(job: Any) -> list[dict[str, str]]:
+        return [{**node, "file_id": node["file_id"].removesuffix(suffix) + suffix} for node in outputs(job)]
+
+    harness.state.outputs = longer  # type: ignore[method-assign]
+    documents, job = harness.job_with(files)
+    harness.fail(job, *documents[1:2])
+    if files == 1:
+        job.status, job.ending = "COMPLETED", "SUCCESS"
+    job.files = [replace(file, file_id=file.file_id + suffix) for file in job.files]  # what can be downloaded
+    harness.settle()
+    for each in [*documents[:1], *documents[2:]]:
+        row = harness.row(each)
+        assert (row["status"], ["key" in entry for entry in row["results"]]) == ("COMPLETED", [True, True])
+
+
+@pytest.mark.parametrize("pause", [90, 300])
+def test_absent_output_ends_although_the_platform_asks_for_pauses(harness: Harness, pause: int) -> None:
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    (document,), job = harness.job_with(1)
+    job.has_no_outputs = True
+    harness.tick(after_seconds=30)
+    for _ in range(20):
+        harness.state.faults.append(Fault("job", "status", status=429, headers={"Retry-After": str(pause)}))
+        harness.tick(after_seconds=11)  # in vain
+        harness.tick(after_seconds=pause + 1)  # 404
+    assert harness.status(document) == "COMPLETED"

@@ -638,8 +638,8 @@ A_DOUBT, ANOTHER = DoubtKind.JOB_VANISHED, DoubtKind.NO_DETAILS
     [
         ([(0, A_DOUBT), (10, A_DOUBT)], 0),  # nothing was looked at in between: it goes on
         ([(0, A_DOUBT), (2, ANOTHER), (4, A_DOUBT)], 0),
-        ([(0, A_DOUBT), (2, ANOTHER), (10, A_DOUBT)], 10),  # it was not seen for too long
-        ([(0, A_DOUBT), (2, DoubtKind.SILENCE), (7, DoubtKind.SILENCE), (8, A_DOUBT)], 8),
+        ([(0, A_DOUBT), (2, ANOTHER), (10, A_DOUBT)], 5),  # it was not seen for long: a third of its patience counts
+        ([(0, A_DOUBT), (2, DoubtKind.SILENCE), (7, DoubtKind.SILENCE), (8, A_DOUBT)], 3),
         ([(0, A_DOUBT), (2, ANOTHER), (4, A_DOUBT), (6, ANOTHER), (8, A_DOUBT)], 0),
     ],
 )

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import ResultsRefused, truncate
+from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import Document
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) ->
     They are those of the nodes that the file went through; if no node is known, that of the file.
     """
     several_files = len({node["file_id"] for node in document.output_node_files if node.get("file_id")}) > 1
-    own = [node for node in document.output_node_files if document.input_file_id in {None, node.get("file_id")}]
+    own_id, name = document.input_file_id, document.upload_name
+    own = [node for node in document.output_node_files if _is_of(own_id, name, node.get("file_id"))]
     nodes: Iterable[Mapping[str, str]] = [node for node in own if node.get("file_id")]
-    if not own and document.input_file_id:
-        nodes = [{"file_id": document.input_file_id}]
+    if not own and own_id:
+        nodes = [{"file_id": own_id}]
     room_bytes = _ROOM_BYTES
     for node in nodes:
         entry = {name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node}
@@ -103,6 +105,11 @@ def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) ->
         place = {**entry, **(bucket.place(document.key, job_id, named) if bucket else {})}
         room_bytes -= len(json.dumps(place))
         yield entry, place if room_bytes >= 0 else None
+
+
+def _is_of(own_id: str | None, upload_name: str | None, file_id: str | None) -> bool:
+    """Whether an output is of the file with that id. Its own may go on after it, and is known by the token then."""
+    return own_id in {None, file_id} or is_own_file(file_id or "", upload_name)
 
 
 def identity(node: Mapping[str, str]) -> tuple[str | None, str | None]:

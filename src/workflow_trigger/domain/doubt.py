@@ -29,7 +29,7 @@ PATIENCE_SECONDS: Mapping[DoubtKind, float] = {  # then files end by what is kno
     **dict.fromkeys((DoubtKind.REASONS_MISSING, DoubtKind.ABSENT), 60.0),
     **dict.fromkeys((DoubtKind.UNANSWERED, DoubtKind.DELAYED, DoubtKind.REFUSED), 3_600.0),
 }
-_SHORTEST_GAP_SECONDS = 60.0
+_SHORTEST_GAP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,17 @@ class Doubtful:
     def with_doubt(self, kind: DoubtKind, now: datetime) -> Self:
         """The same with `kind` as the doubt of this look, first.
 
-        Its time goes on from its beginning, less a longer gap in which other looks have not shown it, as in an outage.
+        Its time goes on from its beginning. Of a longer gap in which other looks have not shown it, as in an outage, a
+        third of its patience counts: so outages end nothing, and a platform that hardly ever answers holds nothing.
         """
-        gap = timedelta(seconds=max(PATIENCE_SECONDS[kind] / 3, _SHORTEST_GAP_SECONDS))
+        third = timedelta(seconds=PATIENCE_SECONDS[kind] / 3)
+        gap = max(third, _SHORTEST_GAP)
         doubt = next((each for each in self.doubts if each.kind == kind), Doubt(kind, iso(now), iso(now)))
         others = [each for each in self.doubts if each.kind != kind]
         began_at, seen_at = parse_time(doubt.since) or now, parse_time(doubt.seen_at) or now
-        if doubt not in self.doubts[:1] and now - seen_at > gap:
-            began_at += now - seen_at
+        others_came_last = self.doubts[:1] != (doubt,)
+        if others_came_last and now - seen_at > gap:
+            began_at += now - seen_at - third
         if now - seen_at >= gap / 5:  # not written at every look
             seen_at = now
         return replace(self, doubts=(Doubt(kind, iso(began_at), iso(seen_at)), *others))

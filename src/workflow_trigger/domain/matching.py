@@ -18,6 +18,7 @@ from workflow_trigger.domain.model import Attempt, SentDocument
 _CLOCK_SKEW = timedelta(minutes=1)  # between the platform's servers
 _ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
 _TOKEN = re.compile(r"-([0-9a-f]{16})(?:\.[A-Za-z0-9]{1,10}){0,2}$")
+_MADE_OF_NAME = re.compile(r".-[0-9a-f]{8}\.[a-z0-9]{1,10}$")  # and eight digits of the platform's
 _DRAWN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24,64}", re.IGNORECASE)
 
 
@@ -47,9 +48,8 @@ def _tell_whose(names: Iterable[str]) -> bool:
 
 
 def ids_tell_whose(file_ids: Iterable[str]) -> bool:
-    """Whether ids are made of names. One without a token or an extension may be drawn, in whatever way."""
-    made_of_names = (each for each in file_ids if "." in each or any_has_token([each]))
-    return _tell_whose(each.rpartition(".")[0] or each for each in made_of_names)
+    """Whether ids are made of names: with a token, or as they were seen. Any other may be drawn, in whatever way."""
+    return any(any_has_token([each]) or _MADE_OF_NAME.search(each.lower()) for each in file_ids)
 
 
 def candidates(jobs: Iterable[Job], attempt: Attempt, known_job_ids: Sequence[str]) -> list[Job]:

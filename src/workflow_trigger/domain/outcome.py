@@ -45,7 +45,7 @@ class FileReports:
         own, rest = attribute_failures(failed, documents)
         own_too, rest_too = attribute_failures(status.failed, documents)
         reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
-        # A list that has none of our names may mean the failures that the other one names.
+        # A list that has none of our names may tell of the same failures as the other: they are counted once.
         rest, rest_too = rest if own else rest[len(reasons) :], rest_too if own_too else rest_too[len(reasons) :]
         others = max(rest, rest_too, key=len)
         return cls(
@@ -141,13 +141,10 @@ def _end_of_others(job: Job, details: Details, reports: FileReports) -> Outcome:
 def _are_believed(said: Collection[JobState], details: Details, reports: FileReports) -> bool:
     """Whether the files that `/file-status` calls successes are, although others are none.
 
-    Not where files failed and none is named; nor in a FAILED job, unless a summary counts as many.
+    Always where the summary counts as many; else not in a FAILED job, nor where files failed and none is named.
     """
-    if JobState.STOPPED in said:
-        return True
-    if JobState.FAILED in said:
-        return bool(reports.failures) and (details.succeeded or 0) >= len(reports.succeeded)
-    return bool(reports.failures) or _has_dropped(details, len(reports.keys))
+    is_counted = details.succeeded is not None and details.succeeded >= len(reports.succeeded)
+    return JobState.STOPPED in said or is_counted or (bool(reports.failures) and JobState.FAILED not in said)
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:

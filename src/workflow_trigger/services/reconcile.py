@@ -29,9 +29,10 @@ from workflow_trigger.services.track import track
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
 
-_LEASE_SECONDS = 75.0  # of the one run that polls, beyond the next look: the next run of the schedule comes before
+_LEASE_SECONDS = 90.0  # of the one run that polls, beyond the next look: the next run of the schedule comes before
 _LEASE_RESERVE_SECONDS = 10.0  # it is renewed when less of it would be left at the next look
 _HANDOVER_SECONDS = 45.0  # a run that has polled for so long makes way for the next one of the schedule
+_OVERLAP = timedelta(seconds=20)  # so much later it looks whether that one, of a minute after it, has come
 _QUESTION_THREADS = 4
 _SEARCH_SECONDS = 600.0
 
@@ -114,7 +115,7 @@ class Reconciler:
         due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
         if not self._in_flight and (not due or now >= until):
             return self._is_ours and not self._release()
-        wake_at = [*due, self._reads_at()] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
+        wake_at = [*due, self._next_read_at()] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
         self._context.clock.wait_for(self._in_flight.keys(), max((min(wake_at) - now).total_seconds(), 0.01))
         for future in [each for each in self._in_flight if each.done()]:
             self._guarded(self._take_in, self._in_flight.pop(future), future)
@@ -160,7 +161,7 @@ class Reconciler:
         return True
 
     def _release(self) -> bool:
-        """Give the lease back. What came just now, an upload that woke nobody or an ended job, is still followed."""
+        """Give the lease back. False where something came just now, as by an upload: this run goes on for it."""
         followed = {key for key, each in self._workflows.items() if each.is_at_work} | self._ended.keys()
         self._write_poller(lease_ends_at=None)
         snapshot = self._read()
@@ -183,16 +184,17 @@ class Reconciler:
 
     def latest(self) -> Snapshot:
         """The last snapshot, as long as it holds."""
-        is_old = self._context.clock.now() >= self._reads_at()
+        is_old = self._context.clock.now() >= self._next_read_at()
         return self._read() if self._snapshot is None or is_old else self._snapshot
 
-    def _reads_at(self) -> datetime:
-        """When all is read again: after PollSeconds; where every workflow runs a job, when another run may take over.
+    def _next_read_at(self) -> datetime:
+        """When all is read again: after PollSeconds; where every workflow runs a job, when the next run has taken over.
 
-        Until then nobody else can begin or end anything.
+        No other invocation begins anything then; and it does no harm that two poll for a moment.
         """
         is_full = self._workflows and all(each.phase is Phase.RUNNING for each in self._workflows.values())
-        return max(self._stale_at, _hands_over_at(self._poller, self._stale_at)) if is_full else self._stale_at
+        full_until = _hands_over_at(self._poller, self._stale_at) + _OVERLAP
+        return max(self._stale_at, full_until) if is_full else self._stale_at
 
     def _refresh(self) -> None:
         """Read again, and see whether another run polls by now."""

@@ -121,7 +121,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     if context.is_gone(workflow.workflow_id) or (may_let_go and not may_run):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
-        # About how many were lost, which count against the workflow: none is sent again while another job is active.
+        # `after_failure` counts `rounds` as lost requests. While another job is active, no round has sent one.
         requests = 1 if is_busy else min(rounds, ROUNDS)
         let_go = replace(after, unanswered=after.attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(let_go.with_attempt(rounds=requests), OutcomeUnknown(reason), documents)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
+from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.doubt import DoubtKind
+from workflow_trigger.domain.doubt import PATIENCE_SECONDS, DoubtKind
 from workflow_trigger.domain.errors import (
     KeyNotSet,
     KeyRejected,
@@ -22,6 +23,8 @@ from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_succe
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import named
+
+_UNTOLD_SECONDS = PATIENCE_SECONDS[DoubtKind.UNANSWERED]
 
 logger = Logger(child=True)
 
@@ -49,6 +52,10 @@ class _Tracked:
             job = self._context.client.job(self._job.id)
         except NotFound:
             return self._vanished()
+        except (Misconfigured, Unavailable):
+            if not has_passed(self._attempt.started_at, self._context.clock.now(), seconds=_UNTOLD_SECONDS):
+                raise
+            return self._conclude()  # of this one job the platform may never tell; its details may
         self._job = job
         return self._note_progress() if job.state.is_active else self._conclude()
 

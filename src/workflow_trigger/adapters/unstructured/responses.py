@@ -168,8 +168,9 @@ def details_from(answer: Any) -> Details | None:
 
 
 def failed_files_from(answer: Any) -> list[FailedFile] | None:
-    """A job's failed files; None where there is no list of them."""
-    entries = _objects(answer, "failed_files")
+    """A job's failed files, null where there are none; None where nothing is said of them."""
+    is_null = isinstance(answer, Mapping) and answer.get("failed_files", answer) is None
+    entries = [] if is_null else _objects(answer, "failed_files")
     return None if entries is None else [_failed_file(entry) for entry in entries]
 
 
