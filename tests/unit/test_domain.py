@@ -669,3 +669,27 @@ def test_a_document_that_does_not_travel_along_ends_no_batch() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     batch = next_batch(queue, Workflow(workflow_id="w"), pool_size=1, max_files=10, max_bytes=500, now=now)
     assert [each.key for each in batch] == [queue[place].key for place in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "named", "believed"),
+    [
+        ("COMPLETED", details_of("SUCCESS", succeeded=1, failed=0), 0, True),  # the summary is late
+        ("COMPLETED", details_of("SUCCESS", succeeded=0, failed=1), 0, False),
+        ("COMPLETED", details_of("COMPLETED_WITH_ERRORS"), 0, False),
+        ("COMPLETED", details_of("COMPLETED_WITH_ERRORS"), 1, True),
+        ("COMPLETED", details_of("COMPLETED_WITH_ERRORS", succeeded=1, failed=2), 0, False),
+        ("COMPLETED", details_of("COMPLETED_WITH_ERRORS", succeeded=2, failed=1), 0, True),
+        ("FAILED", details_of("FAILED"), 1, False),
+        ("FAILED", details_of("FAILED", succeeded=2, failed=1), 0, True),
+        ("FAILED", details_of("FAILED", succeeded=1, failed=1), 1, False),
+        ("COMPLETED", details_of("FAILED", succeeded=3, failed=0), 0, False),  # what failed is something else
+        ("STOPPED", details_of("STOPPED"), 0, True),
+    ],
+)
+def test_when_a_success_is_believed(status: str, details: Details, named: int, believed: bool) -> None:
+    """Two of three files are called successes."""
+    answer = FileStatus(succeeded=tuple(each.upload_name or "" for each in FIVE[:2]), is_complete=True)
+    told = FileReports.of([failure(FIVE[2])][:named], answer, FIVE[:3])
+    found = outcomes(job("j", status=status), details, told)
+    assert [found[each.key].status == "COMPLETED" for each in FIVE[:2]] == [believed] * 2

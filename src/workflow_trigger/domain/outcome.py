@@ -141,10 +141,16 @@ def _end_of_others(job: Job, details: Details, reports: FileReports) -> Outcome:
 def _are_believed(said: Collection[JobState], details: Details, reports: FileReports) -> bool:
     """Whether the files that `/file-status` calls successes are, although others are none.
 
-    Always where the summary counts as many; else not in a FAILED job, nor where files failed and none is named.
+    In a FAILED job only where the summary counts as many, and others failed: else nothing explains why it failed. In
+    others not where files failed of which none is named, and the summary does not count as many.
     """
+    if JobState.STOPPED in said:
+        return True
     is_counted = details.succeeded is not None and details.succeeded >= len(reports.succeeded)
-    return JobState.STOPPED in said or is_counted or (bool(reports.failures) and JobState.FAILED not in said)
+    if JobState.FAILED in said:
+        return is_counted and bool(reports.failures or details.failed)
+    nothing_failed = details.state is JobState.COMPLETED and not details.failed
+    return nothing_failed or is_counted or bool(reports.failures)
 
 
 def _ended(kind: str, message: str, status: Status = Status.FAILED, *, outputs_decide: bool = False) -> Outcome:
