@@ -685,3 +685,15 @@ def test_job_ends_although_the_platform_hardly_ever_tells_of_it(harness: Harness
             harness.state.faults.append(Fault("job", "status", status=503))
         harness.tick(after_seconds=60)
     assert {harness.status(each) for each in documents} == {"COMPLETED"}, "outputs decide"
+
+
+def test_look_in_vain_at_an_old_job_is_written_down_and_changes_nothing(harness: Harness) -> None:
+    documents, job = harness.job_with(1)
+    job.seconds = 3 * 3_600
+    for _ in range(70):
+        harness.tick(after_seconds=60)
+    before = harness.row(documents[0])
+    harness.state.faults.append(Fault("job", "status", status=500))
+    harness.tick(after_seconds=60)
+    assert harness.row(documents[0]) == before
+    assert harness.workflow().last_error, "written down"

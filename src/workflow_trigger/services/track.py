@@ -53,9 +53,10 @@ class _Tracked:
         except NotFound:
             return self._vanished()
         except (Misconfigured, Unavailable):
-            if not has_passed(self._attempt.started_at, self._context.clock.now(), seconds=_UNTOLD_SECONDS):
+            is_old = has_passed(self._attempt.started_at, self._context.clock.now(), seconds=_UNTOLD_SECONDS)
+            if not (is_old and self._context.client.details(self._job.id).state.has_ended):
                 raise
-            return self._conclude()  # of this one job the platform may never tell; its details may
+            return self._conclude()  # of this one job the platform tells nothing but its details
         self._job = job
         return self._note_progress() if job.state.is_active else self._conclude()
 
