@@ -146,7 +146,9 @@ class _Collector:
         self._keep_lease()
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
-                if results is not None:
+                if results is None:
+                    next(chunks)  # that it comes proves a success
+                else:
                     of_route = {"route": document.route} if document.route else {}
                     described_by = metadata({"job_id": job_id, **node, **of_route}, document)
                     pages = PageCounter(self._watched(chunks))

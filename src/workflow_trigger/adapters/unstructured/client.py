@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
-from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -161,8 +160,7 @@ class PlatformClient:
             is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
             if response.status != HTTPStatus.OK or is_page:
                 raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
-            chunks = streams.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
-            yield chain([next(chunks)], chunks)  # the first is read for all: its being there proves a success
+            yield streams.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
         """What `read` makes of the answer to a question or, with JSON to post, to a request for a change.
