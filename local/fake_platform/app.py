@@ -229,8 +229,14 @@ def _add_jobs(app: FastAPI, state: PlatformState) -> None:
         file = next((each for each in job.files if each.file_id == file_id), None)
         if file is None or not state.has_output(job, file, node_id):
             raise HTTPException(404, "Not Found")
-        content = json.dumps(output_of(file.sha256, node_id or ""))
-        return Response(content + " " * (state.behaviour.output_bytes - len(content)), media_type="application/json")
+        elements = _at_least(state.behaviour.output_bytes, output_of(file.sha256, node_id or ""))
+        return Response(elements, media_type="application/json")
+
+
+def _at_least(size_bytes: int, elements: list[dict[str, Any]]) -> str:
+    """Elements as JSON; where that is too short, with one more. White space would be no output."""
+    missing = size_bytes - len(json.dumps(elements))
+    return json.dumps([*elements, {"type": "NarrativeText", "text": "x" * missing}] if missing > 0 else elements)
 
 
 def _json_array(first: list[dict[str, Any]], rest: Iterator[str]) -> Iterator[bytes]:
