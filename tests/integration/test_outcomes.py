@@ -697,3 +697,14 @@ def test_look_in_vain_at_an_old_job_is_written_down_and_changes_nothing(harness:
     harness.tick(after_seconds=60)
     assert harness.row(documents[0]) == before
     assert harness.workflow().last_error, "written down"
+
+
+def test_job_that_goes_on_is_not_ended_by_one_look_in_vain(harness: Harness) -> None:
+    """Its details speak of success too early."""
+    (document,), _ = harness.job_with(1, seconds=10_000)
+    early = '{"processing_status": "SUCCESS"}'
+    harness.state.faults.append(Fault("details", "status", status=200, body=early, times=10**6))
+    harness.tick(after_seconds=4_000)
+    harness.state.faults.append(Fault("job", "status", status=503))
+    harness.tick(after_seconds=60)
+    assert harness.status(document) == "IN_PROGRESS"

@@ -53,7 +53,8 @@ class _Tracked:
         except NotFound:
             return self._vanished()
         except (Misconfigured, Unavailable):
-            is_old = has_passed(self._attempt.started_at, self._context.clock.now(), seconds=_UNTOLD_SECONDS)
+            untold_since = (self._workflow.last_error or {}).get("at")  # a look that succeeds takes the error away
+            is_old = has_passed(untold_since, self._context.clock.now(), seconds=_UNTOLD_SECONDS)
             if not (is_old and self._context.client.details(self._job.id).state.has_ended):
                 raise
             return self._conclude()  # of this one job the platform tells nothing but its details
