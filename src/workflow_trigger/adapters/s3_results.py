@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from email.header import Header
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -72,9 +73,7 @@ class ResultsBucket:
         begun = self._client.create_multipart_upload(**target, **described, ChecksumAlgorithm="CRC32")
         target = {**target, "UploadId": begun["UploadId"]}
         try:
-            done = [self._put_part(target, 1, first)]
-            del first
-            done += [self._put_part(target, number, part) for number, part in enumerate(parts, start=2)]
+            done = [self._put_part(target, number, part) for number, part in enumerate(chain([first], parts), start=1)]
             self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
         except BaseException:
             with suppress(ClientError, BotoCoreError):
@@ -184,12 +183,20 @@ def _checksum(content: bytearray) -> str:
 
 
 def _regrouped(chunks: Iterable[bytes]) -> Iterator[bytearray]:
-    """The same bytes in parts that are large enough for S3, the last one smaller. One part is held at a time."""
-    part = bytearray()
+    """The same bytes in parts that are large enough for S3, the last one smaller. All are the same buffer, filled anew.
+
+    A buffer for each part, which grows with every chunk, would leave holes in the memory that the process holds.
+    """
+    part, filled = bytearray(_PART_BYTES), 0
     for chunk in chunks:
-        part += chunk
-        if len(part) >= _PART_BYTES:
-            yield part
-            part = bytearray()
-    if part:
+        rest = memoryview(chunk)
+        while rest:
+            room = min(len(rest), _PART_BYTES - filled)
+            part[filled : filled + room] = rest[:room]
+            rest, filled = rest[room:], filled + room
+            if filled == _PART_BYTES:
+                yield part
+                filled = 0
+    if filled:
+        del part[filled:]
         yield part

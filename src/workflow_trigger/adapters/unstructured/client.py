@@ -33,7 +33,7 @@ _FILE_STATUS = "file-status"
 _CONNECT_SECONDS = 10  # for each address of the host
 _RESERVE_SECONDS = 5  # of the invocation, to write down what came of a call
 _LAST_SECONDS = 2  # of the reserve, in which nothing more is read
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024  # for larger ones an output of 20 MB takes more memory, and no less time
 _LIST_CHUNK_BYTES = 64 * 1024
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 _PLAINLY: Any = {"redirect": False, "preload_content": False}  # no redirect is followed, and no answer read unasked
@@ -150,7 +150,7 @@ class PlatformClient:
 
     @contextmanager
     def download(self, job_id: str, file_id: str, node_id: str | None) -> Iterator[Iterator[bytes]]:
-        """An output of a job, JSON, in chunks of at most 1 MiB.
+        """An output of a job, JSON, in chunks of at most 256 KiB.
 
         Raises:
             NotFound: the platform does not have it. Misconfigured: it never will. Unavailable: not in full this time.
