@@ -623,6 +623,14 @@ def test_job_that_is_never_told_of_ends_by_its_details(harness: Harness, status:
     assert harness.status(second) == "COMPLETED"
 
 
+def test_job_is_never_told_of_and_the_error_has_another_text_at_every_look(harness: Harness) -> None:
+    documents, _ = harness.job_with(1)
+    for number in range(70):
+        harness.state.faults = [Fault("job", "status", status=502 + number % 3, body=f"request {number}", times=100)]
+        harness.tick(after_seconds=60)
+    assert harness.status(documents[0]) == "COMPLETED"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_list_of_failed_files_that_is_null_holds_no_workflow(harness: Harness, fails: bool) -> None:
     documents, job = harness.job_with(2)
