@@ -85,7 +85,7 @@ NUMBERS = [
         r"waits up to (\d+ minutes) for a job that vanished",
         PATIENCE_SECONDS[DoubtKind.JOB_VANISHED],
     ),
-    ("docs/failures.md", r"not finished; (\d+ seconds) for a list", PATIENCE_SECONDS[DoubtKind.REASONS_MISSING]),
+    ("docs/failures.md", r"not finished; (\d+ seconds) if all files", PATIENCE_SECONDS[DoubtKind.REASONS_MISSING]),
     ("docs/failures.md", r"waits up to (an hour) for details", PATIENCE_SECONDS[DoubtKind.UNANSWERED]),
     ("docs/failures.md", r"not have is retried for (\d+\s+seconds)", PATIENCE_SECONDS[DoubtKind.ABSENT]),
     ("docs/failures.md", r"not deliver is retried for (an hour)", PATIENCE_SECONDS[DoubtKind.DELAYED]),
