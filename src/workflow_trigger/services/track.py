@@ -13,6 +13,7 @@ from workflow_trigger.domain.errors import (
     KeyRejected,
     Misconfigured,
     NotFound,
+    PlatformError,
     Throttled,
     Unavailable,
     as_stored,
@@ -46,20 +47,19 @@ class _Tracked:
         self._workflow = named(context, workflow)
         self._attempt = self._workflow.attempt
         self._job = Job(id=workflow.job_id or "", status=workflow.job_status or "UNKNOWN")
+        self._untold: PlatformError | None = None  # why the job itself cannot be asked for
 
     def look(self) -> Workflow:
         try:
-            job = self._context.client.job(self._job.id)
+            self._job = self._context.client.job(self._job.id)
         except NotFound:
             return self._vanished()
-        except (Misconfigured, Unavailable):
+        except (Misconfigured, Unavailable) as error:
             untold_since = (self._workflow.last_error or {}).get("at")  # a look that succeeds takes the error away
-            is_old = has_passed(untold_since, self._context.clock.now(), seconds=_UNTOLD_SECONDS)
-            if not (is_old and self._context.client.details(self._job.id).state.has_ended):
+            if not has_passed(untold_since, self._context.clock.now(), seconds=_UNTOLD_SECONDS):
                 raise
-            return self._conclude()  # of this one job the platform tells nothing but its details
-        self._job = job
-        return self._note_progress() if job.state.is_active else self._conclude()
+            self._untold = error  # of this one job the platform may tell nothing but its details
+        return self._note_progress() if self._job.state.is_active else self._conclude()
 
     def _note_progress(self) -> Workflow:
         before = self._workflow
@@ -71,7 +71,7 @@ class _Tracked:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _conclude(self) -> Workflow:
-        """The job says that it ended, or something that we do not know: its details tell the truth."""
+        """The job says that it ended, or what we do not know, or nothing at all: its details tell the truth."""
         says, client, is_over = f"the job says {self._job.status}", self._context.client, self._job.state.has_ended
         try:
             details = client.details(self._job.id)
@@ -137,6 +137,8 @@ class _Tracked:
 
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
         """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""
+        if self._untold:
+            raise self._untold
         return self._doubt(kind, message) if self._job.state.has_ended else self._note_progress()
 
     def _doubt(self, kind: DoubtKind, message: str) -> Workflow:
