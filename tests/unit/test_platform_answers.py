@@ -14,7 +14,7 @@ from workflow_trigger.adapters.unstructured.responses import (
     job_from,
     retry_after_seconds,
 )
-from workflow_trigger.adapters.unstructured.streams import array_entries
+from workflow_trigger.adapters.unstructured.streams import array_entries, whole_json
 from workflow_trigger.domain import errors
 from workflow_trigger.domain.job import FailedFile, JobState
 
@@ -150,3 +150,35 @@ def test_status_is_read_in_any_case(status: str) -> None:
     job = job_from({"id": "j", "status": status})
     assert job is not None
     assert job.state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 7, 1_000])
+@pytest.mark.parametrize(
+    ("body", "is_output"),
+    [
+        (b"[]", True),
+        (b"{}", True),
+        (b' \n[{"type": "Title", "text": "a long enough one"}] \n', True),
+        (b'\xef\xbb\xbf[{"type": "Title"}]', True),
+        (b'{"elements": [], "detail": "none"}', True),
+        (b"", False),
+        (b" \n", False),
+        (b"[", False),
+        (b"null", False),
+        (b'{"detail": "not ready"}', False),
+        (b'{ "error" : {"code": "not ready", "message": "wait for some more seconds"}}', False),
+        (b'\n{"message": "no"}', False),
+        (b"upstream connect error or disconnect/reset before headers", False),
+        (b'[{"type": "Title"}, {"ty', False),
+        (b"<html><body>[]</body></html>", False),
+    ],
+)
+def test_output_is_told_from_an_error_in_however_many_pieces_it_comes(
+    piece_bytes: int, body: bytes, is_output: bool
+) -> None:
+    pieces = (body[start : start + piece_bytes] for start in range(0, len(body), piece_bytes))
+    if is_output:
+        assert b"".join(whole_json(pieces)) == body.lstrip(b"\xef\xbb\xbf \n")
+    else:
+        with pytest.raises(errors.Unavailable):
+            list(whole_json(pieces))

@@ -21,13 +21,14 @@ class DoubtKind(StrEnum):
     ABSENT = "absent"  # an output that the platform does not have (yet)
     DELAYED = "delayed"  # an output that the platform does not deliver
     REFUSED = "refused"  # an output that the bucket does not take
+    UNTOLD = "Untold"  # the job cannot be asked for, whatever the platform answers in its place
     SILENCE = "Silence"  # the platform answers nothing, which says nothing of a job
 
 
 PATIENCE_SECONDS: Mapping[DoubtKind, float] = {  # then files end by what is known, and outputs are missing
     **dict.fromkeys(DoubtKind, 900.0),
     **dict.fromkeys((DoubtKind.REASONS_MISSING, DoubtKind.ABSENT), 60.0),
-    **dict.fromkeys((DoubtKind.UNANSWERED, DoubtKind.DELAYED, DoubtKind.REFUSED), 3_600.0),
+    **dict.fromkeys((DoubtKind.UNANSWERED, DoubtKind.UNTOLD, DoubtKind.DELAYED, DoubtKind.REFUSED), 3_600.0),
 }
 _SHORTEST_GAP = timedelta(minutes=1)
 

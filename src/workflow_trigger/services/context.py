@@ -234,9 +234,8 @@ class Context:
         return True
 
     def note(self, workflow: Workflow, error: TriggerError, **changes: Any) -> Workflow:
-        """Write an error down on a workflow, for whoever asks why nothing moves; and since when it is of this kind."""
-        before, noted = workflow.last_error or {}, as_stored(error, self.iso_later())
-        if before.get("type") == noted["type"]:
-            noted["at"] = before.get("at", noted["at"])  # its text may be another at every look
-        after = replace(workflow, **changes, last_error=noted)
-        return workflow if after == workflow else self.commit(workflow, after)
+        """Write an error down on a workflow, once, for whoever asks why nothing moves."""
+        after, noted = replace(workflow, **changes), as_stored(error, self.iso_later())
+        if after == workflow and (workflow.last_error or {}).get("message") == noted["message"]:
+            return workflow
+        return self.commit(workflow, replace(after, last_error=noted))

@@ -17,7 +17,16 @@ from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
 from workflow_trigger.domain.doubt import DoubtKind
-from workflow_trigger.domain.errors import ConflictError, Misconfigured, NotFound, PlatformError, as_stored
+from workflow_trigger.domain.errors import (
+    ConflictError,
+    KeyNotSet,
+    KeyRejected,
+    Misconfigured,
+    NotFound,
+    PlatformError,
+    Throttled,
+    as_stored,
+)
 from workflow_trigger.domain.model import Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
@@ -55,8 +64,11 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        doubts = workflow.doubts and workflow.with_doubt(DoubtKind.SILENCE, context.clock.now()).doubts
-        return context.note(workflow, error, doubts=doubts)
+        says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected)
+        kind = DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD
+        is_doubt = workflow.phase is Phase.RUNNING and (workflow.doubts or not says_nothing)
+        after = workflow.with_doubt(kind, context.clock.now()) if is_doubt else workflow
+        return context.note(workflow, error, doubts=after.doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)

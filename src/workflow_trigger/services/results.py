@@ -147,7 +147,8 @@ class _Collector:
         try:
             with self._context.client.download(job_id, node["file_id"], node.get("node_id")) as chunks:
                 if results is None:
-                    next(chunks)  # that it comes proves a success
+                    for _ in self._watched(chunks):  # that all of it comes proves a success
+                        pass
                 else:
                     of_route = {"route": document.route} if document.route else {}
                     described_by = metadata({"job_id": job_id, **node, **of_route}, document)

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from aws_lambda_powertools import Logger
 
-from workflow_trigger.domain.clock import has_passed
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.doubt import PATIENCE_SECONDS, DoubtKind
+from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.errors import (
     KeyNotSet,
     KeyRejected,
@@ -24,8 +23,6 @@ from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_succe
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import named
-
-_UNTOLD_SECONDS = PATIENCE_SECONDS[DoubtKind.UNANSWERED]
 
 logger = Logger(child=True)
 
@@ -55,8 +52,8 @@ class _Tracked:
         except NotFound:
             return self._vanished()
         except (Misconfigured, Unavailable) as error:
-            untold_since = (self._workflow.last_error or {}).get("at")  # a look that succeeds takes the error away
-            if not has_passed(untold_since, self._context.clock.now(), seconds=_UNTOLD_SECONDS):
+            # `step` notes this doubt. A look that shows the job active takes it away.
+            if not self._workflow.is_overdue(DoubtKind.UNTOLD, self._context.clock.now()):
                 raise
             self._untold = error  # of this one job the platform may tell nothing but its details
         return self._note_progress() if self._job.state.is_active else self._conclude()

@@ -175,9 +175,10 @@ def failed_files_from(answer: Any) -> list[FailedFile] | None:
 
 
 def file_status_from(answer: Any) -> FileStatus:
-    """The status of each of a job's files, as far as it goes."""
-    answer = answer if isinstance(answer, Mapping) else {}
-    entries = _objects(answer, "files") or []
+    """The status of each of a job's files, as far as it goes. What is no list is not complete."""
+    entries = _objects(answer, "files")
+    if entries is None:
+        return FileStatus()
     named = [(name, each.get("status")) for each in entries if isinstance(name := each.get("document"), str) and name]
     return FileStatus(
         documents=tuple(name for name, _ in named),

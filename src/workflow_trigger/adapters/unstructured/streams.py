@@ -14,6 +14,7 @@ _DECODER = json.JSONDecoder()
 _PAGE_NUMBER = b'"page_number"'
 _NUMBER = re.compile(rb"\s{0,4}:\s{0,4}(\d{1,7})(?=\D)")
 _PAGE_NUMBER_BYTES = 32  # of the name and its number, at most
+_HEAD_BYTES = 32  # enough to tell an output from an error
 _AROUND_JSON = b"\xef\xbb\xbf \t\r\n"
 _OUTPUT = re.compile(rb'\[|\{(?!\s*"(?:detail|error|message)")')  # an array of elements; the contract leaves it open
 
@@ -42,20 +43,24 @@ class PageCounter:
 
 
 def whole_json(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of an output as they pass, from the first that is not white space; only both ends are looked at.
+    """The chunks of an output as they pass, without white space before them; only both ends are looked at.
 
-    A 200 may hold an error, or nothing; and where a connection's end is that of the body, half of an output.
+    The beginning may come in pieces, and is looked at as a whole. A 200 may hold an error, or nothing; and where a
+    connection's end is that of the body, half of an output.
 
     Raises:
         Unavailable: it is no whole array or object, or tells of an error.
     """
-    first = last = b""
-    for chunk in chunks:
-        if text := chunk.strip(_AROUND_JSON):
-            if not (first or _OUTPUT.match(text)):
-                break
-            first, last = first or text[:1], text[-1:]
-        if first:
+    rest, head = iter(chunks), b""
+    while len(head) < _HEAD_BYTES and (chunk := next(rest, b"")):
+        head = (head + chunk).lstrip(_AROUND_JSON)
+    first = head[:1] if _OUTPUT.match(head) else b""
+    last = head.rstrip(_AROUND_JSON)[-1:]
+    if first:
+        yield head
+        del head
+        for chunk in rest:
+            last = chunk.rstrip(_AROUND_JSON)[-1:] or last
             yield chunk
     if first + last not in {b"[]", b"{}"}:
         raise Unavailable("what came in place of the output is no JSON, breaks off, or tells of an error")
