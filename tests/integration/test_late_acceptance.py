@@ -19,7 +19,7 @@ from workflow_trigger.adapters.unstructured import client as platform_client
 from workflow_trigger.adapters.unstructured import responses
 from workflow_trigger.domain.clock import iso
 from workflow_trigger.domain.document import ObjectVersion
-from workflow_trigger.domain.errors import Busy
+from workflow_trigger.domain.errors import Busy, as_stored
 from workflow_trigger.domain.job import JobState
 from workflow_trigger.domain.model import Phase, Status, Transition, Workflow
 from workflow_trigger.domain.retry import ROUNDS
@@ -456,10 +456,10 @@ def test_sick_workflow_does_not_keep_the_backlog_from_the_others(harness: Harnes
 def test_known_jobs_are_kept_when_the_message_is_the_same(harness: Harness) -> None:
     """Otherwise the same late acceptance counts at every poll."""
     context = harness.context()
-    noted = context.note(Workflow(workflow_id=harness.settings.workflow_ids[0]), Busy("job x is active"))
-    later = context.note(noted, Busy("job x is active"), known_job_ids=("x",))
+    noted = context.note(Workflow(workflow_id=harness.settings.workflow_ids[0]), as_stored(Busy("job x is active")))
+    later = context.note(noted, as_stored(Busy("job x is active")), known_job_ids=("x",))
     assert later.known_job_ids == ("x",)
-    assert context.note(later, Busy("job x is active"), known_job_ids=("x",)) is later
+    assert context.note(later, as_stored(Busy("job x is active")), known_job_ids=("x",)) is later
 
 
 def test_batch_of_a_claim_that_is_lost_is_handed_out_again(harness: Harness) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -233,9 +233,9 @@ class Context:
             return False
         return True
 
-    def note(self, workflow: Workflow, error: TriggerError, **changes: Any) -> Workflow:
+    def note(self, workflow: Workflow, error: Mapping[str, str], **changes: Any) -> Workflow:
         """Write an error down on a workflow, once, for whoever asks why nothing moves."""
-        after, noted = replace(workflow, **changes), as_stored(error, self.iso_later())
-        if after == workflow and (workflow.last_error or {}).get("message") == noted["message"]:
+        after = replace(workflow, **changes)
+        if after == workflow and (workflow.last_error or {}).get("message") == error["message"]:
             return workflow
-        return self.commit(workflow, replace(after, last_error=noted))
+        return self.commit(workflow, replace(after, last_error={**error, "at": self.iso_later()}))

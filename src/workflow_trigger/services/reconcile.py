@@ -64,11 +64,11 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected)
+        says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
         kind = DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD
         is_doubt = workflow.phase is Phase.RUNNING and (workflow.doubts or not says_nothing)
         after = workflow.with_doubt(kind, context.clock.now()) if is_doubt else workflow
-        return context.note(workflow, error, doubts=after.doubts)
+        return context.note(workflow, as_stored(error), doubts=after.doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)

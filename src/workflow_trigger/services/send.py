@@ -216,9 +216,10 @@ class _Sender:
         self._context.counts.add("OutcomeUnknown")
         since_commit = self._workflow.attempt.settle_after if self._workflow.phase is Phase.COMMITTED else None
         settle_after = since_commit or self._context.iso_later(SETTLE_SECONDS)
-        unsettled = self._workflow.with_attempt(lease_ends_at=None, settle_after=settle_after)
-        noted = as_stored(error, self._context.iso_later())
-        return self._save(replace(unsettled, phase=Phase.COMMITTED, last_error=noted))
+        unsettled = replace(self._workflow.attempt, lease_ends_at=None, settle_after=settle_after)
+        noted = self._context.note(self._workflow, as_stored(error), phase=Phase.COMMITTED, attempt=unsettled)
+        self._workflow = noted
+        return noted
 
     def _save(self, after: Workflow, updates: Sequence[DocumentUpdate] = ()) -> Workflow:
         self._workflow = self._context.commit(self._workflow, after, updates)

@@ -170,7 +170,8 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     try:
         late = [job.id for job in look.active if names and mentions(context.client.names_of(job).documents, names)]
     except PlatformError as failed:  # no failure of the workflow; the next look asks again
-        return context.note(workflow, failed, paused_until=context.iso_later(context.settings.poll_seconds))
+        paused_until = context.iso_later(context.settings.poll_seconds)
+        return context.note(workflow, as_stored(failed), paused_until=paused_until)
     for job in (job for job in new if job.id in late):
         context.counts.add("LateAcceptance")
         logger.error("a batch ran twice", workflow_id=workflow.workflow_id, job_id=job.id)
@@ -178,7 +179,7 @@ def _wait_for(context: Context, workflow: Workflow, look: Look) -> Workflow:
     active = look.active[0].id
     whose = "a batch of ours that was accepted late" if active in late else "not of this stack"
     error = Busy(f"job {active} is active, and {whose}")
-    return context.note(workflow, error, known_job_ids=known)
+    return context.note(workflow, as_stored(error), known_job_ids=known)
 
 
 def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look: Look) -> Workflow:

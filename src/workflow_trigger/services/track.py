@@ -15,7 +15,6 @@ from workflow_trigger.domain.errors import (
     PlatformError,
     Throttled,
     Unavailable,
-    as_stored,
 )
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
 from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
@@ -123,13 +122,9 @@ class _Tracked:
     # -- doubts --------------------------------------------------------------------------------------------------------
 
     def _vanished(self) -> Workflow:
-        """404. A key of another workspace shows none of our jobs, and proves nothing about them."""
+        """404. To a key of another workspace, which proves nothing, the workflow is not there either."""
         if self._workflow.is_overdue(DoubtKind.JOB_VANISHED, self._context.clock.now()):
-            try:
-                self._context.is_gone(self._workflow.workflow_id)
-            except NotFound as error:
-                self._context.counts.add("Held")
-                return self._noted(DoubtKind.JOB_VANISHED, as_stored(error))
+            self._context.is_gone(self._workflow.workflow_id)
         return self._doubt(DoubtKind.JOB_VANISHED, "the platform does not know the job any more")
 
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
@@ -140,19 +135,12 @@ class _Tracked:
 
     def _doubt(self, kind: DoubtKind, message: str) -> Workflow:
         """Wait for the platform to make up its mind, but not for ever."""
+        now = self._context.clock.now()
         error = {"type": "JobVanished" if kind is DoubtKind.JOB_VANISHED else "Unconfirmed", "message": message}
-        if self._workflow.is_overdue(kind, self._context.clock.now()):
+        if self._workflow.is_overdue(kind, now):
             status = Status.STOPPED if self._job.state is JobState.STOPPED else Status.FAILED
             # A job that ended has its outputs, whatever is not said of it: they are the better witness.
             outputs_decide = kind is not DoubtKind.JOB_VANISHED and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
             return self._finish(dict.fromkeys(self._attempt.keys, end))
-        return self._noted(kind, error)
-
-    def _noted(self, kind: DoubtKind, error: Mapping[str, str]) -> Workflow:
-        """Write down that a doubt was seen, and what an operator has to know."""
-        before, after = self._workflow, self._workflow.with_doubt(kind, self._context.clock.now())
-        if after == before and error["message"] == (before.last_error or {}).get("message"):
-            return before
-        last_error = {**error, "at": self._context.iso_later()}
-        return self._context.commit(before, replace(after, last_error=last_error))
+        return self._context.note(self._workflow, error, doubts=self._workflow.with_doubt(kind, now).doubts)
