@@ -43,7 +43,6 @@ class _Collector:
     def __init__(self, context: Context, ended: EndedJob) -> None:
         self._context = context
         self._ended = ended
-        self._renew_at = context.clock.now()
         self._keep_lease()
         self._before, self._began_at = ended, context.clock.now()
         self._is_silent = False  # the platform tells neither of the job nor of its workflow
@@ -113,10 +112,9 @@ class _Collector:
         return DocumentUpdate(key=document.key, to=Status.IN_PROGRESS, job=own, input_file_id=own_id)
 
     def _keep_lease(self) -> None:
-        if self._context.clock.now() >= self._renew_at:
+        if (self._ended.lease_ends_at or "") <= self._context.iso_later(_LEASE_SECONDS * 2 / 3):
             held = replace(self._ended, lease_ends_at=self._context.iso_later(_LEASE_SECONDS))
             self._ended = self._context.commit(self._ended, held)
-            self._renew_at = self._context.later(_LEASE_SECONDS / 3)
 
     # -- outputs -------------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,6 @@ class _Sender:
         self._workflow = workflow
         self._documents = list(documents)
         self._opened: list[OpenObject] = []
-        self._renew_at = context.later(LEASE_SECONDS / 3)
 
     def send(self) -> Workflow:
         try:
@@ -149,9 +148,8 @@ class _Sender:
             raise
 
     def _renew_lease(self) -> None:
-        if self._context.clock.now() >= self._renew_at:
+        if (self._workflow.attempt.lease_ends_at or "") <= self._context.iso_later(LEASE_SECONDS * 2 / 3):
             self._save(self._workflow.with_attempt(lease_ends_at=self._context.iso_later(LEASE_SECONDS)))
-            self._renew_at = self._context.later(LEASE_SECONDS / 3)
 
     def _commit_attempt(self, answer_seconds: float) -> None:
         """The last moment at which nothing of this request can run. An attempt that was taken away ends here."""
