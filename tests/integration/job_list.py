@@ -22,7 +22,7 @@ def main(url: str, workflow_id: str) -> None:
     client = PlatformClient(api_url=url, api_key=key, connections=Connections(url), deadline=deadline)
     client.look(workflow_id)
     idle = peak_kb()
-    attempt = Attempt(id="a", documents=(), started_at="", first_look_at="2026-01-01T00:00:00Z")
+    attempt = Attempt(id="a", documents={}, started_at="", first_look_at="2026-01-01T00:00:00Z")
     found = candidates(client.jobs(workflow_id), attempt, ())
     print(idle, peak_kb(), len(found))
 

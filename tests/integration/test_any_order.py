@@ -208,7 +208,7 @@ class AnyOrder(RuleBasedStateMachine):
                     assert row["status"] == job.truth(file)
             if not final and row["status"] != Status.PENDING:
                 attempt = attempts[row["attempt_id"]].attempt
-                assert (row["object"], row["version"]) in attempt.keys
+                assert (row["object"], row["version"]) in attempt.documents
         for workflow in attempts.values():
             assert workflow.attempt.lease_ends_at or workflow.attempt.settle_after or workflow.job_id
 

@@ -16,7 +16,7 @@ from local.stack import ROOT, Deployed
 from tests.integration.enforced import enforced_stack
 from workflow_trigger.adapters.dynamodb.mapping import item_from_record, serialize
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.model import ALL_ROUTES, Attempt, Pause, Phase, SentDocument, Workflow
+from workflow_trigger.domain.model import ALL_ROUTES, Attempt, Pause, Phase, Workflow
 from workflow_trigger_cli.main import app
 
 NOW = "2026-11-20T12:00:00.000000Z"
@@ -164,8 +164,8 @@ class Operator:
     def _running(self, bucket: str) -> Workflow:
         job = self.state.start(self.workflow_id, [StoredFile("a.pdf", None, "a", "0" * 64, 1, self.folder)])
         job = job or next(each for each in self.state.jobs.values() if each.workflow_id == self.workflow_id)
-        document = SentDocument(DocumentKey(f"s3://{bucket}/runs.pdf", "v"), "a.pdf")
-        attempt = Attempt(id="a", documents=(document,), started_at=NOW)
+        key = DocumentKey(f"s3://{bucket}/runs.pdf", "v")
+        attempt = Attempt(id="a", documents={key: "a.pdf"}, started_at=NOW)
         return Workflow(workflow_id=self.workflow_id, phase=Phase.RUNNING, attempt=attempt, job_id=job.id, revision="1")
 
     def _put(self, output: str, item: dict[str, Any]) -> None:

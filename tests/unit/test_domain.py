@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ from workflow_trigger.domain.document import DocumentKey, Lane, ObjectVersion, S
 from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, has_ended
 from workflow_trigger.domain.matching import Search, attribute_failures, candidates, match, own_part
-from workflow_trigger.domain.model import UNCHANGED, Attempt, Document, SentDocument, Status, Workflow
+from workflow_trigger.domain.model import UNCHANGED, Attempt, Document, Status, Workflow
 from workflow_trigger.domain.outcome import FileReports, missing_names, outcomes
 from workflow_trigger.domain.retry import (
     COUNTED_FAILURES_LIMIT,
@@ -142,12 +142,17 @@ def test_document_avoids_the_workflow_where_it_failed_for_ten_minutes() -> None:
 
 # -- whose job ---------------------------------------------------------------------------------------------------------
 
-A, B, C = (SentDocument(document(name).key, upload_name(document(name).key, "attempt")) for name in "abc")
-ATTEMPT = Attempt(id="attempt", documents=(A, B), started_at="", first_look_at="2026-01-01T00:10:00Z")
+
+class Sent(NamedTuple):
+    key: DocumentKey
+    upload_name: str
 
 
-def file_id(sent: SentDocument) -> str:
-    assert sent.upload_name
+A, B, C = (Sent(document(name).key, upload_name(document(name).key, "attempt")) for name in "abc")
+ATTEMPT = Attempt(id="attempt", documents=dict([A, B]), started_at="", first_look_at="2026-01-01T00:10:00Z")
+
+
+def file_id(sent: Sent) -> str:
     return f"{sent.upload_name}-0a1b2c3d.pdf"
 
 
@@ -197,7 +202,7 @@ def test_job_that_names_one_of_our_files_is_ours_as_a_whole() -> None:
     by_outputs = job("new", output_node_files=({"file_id": file_id(A)},))
     assert match([by_outputs], ATTEMPT, told(), may_infer=False).job is not None
     hidden = job("new")
-    assert match([hidden], ATTEMPT, told(new=[A.upload_name or ""]), may_infer=False).job is not None
+    assert match([hidden], ATTEMPT, told(new=[A.upload_name]), may_infer=False).job is not None
 
 
 def test_job_that_names_others_or_another_attempt_is_not_ours() -> None:
@@ -238,21 +243,21 @@ def test_job_that_is_not_asked_about_may_be_ours() -> None:
 
 def test_document_without_outputs_of_its_own_does_not_get_those_of_others() -> None:
     nodes = ({"file_id": file_id(A), "node_id": "n"},)
-    own, own_id = own_part(job("j", file_id(A), file_id(B), output_node_files=nodes), B, ATTEMPT)
+    own, own_id = own_part(job("j", file_id(A), file_id(B), output_node_files=nodes), B.key, ATTEMPT)
     assert (own.output_node_files, own_id) == ((), file_id(B))
 
 
 def test_document_gets_its_own_entries_where_ids_tell_them() -> None:
     both = job("j", file_id(A), file_id(B), output_node_files=({"file_id": file_id(A)}, {"file_id": file_id(B)}))
-    own, own_id = own_part(both, B, ATTEMPT)
+    own, own_id = own_part(both, B.key, ATTEMPT)
     assert (own.input_file_ids, own.output_node_files, own_id) == (
         (file_id(B),),
         ({"file_id": file_id(B)},),
         file_id(B),
     )
-    unnamed, no_id = own_part(job("j", "uuid-1", "uuid-2"), B, ATTEMPT)
+    unnamed, no_id = own_part(job("j", "uuid-1", "uuid-2"), B.key, ATTEMPT)
     assert (unnamed.input_file_ids, no_id) == (("uuid-1", "uuid-2"), None)
-    assert own_part(job("j", "uuid-1"), B, replace(ATTEMPT, documents=(B,)))[1] == "uuid-1"
+    assert own_part(job("j", "uuid-1"), B.key, replace(ATTEMPT, documents=dict([B])))[1] == "uuid-1"
 
 
 # -- the end of each file ----------------------------------------------------------------------------------------------
@@ -262,18 +267,18 @@ def ends(
     status: str,
     details: Details,
     failed: list[FailedFile],
-    *sent: SentDocument,
+    *sent: Sent,
 ) -> list[tuple[str, str, bool]]:
-    found = outcomes(job("j", status=status), details, FileReports.of(failed, FileStatus(is_complete=True), sent))
+    found = outcomes(job("j", status=status), details, FileReports.of(failed, FileStatus(is_complete=True), dict(sent)))
     order = [found[each.key] for each in sent]
     return [(each.status.value, each.error["type"] if each.error else "", each.outputs_decide) for each in order]
 
 
-def failure(sent: SentDocument) -> FailedFile:
-    return FailedFile(document=sent.upload_name or "", error="broken page")
+def failure(sent: Sent) -> FailedFile:
+    return FailedFile(document=sent.upload_name, error="broken page")
 
 
-TEN = [SentDocument(document(name).key, upload_name(document(name).key, "x")) for name in "1234567890"]
+TEN = [Sent(document(name).key, upload_name(document(name).key, "x")) for name in "1234567890"]
 FIVE = TEN[:5]
 SUCCEEDED = ("COMPLETED", "", False)
 DECIDED = ("FAILED", "JobFailed", True)
@@ -303,17 +308,17 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     one, two, three, *_ = FIVE
     ended, details = job("j", status="COMPLETED"), details_of("COMPLETED_WITH_ERRORS")
     answer = FileStatus(failed=(failure(one),), succeeded=(two.upload_name or "",))
-    told = FileReports.of([], answer, [one, two, three])
+    told = FileReports.of([], answer, dict([one, two, three]))
     assert missing_names(ended, details, told)
-    assert not missing_names(ended, details, FileReports.of([], answer, [one, two]))
+    assert not missing_names(ended, details, FileReports.of([], answer, dict([one, two])))
     whole = replace(answer, is_complete=True)
-    assert not missing_names(ended, details, FileReports.of([], whole, [one, two, three]))
+    assert not missing_names(ended, details, FileReports.of([], whole, dict([one, two, three])))
     in_progress = replace(whole, documents=(three.upload_name or "",))
-    undecided = FileReports.of([], in_progress, [one, two, three])
+    undecided = FileReports.of([], in_progress, dict([one, two, three]))
     assert missing_names(ended, details, undecided)
     stopped = job("j", status="STOPPED")
     assert missing_names(stopped, details, told)
-    assert not missing_names(stopped, details, FileReports.of([], whole, [one, two, three]))
+    assert not missing_names(stopped, details, FileReports.of([], whole, dict([one, two, three])))
     for each in (told, undecided):
         found = outcomes(ended, details, each)
         assert [found[sent.key].status.value for sent in (one, two, three)] == ["FAILED", "COMPLETED", "FAILED"]
@@ -336,9 +341,9 @@ def test_list_of_files_that_goes_on_is_waited_for_then_outputs_decide() -> None:
     ],
 )
 def test_failure_in_both_lists_counts_once(
-    failed: list[FailedFile], by_status: list[FailedFile], ours: list[SentDocument], others: int
+    failed: list[FailedFile], by_status: list[FailedFile], ours: list[Sent], others: int
 ) -> None:
-    told = FileReports.of(failed, FileStatus(failed=tuple(by_status)), [A, B, C])
+    told = FileReports.of(failed, FileStatus(failed=tuple(by_status)), dict([A, B, C]))
     assert (list(told.reasons), len(told.unattributed)) == ([each.key for each in ours], others)
     assert told.has_all_failures == (bool(failed) and not others), "names that cannot be read are not whole"
 
@@ -350,7 +355,7 @@ def test_failure_of_another_document_is_not_that_of_a_single_one() -> None:
 
 
 def test_success_before_a_stop_is_believed() -> None:
-    told = FileReports.of([], FileStatus(succeeded=(A.upload_name or "",), is_complete=True), [A, B])
+    told = FileReports.of([], FileStatus(succeeded=(A.upload_name,), is_complete=True), dict([A, B]))
     found = outcomes(job("j", status="STOPPED"), details_of("STOPPED"), told)
     assert [found[each.key].status for each in (A, B)] == ["COMPLETED", "STOPPED"]
 
@@ -401,7 +406,7 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
     unattributed = ("FAILED", "Unattributed", True)
     assert ends("COMPLETED", details, [failure(A), strange], A, B, C) == [NAMED, unattributed, unattributed]
     assert ends("COMPLETED", details, [strange], A) == [NAMED]
-    reasons, rest = attribute_failures([failure(A), strange], [A, B])
+    reasons, rest = attribute_failures([failure(A), strange], dict([A, B]))
     assert (reasons, rest) == ({A.key: "broken page"}, [strange])
 
 
@@ -419,7 +424,7 @@ def test_failed_file_under_a_strange_name_may_be_any_that_has_no_output() -> Non
     ],
 )
 def test_more_files_failed_than_are_named_is_a_contradiction(details: Details, named: int, missing: bool) -> None:
-    told = FileReports.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), TEN)
+    told = FileReports.of([failure(each) for each in TEN[:named]], FileStatus(is_complete=True), dict(TEN))
     assert missing_names(job("j", status="COMPLETED"), details, told) == (DoubtKind.NAMES_MISSING if missing else None)
 
 
@@ -439,7 +444,7 @@ def test_names_are_waited_for_by_what_they_would_tell(
 ) -> None:
     """A list that never is complete, of a job in which all failed, holds its workflow for a minute."""
     sent = FIVE if several else FIVE[:1]
-    told = FileReports.of([], FileStatus(failed=tuple(map(failure, sent[:named])), is_complete=is_complete), sent)
+    told = FileReports.of([], FileStatus(failed=tuple(map(failure, sent[:named])), is_complete=is_complete), dict(sent))
     expected = None if named and not several else missing  # nothing is left to be named
     assert missing_names(job("j", status="FAILED"), details_of("FAILED", **summary), told) == expected
 
@@ -689,7 +694,7 @@ def test_a_document_that_does_not_travel_along_ends_no_batch() -> None:
 )
 def test_when_a_success_is_believed(status: str, details: Details, named: int, believed: bool) -> None:
     """Two of three files are called successes."""
-    answer = FileStatus(succeeded=tuple(each.upload_name or "" for each in FIVE[:2]), is_complete=True)
-    told = FileReports.of([failure(FIVE[2])][:named], answer, FIVE[:3])
+    answer = FileStatus(succeeded=tuple(each.upload_name for each in FIVE[:2]), is_complete=True)
+    told = FileReports.of([failure(FIVE[2])][:named], answer, dict(FIVE[:3]))
     found = outcomes(job("j", status=status), details, told)
     assert [found[each.key].status == "COMPLETED" for each in FIVE[:2]] == [believed] * 2

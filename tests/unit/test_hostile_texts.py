@@ -31,7 +31,7 @@ from workflow_trigger.domain.errors import REMOTE_TEXT_LIMIT, truncate
 from workflow_trigger.domain.job import FileStatus, Job
 from workflow_trigger.domain.matching import candidates, match, mentions
 from workflow_trigger.domain.media_types import media_type
-from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, SentDocument, Status
+from workflow_trigger.domain.model import Attempt, Document, DocumentUpdate, Status
 
 
 def is_fit(text: str) -> bool:
@@ -164,8 +164,8 @@ def test_remote_text_is_short_on_one_line_and_can_be_shown(text: str) -> None:
 @given(st.lists(JOB, max_size=4), st.sampled_from(TIMES) | TEXT, st.sampled_from(TIMES) | TEXT)
 def test_any_list_of_jobs_can_be_searched(answers: list[Any], created_at: str, first_look_at: str) -> None:
     jobs = [job for each in answers if (job := job_from({**each, "created_at": created_at}))]
-    sent = SentDocument(DocumentKey("s3://b/k", "v"), "a-0123456789abcdef.pdf")
-    attempt = Attempt(id="a", documents=(sent,), started_at="", first_look_at=first_look_at)
+    sent = {DocumentKey("s3://b/k", "v"): "a-0123456789abcdef.pdf"}
+    attempt = Attempt(id="a", documents=sent, started_at="", first_look_at=first_look_at)
     found = candidates(jobs, attempt, ())
     assert len(found) <= len(jobs)
     assert match(found, attempt, lambda _: FileStatus(), may_infer=False).job is None

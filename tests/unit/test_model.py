@@ -20,7 +20,6 @@ from workflow_trigger.domain.model import (
     EndedJob,
     Phase,
     Poller,
-    SentDocument,
     Status,
     Workflow,
     sources_of,
@@ -127,7 +126,7 @@ COMMITTED = {
 def test_committed_workflow_of_the_earlier_release_is_an_unsettled_attempt() -> None:
     workflow = record_from_item(COMMITTED)
     assert isinstance(workflow, Workflow)
-    assert workflow.attempt.documents == (SentDocument(DocumentKey("s3://b/k", "v"), None),)
+    assert workflow.attempt.documents == {DocumentKey("s3://b/k", "v"): None}
     assert workflow.attempt.first_look_at == COMMITTED["baseline_newest"]
     assert workflow.attempt.settle_after == COMMITTED["lease_ends_at"]
     assert workflow.known_job_ids == ("j1", "j2")
@@ -156,7 +155,7 @@ def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
             revision="r",
             attempt=Attempt(
                 id="a",
-                documents=(SentDocument(DocumentKey("s3://b/k", "v"), "k-0123456789abcdef.pdf"),),
+                documents={DocumentKey("s3://b/k", "v"): "k-0123456789abcdef.pdf"},
                 started_at="2026",
                 first_look_at="2026",
                 rounds=2,

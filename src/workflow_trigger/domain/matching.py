@@ -5,7 +5,7 @@ makes ids of names, so that a token comes back in whatever it says of a file: id
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from workflow_trigger.domain.clock import parse_time
 from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.job import FailedFile, FileStatus, Job
-from workflow_trigger.domain.model import Attempt, SentDocument
+from workflow_trigger.domain.model import Attempt
 
 _CLOCK_SKEW = timedelta(minutes=1)  # between the platform's servers
 _ASKED_JOBS = 10  # the vendor answers twelve such questions a minute
@@ -93,18 +93,18 @@ def match(jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], File
     return Search(unexplained=(*nameless, *not_asked))
 
 
-def own_part(job: Job, sent: SentDocument, attempt: Attempt) -> tuple[Job, str | None]:
+def own_part(job: Job, key: DocumentKey, attempt: Attempt) -> tuple[Job, str | None]:
     """The job with the list entries of one document alone, where ids show whose they are; and the document's own id.
 
     Where an entry names any document of the attempt, every document gets its own entries and no others.
     """
-    ids, nodes = job.input_file_ids, job.output_node_files
+    ids, nodes, upload_name = job.input_file_ids, job.output_node_files, attempt.documents[key]
     if ids is not None and mentions(ids, attempt.upload_names):
-        ids = tuple(file_id for file_id in ids if is_own_file(file_id, sent.upload_name))
+        ids = tuple(file_id for file_id in ids if is_own_file(file_id, upload_name))
     if nodes is not None and mentions((str(node.get("file_id")) for node in nodes), attempt.upload_names):
-        nodes = tuple(node for node in nodes if is_own_file(str(node.get("file_id")), sent.upload_name))
+        nodes = tuple(node for node in nodes if is_own_file(str(node.get("file_id")), upload_name))
     own_id = ids[0] if ids is not None and len(ids) == 1 else None
-    is_sure = own_id is not None and (len(attempt.documents) == 1 or is_own_file(own_id, sent.upload_name))
+    is_sure = own_id is not None and (len(attempt.documents) == 1 or is_own_file(own_id, upload_name))
     return replace(job, input_file_ids=ids, output_node_files=nodes), own_id if is_sure else None
 
 
@@ -114,7 +114,7 @@ def is_own_file(file_id: str, upload_name: str | None) -> bool:
 
 
 def attribute_failures(
-    failed: Sequence[FailedFile], documents: Sequence[SentDocument]
+    failed: Sequence[FailedFile], documents: Mapping[DocumentKey, str | None]
 ) -> tuple[dict[DocumentKey, str], list[FailedFile]]:
     """The reason of each document that is named as failed, and the failures that match no document.
 
@@ -123,11 +123,11 @@ def attribute_failures(
     reasons: dict[DocumentKey, str] = {}
     unattributed: list[FailedFile] = []
     for each in failed:
-        owner = next((sent for sent in documents if is_own_file(each.document, sent.upload_name)), None)
+        owner = next((key for key, name in documents.items() if is_own_file(each.document, name)), None)
         if owner is None:
             unattributed.append(each)
         else:
-            reasons[owner.key] = reasons.get(owner.key) or each.error
+            reasons[owner] = reasons.get(owner) or each.error
     if unattributed and len(documents) == 1 and not any_has_token(each.document for each in unattributed):
-        return {documents[0].key: unattributed[0].error} | reasons, []
+        return {**dict.fromkeys(documents, unattributed[0].error), **reasons}, []
     return reasons, unattributed

@@ -120,24 +120,17 @@ class Phase(StrEnum):
     RUNNING = "running"  # a job of ours is active
 
 
-@dataclass(frozen=True, slots=True)
-class SentDocument:
-    """A document of an attempt. `upload_name` is None in items of 0.2.0: then the document itself tells it."""
-
-    key: DocumentKey
-    upload_name: str | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
     """One batch on one workflow, until its outcome is known.
 
+    `documents` have the names under which they are sent; None in items of 0.2.0: then the document itself tells it.
     `rounds` counts the complete lists of jobs that showed nothing of it, each two minutes after a request or the list
     before.
     """
 
     id: str = ""
-    documents: tuple[SentDocument, ...] = ()
+    documents: Mapping[DocumentKey, str | None] = field(default_factory=dict)
     started_at: str = ""
     first_look_at: str | None = None  # the platform's time
     lease_ends_at: str | None = None  # until then somebody sends, or waits for the answer
@@ -150,14 +143,9 @@ class Attempt:
         return self.rounds > 0
 
     @property
-    def keys(self) -> tuple[DocumentKey, ...]:
-        """The documents' keys."""
-        return tuple(document.key for document in self.documents)
-
-    @property
     def upload_names(self) -> tuple[str, ...]:
         """The names under which the documents were sent, as far as they are known."""
-        return tuple(document.upload_name for document in self.documents if document.upload_name)
+        return tuple(filter(None, self.documents.values()))
 
 
 KNOWN_JOBS = 20
@@ -201,7 +189,7 @@ class Workflow(Doubtful):
     @property
     def log_fields(self) -> dict[str, Any]:
         """The attempt as log lines name it: so every line of a document's life is found by its object's name."""
-        objects = [document.key.object for document in self.attempt.documents]
+        objects = [key.object for key in self.attempt.documents]
         return {"workflow_id": self.workflow_id, "attempt_id": self.attempt.id, "objects": objects}
 
     def is_free(self, now: datetime) -> bool:
@@ -218,7 +206,9 @@ class Workflow(Doubtful):
 
     def without(self, keys: Collection[DocumentKey]) -> Self:
         """The same without some documents of the attempt."""
-        return self.with_attempt(documents=tuple(each for each in self.attempt.documents if each.key not in keys))
+        return self.with_attempt(
+            documents={key: name for key, name in self.attempt.documents.items() if key not in keys}
+        )
 
     def released(self, *, paused_until: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
         """Idle again; the job, if there was one, is known from now on."""

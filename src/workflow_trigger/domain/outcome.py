@@ -11,7 +11,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
 from workflow_trigger.domain.matching import attribute_failures, mentions
-from workflow_trigger.domain.model import SentDocument, Status
+from workflow_trigger.domain.model import Status
 
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
@@ -33,14 +33,14 @@ class FileReports:
     has_all_failures: bool
 
     @classmethod
-    def of(cls, failed: Sequence[FailedFile], status: FileStatus, documents: Sequence[SentDocument]) -> Self:
+    def of(cls, failed: Sequence[FailedFile], status: FileStatus, documents: Mapping[DocumentKey, str | None]) -> Self:
         """From both answers. The same failure may have another name in each.
 
         A list of failed files that has come is whole; the status of each file may go on, or be cut off.
         """
 
         def ours(names: Collection[str]) -> set[DocumentKey]:
-            return {sent.key for sent in documents if mentions(names, [sent.upload_name])}
+            return {key for key, name in documents.items() if mentions(names, [name])}
 
         own, rest = attribute_failures(failed, documents)
         own_too, rest_too = attribute_failures(status.failed, documents)
@@ -49,7 +49,7 @@ class FileReports:
         rest, rest_too = rest if own else rest[len(reasons) :], rest_too if own_too else rest_too[len(reasons) :]
         others = max(rest, rest_too, key=len)
         return cls(
-            keys=tuple(sent.key for sent in documents),
+            keys=tuple(documents),
             reasons=reasons,
             unattributed=others,
             succeeded=ours(status.succeeded),

@@ -96,7 +96,7 @@ def take_up(context: Context, workflow: Workflow, documents: list[Document]) -> 
     to, phase = (first.status, Phase.RUNNING) if is_running else (Status.SUBMITTING, Phase.COMMITTED)
     attempt = model.Attempt(
         id=f"{uuid.uuid4().hex}-again",
-        documents=tuple(model.SentDocument(each.key, each.upload_name) for each in documents),
+        documents={each.key: each.upload_name for each in documents},
         started_at=now,
         first_look_at=first.bound_since or min(each.read_at for each in documents),
         settle_after=None if is_running else now,

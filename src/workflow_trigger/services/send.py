@@ -39,17 +39,17 @@ def send(context: Context, workflow: Workflow, documents: Sequence[Document]) ->
 def job_updates(job: Job, attempt: Attempt, **changes: Any) -> tuple[DocumentUpdate, ...]:
     """Write a job into the documents of its files, each with its own entries. Its end is not confirmed yet."""
     to = Status.SCHEDULED if job.state is JobState.SCHEDULED else Status.IN_PROGRESS
-    parts = ((sent, *own_part(job, sent, attempt)) for sent in attempt.documents)
+    parts = ((key, name, *own_part(job, key, attempt)) for key, name in attempt.documents.items())
     return tuple(
         DocumentUpdate(
-            key=sent.key,
+            key=key,
             to=to,
             job=own_job,
             input_file_id=file_id,
-            upload_name=sent.upload_name or model.UNCHANGED,
+            upload_name=name or model.UNCHANGED,
             **changes,
         )
-        for sent, own_job, file_id in parts
+        for key, name, own_job, file_id in parts
     )
 
 
@@ -116,12 +116,11 @@ class _Sender:
 
     def _post(self) -> Job:
         """Post the files. One that is stored encoded is named as such, which is known only now that all are open."""
-        names = {sent.key: sent.upload_name or "" for sent in self._workflow.attempt.documents}
+        names = {key: name or "" for key, name in self._workflow.attempt.documents.items()}
         for each in self._opened:
             key, suffix = each.version.document_key, each.name_suffix
             names[key] = names[key].removesuffix(suffix) + suffix
-        sent = tuple(model.SentDocument(key, name) for key, name in names.items())
-        self._workflow = self._workflow.with_attempt(documents=sent)
+        self._workflow = self._workflow.with_attempt(documents=names)
         parts = [
             Part(
                 filename=names[each.version.document_key],

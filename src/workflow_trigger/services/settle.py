@@ -73,15 +73,11 @@ def settle(context: Context, workflow: Workflow) -> Workflow:
 
 def named(context: Context, workflow: Workflow) -> Workflow:
     """The same with the name of every document. An item of 0.2.0 has none; the documents themselves do."""
-    sent = workflow.attempt.documents
-    missing = [each.key for each in sent if each.upload_name is None]
+    missing = [key for key, name in workflow.attempt.documents.items() if name is None]
     if not missing:
         return workflow
-    read = context.ledger.documents(missing)
-    names = {key: document.upload_name for key, document in read.items()}
-    return workflow.with_attempt(
-        documents=tuple(replace(each, upload_name=each.upload_name or names.get(each.key)) for each in sent)
-    )
+    names = {key: each.upload_name for key, each in context.ledger.documents(missing).items()}
+    return workflow.with_attempt(documents={**workflow.attempt.documents, **names})
 
 
 def _look(context: Context, workflow: Workflow, *, is_round_due: bool) -> tuple[Search, bool]:
@@ -135,6 +131,6 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
 def _documents(context: Context, workflow: Workflow) -> list[Document]:
     """The documents that the attempt still holds, in the order in which they were sent."""
     attempt = workflow.attempt
-    read = context.ledger.documents(attempt.keys)
-    found = (read[key] for key in attempt.keys if key in read)
+    read = context.ledger.documents(list(attempt.documents))
+    found = (read[key] for key in attempt.documents if key in read)
     return [each for each in found if each.attempt_id == attempt.id and each.status is Status.SUBMITTING]

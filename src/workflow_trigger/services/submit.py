@@ -155,7 +155,7 @@ def _submit(context: Context, workflow: Workflow, batch: list[Document]) -> Work
     for name in {each.key.object for each in batch}:
         context.supersede_older(name)  # the claim leaves out what has ended
     workflow = _claim(context, workflow, batch, look)
-    documents = [each for each in batch if each.key in workflow.attempt.keys]
+    documents = [each for each in batch if each.key in workflow.attempt.documents]
     batch.clear()
     return send(context, workflow, documents) if documents else context.commit(workflow, workflow.released())
 
@@ -188,7 +188,7 @@ def _claim(context: Context, workflow: Workflow, batch: Sequence[Document], look
     names = {document.key: upload_name(document.key, attempt_id) for document in batch}
     attempt = model.Attempt(
         id=attempt_id,
-        documents=tuple(model.SentDocument(key, name) for key, name in names.items()),
+        documents=names,
         started_at=context.iso_later(),
         first_look_at=look.at,
         lease_ends_at=context.iso_later(LEASE_SECONDS),

@@ -142,5 +142,5 @@ class _Tracked:
             # A job that ended has its outputs, whatever is not said of it: they are the better witness.
             outputs_decide = kind is not DoubtKind.JOB_VANISHED and status is Status.FAILED
             end = Outcome(status=status, error=error, outputs_decide=outputs_decide)
-            return self._finish(dict.fromkeys(self._attempt.keys, end))
+            return self._finish(dict.fromkeys(self._attempt.documents, end))
         return self._context.note(self._workflow, error, doubts=self._workflow.with_doubt(kind, now).doubts)

@@ -40,7 +40,7 @@ def running_jobs(stack: Stack, rows: Iterable[Item]) -> list[RunningJob]:
     selected = {DocumentKey(row["object"], row["version"]) for row in rows if row["status"] in RUNNING}
     found = []
     for workflow in stack.ledger().snapshot([]).workflows:
-        keys = workflow.attempt.keys
+        keys = list(workflow.attempt.documents)
         if workflow.phase is Phase.RUNNING and workflow.job_id and selected.intersection(keys):
             own = [each.object for each in keys if each in selected]
             others = [each.object for each in keys if each not in selected]

@@ -1,7 +1,7 @@
 """Documents, workflows and ended jobs as DynamoDB items, and back: what the attributes are called."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import accumulate
 from typing import Any
@@ -236,15 +236,13 @@ def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
         case Workflow():
             del item["attempt"]
             item |= _to(record.attempt, _ATTEMPT_NAMES) if record.attempt.id else {}
-            item["rows"] = _documents(record.attempt.documents)
+            item["rows"] = [
+                present({**key._asdict(), "upload_name": name}) for key, name in record.attempt.documents.items()
+            ]
         case EndedJob():
             item["of_workflow"] = record.workflow_id
-            item["documents"] = _documents(record.documents)
+            item["documents"] = [present({**_to(each), **each.key._asdict(), "key": None}) for each in record.documents]
     return present({**item, **key_of(record)})
-
-
-def _documents(documents: Iterable[Any]) -> list[Item]:
-    return [present({**_to(each), **each.key._asdict(), "key": None}) for each in documents]
 
 
 def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
@@ -284,9 +282,8 @@ def _doubts(item: Item) -> tuple[Doubt, ...]:
 
 def _attempt_from_item(item: Item) -> model.Attempt:
     """The attempt of a workflow's item. 0.2.0 knew when the youngest earlier job was created, not when it looked."""
-    sent = (model.SentDocument(_document_key(each), each.get("upload_name")) for each in item.get("rows", ()))
     changes = {
-        "documents": tuple(sent),
+        "documents": {_document_key(each): each.get("upload_name") for each in item.get("rows", ())},
         "first_look_at": item.get("first_look_at") or item.get("baseline_newest"),
         "settle_after": item.get("settle_after") or item.get("lease_ends_at"),
     }
