@@ -16,8 +16,8 @@ from workflow_trigger.domain.model import (
     RUNNING,
     TRANSITIONS,
     Attempt,
-    EndedDocument,
     EndedJob,
+    Outcome,
     Phase,
     Poller,
     Status,
@@ -171,9 +171,11 @@ def test_idle_workflow_of_0_2_0_holds_nothing_of_its_last_attempt() -> None:
             job_id="j",
             workflow_id="w",
             attempt_id="a",
-            documents=(
-                EndedDocument(DocumentKey("s3://b/k", "v"), Status.FAILED, {"type": "JobFailed", "message": "m"}),
-            ),
+            documents={
+                DocumentKey("s3://b/k", "v"): Outcome(
+                    status=Status.FAILED, error={"type": "JobFailed", "message": "m"}
+                ),
+            },
             ended_at="2026",
             is_solo=False,
             retry_at="2026",

@@ -235,13 +235,13 @@ class Workflow(Doubtful):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EndedDocument:
-    """A document whose job has ended, and how it ends; where all its outputs can be had, it is COMPLETED instead."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How one file ended. Where `outputs_decide`, it is COMPLETED if its outputs can be had, else as it says."""
 
-    key: DocumentKey
     status: Status
     error: Mapping[str, str] | None = None
+    outputs_decide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +251,7 @@ class EndedJob(Doubtful):
     job_id: str
     workflow_id: str
     attempt_id: str
-    documents: tuple[EndedDocument, ...]
+    documents: Mapping[DocumentKey, Outcome]  # where all outputs can be had, COMPLETED instead
     ended_at: str
     is_solo: bool  # no other file was in the job
     revision: str | None = None
@@ -260,7 +260,7 @@ class EndedJob(Doubtful):
 
     def without(self, keys: Collection[DocumentKey]) -> Self:
         """The same without some documents."""
-        return replace(self, documents=tuple(each for each in self.documents if each.key not in keys))
+        return replace(self, documents={key: end for key, end in self.documents.items() if key not in keys})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

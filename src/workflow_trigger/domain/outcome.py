@@ -11,7 +11,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Details, FailedFile, FileStatus, Job, JobState
 from workflow_trigger.domain.matching import attribute_failures, mentions
-from workflow_trigger.domain.model import Status
+from workflow_trigger.domain.model import Outcome, Status
 
 _NO_REASON = "the platform gives no reason"
 _SOME_FAILED = "some files failed; the platform does not say which"
@@ -63,15 +63,6 @@ class FileReports:
     def failures(self) -> int:
         """How many files failed."""
         return len(self.reasons) + len(self.unattributed)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How one file ended. Where `outputs_decide`, it is COMPLETED if its outputs can be had, else as it says."""
-
-    status: Status
-    error: Mapping[str, str] | None = None
-    outputs_decide: bool = False
 
 
 _COMPLETED = Outcome(status=Status.COMPLETED)

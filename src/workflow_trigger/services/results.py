@@ -1,6 +1,6 @@
 """Use case: bring the outputs of an ended job home, then finish its documents. Its workflow is free already."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.doubt import DoubtKind
 from workflow_trigger.domain.job import Job
 from workflow_trigger.domain.matching import is_own_file
-from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedDocument, EndedJob, Status
+from workflow_trigger.domain.model import LEFT_OUT, Document, DocumentUpdate, EndedJob, Outcome, Status
 from workflow_trigger.services.context import Context
 
 type Entry = dict[str, Any]
@@ -50,7 +50,7 @@ class _Collector:
 
     def run(self) -> EndedJob | None:
         updates: list[DocumentUpdate] = []
-        left, again_seconds = [*self._ended.documents], _RETRY_SECONDS
+        left, again_seconds = self._ended.documents, _RETRY_SECONDS
         try:
             updates, left = self._look()
         except (errors.KeyRejected, errors.KeyNotSet):
@@ -63,24 +63,24 @@ class _Collector:
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
         later = self._context.later(again_seconds)
         retry_at = iso(max(later, self._context.client.throttle.until or later))
-        after = replace(self._ended, documents=tuple(left), lease_ends_at=None, retry_at=retry_at) if left else None
+        after = replace(self._ended, documents=left, lease_ends_at=None, retry_at=retry_at) if left else None
         written = self._context.commit(self._ended, after, updates)
         return written if after else None
 
-    def _look(self) -> tuple[list[DocumentUpdate], list[EndedDocument]]:
+    def _look(self) -> tuple[list[DocumentUpdate], Mapping[DocumentKey, Outcome]]:
         """Fetch what is there: every document's next step, and those that still wait for outputs."""
         documents = self._documents()
         updates: list[DocumentUpdate] = []
-        left: list[EndedDocument] = []
-        for each in self._ended.documents:
-            document = documents.get(each.key)
+        left: dict[DocumentKey, Outcome] = {}
+        for key, end in self._ended.documents.items():
+            document = documents.get(key)
             if document is None or document.attempt_id != self._ended.attempt_id:
                 continue
             entries = self._entries(document)
-            judged = EndedDocument(each.key, Status.COMPLETED) if _can_be_had(entries) else each
+            judged = Outcome(status=Status.COMPLETED) if _can_be_had(entries) else end
             is_waiting = any(map(_is_waited_for, entries))
-            left += [judged] if is_waiting else []
-            updates.append(_still_waiting(each, entries) if is_waiting else self._final(judged, entries))
+            left |= {key: judged} if is_waiting else {}
+            updates.append(_still_waiting(key, entries) if is_waiting else self._final(key, judged, entries))
         return updates, left
 
     def _documents(self) -> dict[DocumentKey, Document]:
@@ -89,7 +89,7 @@ class _Collector:
         It is asked before any download, whose 429 would stop the question.
         """
         ended, read = self._ended, self._context.ledger.documents
-        documents = read([each.key for each in ended.documents])
+        documents = read(list(ended.documents))
         without = [each for each in documents.values() if not each.output_node_files]
         is_doubted = any(each.kind not in {DoubtKind.REFUSED, DoubtKind.SILENCE} for each in ended.doubts)
         job = self._job() if without or is_doubted else None
@@ -202,17 +202,15 @@ class _Collector:
             self._keep_lease()
             yield chunk
 
-    def _final(self, ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
+    def _final(self, key: DocumentKey, end: Outcome, entries: list[Entry]) -> DocumentUpdate:
         """Its end; with the places of its outputs, where it is COMPLETED."""
-        results = entries if self._context.results and ended.status is Status.COMPLETED else []
+        results = entries if self._context.results and end.status is Status.COMPLETED else []
         missing = sum("missing" in entry for entry in results)
         if missing:
-            logger.warning("outputs missing", object_key=ended.key.object, version=ended.key.version, missing=missing)
+            logger.warning("outputs missing", object_key=key.object, version=key.version, missing=missing)
             self._context.counts.add("ResultsMissing", value=missing)
         pages = max((entry.get("pages", 0) for entry in results), default=0)
-        return DocumentUpdate(
-            key=ended.key, to=ended.status, error=ended.error, results=results or None, pages=pages or None
-        )
+        return DocumentUpdate(key=key, to=end.status, error=end.error, results=results or None, pages=pages or None)
 
 
 def _is_waited_for(entry: Entry) -> bool:
@@ -225,8 +223,8 @@ def _can_be_had(entries: list[Entry]) -> bool:
     return all(DoubtKind.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
 
 
-def _still_waiting(ended: EndedDocument, entries: list[Entry]) -> DocumentUpdate:
+def _still_waiting(key: DocumentKey, entries: list[Entry]) -> DocumentUpdate:
     """What came is not fetched again. A bucket that refuses is an error of the document's results."""
     refused = next((entry["refused"] for entry in entries if "refused" in entry), None)
     error = {"type": "ResultsRefused", "message": refused} if refused else None
-    return DocumentUpdate(key=ended.key, to=Status.IN_PROGRESS, results=entries, error=error)
+    return DocumentUpdate(key=key, to=Status.IN_PROGRESS, results=entries, error=error)

@@ -17,8 +17,8 @@ from workflow_trigger.domain.errors import (
     Unavailable,
 )
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
-from workflow_trigger.domain.model import DocumentUpdate, EndedDocument, EndedJob, Status, Workflow
-from workflow_trigger.domain.outcome import FileReports, Outcome, is_plain_success, missing_names, outcomes
+from workflow_trigger.domain.model import DocumentUpdate, EndedJob, Outcome, Status, Workflow
+from workflow_trigger.domain.outcome import FileReports, is_plain_success, missing_names, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
 from workflow_trigger.services.settle import named
@@ -100,12 +100,12 @@ class _Tracked:
         """Free the workflow. What needs no output is final; the rest waits for its outputs, as an ended job."""
         copies = self._context.results is not None
         updates: list[DocumentUpdate] = []
-        waiting: list[EndedDocument] = []
+        waiting: dict[DocumentKey, Outcome] = {}
         for update in job_updates(self._job, self._attempt):
             end = ends[update.key]
             if end.outputs_decide or (copies and end.status is Status.COMPLETED):
                 updates.append(update)
-                waiting.append(EndedDocument(update.key, end.status, end.error))
+                waiting[update.key] = end
             else:
                 # What was noted of outputs that were waited for goes as well.
                 updates.append(replace(update, to=end.status, error=end.error, results=None))
@@ -113,7 +113,7 @@ class _Tracked:
             job_id=self._job.id,
             workflow_id=self._workflow.workflow_id,
             attempt_id=self._attempt.id,
-            documents=tuple(waiting),
+            documents=waiting,
             ended_at=self._context.iso_later(),
             is_solo=len(self._attempt.documents) == 1,
         )

@@ -241,7 +241,10 @@ def item_from_record(record: Workflow | EndedJob | Poller | Pause) -> Item:
             ]
         case EndedJob():
             item["of_workflow"] = record.workflow_id
-            item["documents"] = [present({**_to(each), **each.key._asdict(), "key": None}) for each in record.documents]
+            ends = (
+                {**key._asdict(), "status": end.status, "error": end.error} for key, end in record.documents.items()
+            )
+            item["documents"] = list(map(present, ends))
     return present({**item, **key_of(record)})
 
 
@@ -252,10 +255,10 @@ def record_from_item(item: Item) -> Workflow | EndedJob | Poller | Pause:
     if item["workflow_id"] == POLLER_KEY:
         return Poller(**_from(item, Poller))
     if item["workflow_id"].startswith(_ENDED_JOB):
-        documents = tuple(
-            model.EndedDocument(_document_key(each), Status(each["status"]), each.get("error"))
+        documents = {
+            _document_key(each): model.Outcome(status=Status(each["status"]), error=each.get("error"))
             for each in item["documents"]
-        )
+        }
         changes = {"workflow_id": item["of_workflow"], "documents": documents, "doubts": _doubts(item)}
         return EndedJob(**_from(item, EndedJob) | changes)
     return _workflow_from_item(item)
