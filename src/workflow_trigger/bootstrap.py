@@ -76,7 +76,7 @@ def client(service: str) -> Any:
 def _platform() -> tuple[ApiKey, Connections, Throttle]:
     """What lives as long as the function: the key, the connections, and a pause that the platform asked for."""
     given, secrets = settings(), client("secretsmanager")
-    trusted = ca_certificates(secrets, given.ca_bundle_secret_arn)
+    trusted = partial(ca_certificates, secrets, given.ca_bundle_secret_arn)
     return ApiKey(secrets, given.api_key_secret_arn), Connections(given.api_url, trusted), Throttle()
 
 

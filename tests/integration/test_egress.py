@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -152,14 +153,12 @@ def post(url: str, seconds: float = 900) -> Any:
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     """A certificate authority that this process trusts."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    connections.tls_context.cache_clear()
-    yield authority
-    connections.tls_context.cache_clear()
+    return authority
 
 
 def test_certificate_of_a_trusted_authority_for_this_host_is_accepted(authority: trustme.CA) -> None:
@@ -189,7 +188,7 @@ def secret_with(text: str) -> Any:
 def trusting(url: str, certificates: str) -> PlatformClient:
     """A client of the platform that has a secret with certificates."""
     deadline = Deadline.in_seconds(Clock(), 900)
-    trusted = connections.ca_certificates(secret_with(certificates), "arn")
+    trusted = partial(connections.ca_certificates, secret_with(certificates), "arn")
     return PlatformClient(api_url=url, api_key=key_of("key"), connections=Connections(url, trusted), deadline=deadline)
 
 
@@ -263,12 +262,16 @@ def test_secret_without_certificates_blocks_and_sends_nothing(text: str, says: s
 def test_secret_that_is_corrected_takes_effect_at_once() -> None:
     private = trustme.CA()
     pem = private.cert_pem.bytes().decode()
-    read = connections.ca_certificates(
-        Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in ("", pem)])), "arn"
-    )
-    with pytest.raises(SecretUnusable):
-        read()
-    assert "BEGIN CERTIFICATE" in read()
+    broken = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"
+    secrets = Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in ("", broken, pem)]))
+    trusting_it = Connections("https://127.0.0.1", partial(connections.ca_certificates, secrets, "arn"))
+    for _ in range(2):
+        with pytest.raises(SecretUnusable):
+            _ = trusting_it.kept
+    assert trusting_it.kept
+    assert secrets.get_secret_value.call_count == 3
+    trusting_it.fresh()
+    assert secrets.get_secret_value.call_count == 3
 
 
 @pytest.mark.parametrize("is_tls", [False, True])

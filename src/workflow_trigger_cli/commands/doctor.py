@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -211,7 +212,8 @@ class Doctor:
         try:
             key.value()
             check = "certificates"
-            connections = Connections(url, ca_certificates(secrets, parameters.get("CaBundleSecretArn", "")))
+            trusted = partial(ca_certificates, secrets, parameters.get("CaBundleSecretArn", ""))
+            connections = Connections(url, trusted)
             _ = connections.kept  # they are read now
         except SecretUnusable as error:
             if check == "API key":

@@ -36,7 +36,7 @@ def workspace_of(stack: Stack) -> PlatformClient:
     try:
         key = ApiKey(secrets, stack["ApiKeySecret"])
         key.value()
-        trusted = ca_certificates(secrets, stack.parameters.get("CaBundleSecretArn", ""))()
+        trusted = ca_certificates(secrets, stack.parameters.get("CaBundleSecretArn", ""))
     except PlatformError as error:
         raise CommandError(str(error)) from error
     return workspace(stack.parameters["UnstructuredApiUrl"], key, trusted)

@@ -3,8 +3,9 @@
 import re
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -58,30 +59,12 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-@cache
-def tls_context(ca_certificates: str = "") -> ssl.SSLContext:
-    """Made once: it reads every authority that the machine trusts. `ca_certificates`: PEM of more authorities.
-
-    Raises:
-        SecretUnusable: they are no certificates.
-    """
-    context = ssl.create_default_context()
-    if ca_certificates:
-        # Many private authorities fail the strict checks that Python 3.13 turned on, and cannot be made anew.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        try:
-            context.load_verify_locations(cadata=ca_certificates)
-        except (ssl.SSLError, ValueError) as error:
-            raise SecretUnusable("The secret of CaBundleSecretArn holds a certificate that cannot be read") from error
-    return context
-
-
+@dataclass
 class Connections:
     """Connections that verify certificates and host names, follow nothing, repeat nothing, heed no proxy variable."""
 
-    def __init__(self, api_url: str, ca_certificates: Callable[[], str] = str) -> None:
-        self._is_https = api_url.startswith("https:")
-        self._ca_certificates = ca_certificates
+    api_url: str
+    ca_certificates: Callable[[], str] = str  # PEM of more authorities; asked until it gives what can be used
 
     @cached_property
     def kept(self) -> urllib3.PoolManager:
@@ -94,30 +77,41 @@ class Connections:
         Raises:
             SecretUnusable: the secret of a private authority cannot be read, or holds no certificates.
         """
-        context = tls_context(self._ca_certificates()) if self._is_https else None
-        pool = urllib3.PoolManager(maxsize=100, retries=False, ssl_context=context)
+        pool = urllib3.PoolManager(maxsize=100, retries=False, ssl_context=self._tls_context)
         pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return pool
 
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Made once: it reads every authority that the machine trusts."""
+        if not self.api_url.startswith("https:"):
+            return None
+        context = ssl.create_default_context()
+        if more := self.ca_certificates():
+            # Many private authorities fail the strict checks that Python 3.13 turned on, and cannot be made anew.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            try:
+                context.load_verify_locations(cadata=more)
+            except (ssl.SSLError, ValueError) as error:
+                raise SecretUnusable("A certificate in the secret of CaBundleSecretArn cannot be read") from error
+        return context
 
-def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> Callable[[], str]:
-    """The certificates in a secret, read when they are first needed; '' where no secret is meant.
 
-    What cannot be used is read again, so that a secret that has been corrected takes effect at once.
+def ca_certificates(client: "SecretsManagerClient", secret_arn: str) -> str:
+    """The certificates in a secret; '' where no secret is meant.
+
+    Raises:
+        SecretUnusable: it cannot be read, or holds none.
     """
-
-    @cache
-    def read() -> str:
-        # It may be in JSON, and have comments in any alphabet.
-        text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn").replace("\\n", "\n")
-        found = "\n".join(_CERTIFICATE.findall(text))
-        if not found:
-            said = "holds no certificates in PEM form" if text else "is not there, or empty"
-            raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn {said}")
-        tls_context(found)
-        return found
-
-    return read if secret_arn else str
+    if not secret_arn:
+        return ""
+    # It may be in JSON, and have comments in any alphabet.
+    text = read_secret(client, secret_arn, "The certificates of CaBundleSecretArn").replace("\\n", "\n")
+    found = "\n".join(_CERTIFICATE.findall(text))
+    if not found:
+        said = "holds no certificates in PEM form" if text else "is not there, or empty"
+        raise SecretUnusable(f"The secret {secret_arn} of CaBundleSecretArn {said}")
+    return found
 
 
 def is_untrusted(error: Exception) -> bool:
