@@ -104,20 +104,12 @@ def context_of(invocation: LambdaContext) -> Context:
         client=PlatformClient(
             api_url=given.api_url, api_key=api_key, connections=connections, deadline=deadline, throttle=throttle
         ),
-        results=_results_bucket(given),
+        results=ResultsBucket(client("s3"), given.results_kms_key_arn) if given.results_bucket else None,
         events=EventPublisher(client("events"), stack=given.stack_name, bus=given.event_bus_name),
         settings=given,
         clock=clock,
         deadline=deadline,
         wake_poller=_wake_poller,
-    )
-
-
-def _results_bucket(given: Settings) -> ResultsBucket | None:
-    if given.results_bucket is None:
-        return None
-    return ResultsBucket(
-        client("s3"), bucket=given.results_bucket, prefix=given.results_prefix, kms_key_arn=given.results_kms_key_arn
     )
 
 

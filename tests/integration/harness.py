@@ -190,12 +190,7 @@ class Harness:
         )
         results = None
         if self.settings.results_bucket:
-            results = ResultsBucket(
-                self._hooked(self.s3, "s3", hook),
-                bucket=self.settings.results_bucket,
-                prefix=self.settings.results_prefix,
-                kms_key_arn=self.settings.results_kms_key_arn,
-            )
+            results = ResultsBucket(self._hooked(self.s3, "s3", hook), self.settings.results_kms_key_arn)
         return Context(
             ledger=self.ledger(deadline, self._hooked(self.dynamodb, "dynamodb", hook)),
             reader=ObjectReader(self._hooked(self.s3, "s3", hook), reads_tags=self.settings.reads_tags),

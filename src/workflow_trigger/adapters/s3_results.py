@@ -18,6 +18,7 @@ from workflow_trigger.domain.document import DocumentKey
 from workflow_trigger.domain.errors import ResultsRefused, truncate
 from workflow_trigger.domain.matching import is_own_file
 from workflow_trigger.domain.model import Document
+from workflow_trigger.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,24 +34,12 @@ _HEADERS_LIMIT_BYTES = 2_048
 
 
 class ResultsBucket:
-    """Outputs are stored as `prefix/<object key>/<version>/<job id>/<node type>-<node id>.json`."""
+    """Stores outputs, encrypted with the stack's own key where it has one."""
 
-    def __init__(self, client: "S3Client", *, bucket: str, prefix: str, kms_key_arn: str | None = None) -> None:
+    def __init__(self, client: "S3Client", kms_key_arn: str | None = None) -> None:
         self._client = client
-        self._bucket = bucket
-        self._prefix = prefix
-        self._key_arn = kms_key_arn
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn} if kms_key_arn else {}
         self._headers: dict[str, Any] = {"ContentType": "application/json", **encryption}
-
-    def under(self, prefix: str) -> "ResultsBucket":
-        """The same bucket, and a prefix below this one's."""
-        return ResultsBucket(self._client, bucket=self._bucket, prefix=self._prefix + prefix, kms_key_arn=self._key_arn)
-
-    def place(self, key: DocumentKey, job_id: str, node: Mapping[str, str]) -> Entry:
-        """Where an output belongs. The job is part of it, so that a slow copy of an old run replaces nothing newer."""
-        name = result_key(key, job_id, node, _KEY_LIMIT_BYTES - len(self._prefix.encode()))
-        return {"bucket": self._bucket, "key": self._prefix + name}
 
     def put(self, place: Mapping[str, str], chunks: Iterable[bytes], described_by: Mapping[str, str]) -> None:
         """Store an output, with headers that describe it. Checksums go along, which a bucket with object lock demands.
@@ -86,7 +75,7 @@ class ResultsBucket:
         return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
 
 
-def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) -> Iterator[tuple[Entry, Entry | None]]:
+def outputs_of(document: Document, job_id: str, settings: Settings) -> Iterator[tuple[Entry, Entry | None]]:
     """The outputs of a document's file, and where each belongs; None for the first for which its row has no room.
 
     They are those of the nodes that the file went through; if no node is known, that of the file.
@@ -101,9 +90,18 @@ def outputs_of(document: Document, job_id: str, bucket: ResultsBucket | None) ->
     for node in nodes:
         entry = {name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node}
         named = node if several_files else {**node, "file_id": ""}
-        place = {**entry, **(bucket.place(document.key, job_id, named) if bucket else {})}
+        place = {**entry, **_place(document.key, job_id, named, settings)}
         room_bytes -= len(json.dumps(place))
         yield entry, place if room_bytes >= 0 else None
+
+
+def _place(key: DocumentKey, job_id: str, node: Mapping[str, str], settings: Settings) -> Entry:
+    """Where an output belongs. The job is part of it, so that a slow copy of an old run replaces nothing newer."""
+    if not settings.results_bucket:
+        return {}
+    prefix = settings.results_prefix
+    name = result_key(key, job_id, node, _KEY_LIMIT_BYTES - len(prefix.encode()))
+    return {"bucket": settings.results_bucket, "key": prefix + name}
 
 
 def _is_of(own_id: str | None, upload_name: str | None, file_id: str | None) -> bool:

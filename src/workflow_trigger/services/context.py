@@ -83,8 +83,7 @@ class Context:
         if not self._by_route:
             self._by_route = {self.settings.route: self}
             for route in self.settings.routes if not self.settings.route else ():
-                results = self.results.under(route.results_prefix) if self.results else None
-                own = replace(self, settings=self.settings.of_route(route), results=results, counts=Counts())
+                own = replace(self, settings=self.settings.of_route(route), counts=Counts())
                 self._by_route[route.key_prefix] = own
         return self._by_route
 

@@ -128,7 +128,7 @@ class _Collector:
         entries: list[Entry] = []
         route = self._context.settings.route_of(document)  # its workflow may have moved since
         own = self._context.by_route().get(route, self._context)
-        for node, place in outputs_of(document, self._ended.job_id, own.results):
+        for node, place in outputs_of(document, self._ended.job_id, own.settings):
             entry = known.get(identity(node), {})
             if place is None:
                 return [*entries, {"missing": LEFT_OUT}]
