@@ -4,7 +4,7 @@ Source: https://docs.unstructured.io/api-reference/workflows/run-workflow
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -157,9 +157,8 @@ class PlatformClient:
         """
         query = urlencode({"file_id": file_id} | ({"node_id": node_id} if node_id else {}))
         with self._question(f"{_path('jobs', job_id, 'download')}?{query}") as response:
-            is_page = "html" in response.headers.get("Content-Type", "").lower()  # of something on the way
-            if response.status != HTTPStatus.OK or is_page:
-                raise errors.Unavailable(f"HTTP {response.status} with {'a web page' if is_page else 'no output yet'}")
+            if response.status != HTTPStatus.OK:
+                raise errors.Unavailable(f"HTTP {response.status} with no output yet")
             yield streams.whole_json(self._chunks(response, _CHUNK_BYTES, _WHOLE_SECONDS))
 
     def ask[T](self, path: str, read: Callable[[Any], T | None], *, post: Any = None) -> T:
@@ -287,18 +286,14 @@ class PlatformClient:
             raise error
         if not 200 <= status < 300:
             raise unheard(f"HTTP {status}: {error_message(content)}")
-        try:
+        answer = None
+        with suppress(ValueError):
             answer = parsed(content)
-        except ValueError as failed:
-            raise unheard(f"HTTP {status} with an answer that is not JSON") from failed
-        if not isinstance(answer, Mapping):
-            raise unheard(f"HTTP {status} with an answer that is no object")
-        job = job_from(answer)
-        if job is None:
-            # An id that cannot be used is one nevertheless: a job may run.
-            kind = unheard if answer.get("id") else errors.Busy
-            raise kind(f"HTTP {status} without a job: {error_message(content)}")
-        return job
+        if (job := job_from(answer)) is not None:
+            return job
+        # What is no object tells nothing. An id that cannot be used is one nevertheless: a job may run.
+        kind = errors.Busy if isinstance(answer, Mapping) and not answer.get("id") else unheard
+        raise kind(f"HTTP {status} without a job: {error_message(content)}")
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
