@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Annotated, Any, Self, get_args, get_origin
@@ -122,23 +122,6 @@ class Variable:
     may_be_empty: bool = False  # and then it is, instead of having its default
 
 
-def _read(
-    variables: Mapping[str, Variable], environment: Mapping[str, str], faults: list[str], needed: Collection[str] = ()
-) -> dict[str, Any]:
-    """The values of the variables that are there, by the names of settings; what is wrong goes to `faults`."""
-    values: dict[str, Any] = dict.fromkeys(needed)
-    for name, variable in variables.items():
-        text = environment.get(variable.name, "").strip()
-        if not text and name in needed:
-            faults.append(f"{variable.name} is not set")
-        elif text or (variable.may_be_empty and variable.name in environment):
-            try:
-                values[name] = variable.parse(text)
-            except ValueError as error:
-                faults.append(f"{variable.name}={text!r}: {error}")
-    return values
-
-
 _SELECTION = {
     "include": Variable("INCLUDE_PATTERNS", patterns),
     "exclude": Variable("EXCLUDE_PATTERNS", patterns),
@@ -186,11 +169,21 @@ class Settings:
         Raises:
             SettingsError: names every variable that is missing or wrong, and what it should be.
         """
+        own = {each.name: get_args(each.type)[1] for each in fields(cls) if get_origin(each.type) is Annotated}
+        needed = [each.name for each in fields(cls) if each.default is MISSING and each.name in own]
+        values: dict[str, Any] = dict.fromkeys(needed)
         faults: list[str] = []
-        variables = {each.name: get_args(each.type)[1] for each in fields(cls) if get_origin(each.type) is Annotated}
-        needed = [each.name for each in fields(cls) if each.default is MISSING and each.name in variables]
-        selection = Selection(**_read(_SELECTION, environment, faults))
-        given = cls(**_read(variables, environment, faults, needed), selection=selection)
+        for name, variable in (own | _SELECTION).items():
+            text = environment.get(variable.name, "").strip()
+            if not text and name in needed:
+                faults.append(f"{variable.name} is not set")
+            elif text or (variable.may_be_empty and variable.name in environment):
+                try:
+                    values[name] = variable.parse(text)
+                except ValueError as error:
+                    faults.append(f"{variable.name}={text!r}: {error}")
+        selection = Selection(**{name: values.pop(name) for name in _SELECTION if name in values})
+        given = cls(**values, selection=selection)
         faults += given._contradictions()
         if faults:
             raise SettingsError("The function's environment is faulty: " + "; ".join(faults))
