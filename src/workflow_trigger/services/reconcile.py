@@ -252,13 +252,15 @@ class Reconciler:
 
     def _steps(self, now: datetime) -> Iterator[_Step]:
         """What there is to do that nobody does yet, and when it is due."""
-        context, workflows = self._context, self._idle_ones(self._workflows)
+        context, busy = self._context, {*self._in_flight.values()}
+        workflows = {key: each for key, each in self._workflows.items() if key not in busy}
         for key, each in workflows.items():
             if each.is_at_work:  # a lost answer takes a long list, and the same batch again
                 workers = self._copies if each.phase is Phase.COMMITTED else self._questions
                 yield self._due_at(now, key), step, each, workers
-        for key, ended in self._idle_ones(self._ended).items():
-            yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
+        for key, ended in self._ended.items():
+            if key not in busy:
+                yield self._due_at(now, key, ended.retry_at, ended.lease_ends_at), collect, ended, self._copies
         snapshot = Snapshot(workflows=tuple(workflows.values()), ended_jobs=tuple(self._ended.values()))
         for name, own in context.by_route().items() if context.has_time() else ():
             for each in idle_workflows(snapshot, own):
@@ -275,8 +277,7 @@ class Reconciler:
             self._ended[key] = after
         else:
             before, self._workflows[key] = self._workflows.get(key), after
-            is_news = before is None or before.revision != after.revision
-            if is_news and not after.is_at_work:
+            if before != after and not after.is_at_work:
                 if not after.waits_for_another_job:
                     self._due.pop(key, None)
                 self._queues[self._context.of_workflow(key).settings.route].refresh()
@@ -295,10 +296,6 @@ class Reconciler:
             self._failures.append(error)
 
     # -- what is due ---------------------------------------------------------------------------------------------------
-
-    def _idle_ones[T](self, records: dict[str, T]) -> dict[str, T]:
-        busy = set(self._in_flight.values())
-        return {key: record for key, record in records.items() if key not in busy}
 
     def _due_at(self, now: datetime, key: str, *not_before: str | None) -> datetime:
         return max(now, self._due.get(key, now), *(parse_time(each) or now for each in not_before))

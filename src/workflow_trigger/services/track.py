@@ -59,10 +59,8 @@ class _Tracked:
 
     def _note_progress(self) -> Workflow:
         before = self._workflow
-        if self._job.status == before.job_status and not before.doubts and before.last_error is None:
-            return before
         after = replace(before, job_status=self._job.status, doubts=(), last_error=None)
-        return self._context.commit(before, after, job_updates(self._job, self._attempt))
+        return before if after == before else self._context.commit(before, after, job_updates(self._job, self._attempt))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
