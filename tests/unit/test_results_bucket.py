@@ -45,7 +45,7 @@ def test_output_is_stored_whole_in_parts_that_s3_takes(piece_bytes: int, size: i
     pieces = (content[start : start + piece_bytes] for start in range(0, size, piece_bytes))
     stored = FakeBucket()
     client: Any = stored
-    ResultsBucket(client, bucket="b", prefix="").put({"bucket": "b", "key": "k"}, pieces, {})
+    ResultsBucket(client).put({"bucket": "b", "key": "k"}, pieces, {})
     assert b"".join(stored.parts) == content
     assert len(stored.parts) == parts
     assert all(len(part) >= _PART_BYTES for part in stored.parts[:-1])
