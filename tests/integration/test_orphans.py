@@ -1,5 +1,6 @@
 """Documents whose workflow's item was lost are taken up again: whole batches, and for what they are."""
 
+import json
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -136,3 +137,33 @@ def test_nothing_is_sent_for_orphans_that_have_all_moved_on(harness: Harness) ->
     assert not harness.workflow().is_at_work
     harness.tick(after_seconds=1)
     assert harness.state.requests["run"] == before
+
+
+def two_of_which_one_row_is_deleted(harness: Harness) -> tuple[list[ObjectVersion], SimulatedJob]:
+    """A job of two files under drawn ids; somebody deletes the row of the first while it runs."""
+    store = harness.state.store
+    harness.state.store = lambda *file: replace(store(*file), file_id=str(uuid.uuid4()))  # type: ignore[method-assign]
+    documents, job = harness.job_with(2)
+    key = {name: {"S": value} for name, value in documents[0].document_key._asdict().items()}
+    harness.dynamodb.delete_item(TableName=harness.settings.ledger_table, Key=key)
+    harness.tick(after_seconds=10)
+    return documents, job
+
+
+def test_document_whose_neighbour_is_gone_gets_none_of_its_outputs(harness: Harness) -> None:
+    harness.s3.create_bucket(Bucket=f"results-{harness.bucket}")
+    harness.configure(results_bucket=f"results-{harness.bucket}")
+    documents, job = two_of_which_one_row_is_deleted(harness)
+    harness.settle()
+    other = next(each.file_id for each in job.files if each.filename.startswith("0-"))
+    assert other not in {entry.get("file_id") for entry in harness.row(documents[1])["results"]}
+
+
+def test_document_whose_neighbour_is_gone_does_not_fail_for_it(harness: Harness) -> None:
+    documents, job = two_of_which_one_row_is_deleted(harness)
+    other = next(each.file_id for each in job.files if each.filename.startswith("0-"))
+    job.ending, job.failed = "COMPLETED_WITH_ERRORS", {other: REASON}
+    body = json.dumps({"failed_files": [{"document": "Document 1", "error": REASON}]})
+    harness.state.faults.append(Fault("failed-files", "status", status=200, body=body, times=10**6))
+    harness.settle()
+    assert harness.status(documents[1]) == "COMPLETED"

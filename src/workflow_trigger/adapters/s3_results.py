@@ -88,9 +88,9 @@ def outputs_of(document: Document, job_id: str, settings: Settings) -> Iterator[
         nodes = [{"file_id": own_id}]
     room_bytes = _ROOM_BYTES
     for node in nodes:
-        entry = {name: node[name] for name in ("node_id", "node_type", "node_subtype", "file_id") if name in node}
-        named = node if several_files else {**node, "file_id": ""}
-        place = {**entry, **_place(document.key, job_id, named, settings)}
+        entry = {field: node[field] for field in ("node_id", "node_type", "node_subtype", "file_id") if field in node}
+        in_key = node if several_files else {**node, "file_id": ""}
+        place = {**entry, **_place(document.key, job_id, in_key, settings)}
         room_bytes -= len(json.dumps(place))
         yield entry, place if room_bytes >= 0 else None
 

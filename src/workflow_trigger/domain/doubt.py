@@ -51,8 +51,9 @@ class Doubtful:
     def with_doubt(self, kind: DoubtKind, now: datetime) -> Self:
         """The same with `kind` as the doubt of this look, first.
 
-        Its time goes on from its beginning. Of a longer gap in which other looks have not shown it, as in an outage, a
-        third of its patience counts: so outages end nothing, and a platform that hardly ever answers holds nothing.
+        Its time goes on from its beginning. A gap in which other looks have not shown it, as in an outage, counts in
+        full up to a third of its patience, or a minute; of a longer one, a third of its patience counts. So outages end
+        nothing, and a platform that hardly ever answers holds nothing.
         """
         third = timedelta(seconds=PATIENCE_SECONDS[kind] / 3)
         gap = max(third, _SHORTEST_GAP)

@@ -74,7 +74,7 @@ def match(jobs: Sequence[Job], attempt: Attempt, ask_names: Callable[[str], File
     """The candidate that the attempt started, if one of them shows it; else those that may be it and do not show it.
 
     `ask_names(job_id)` is asked about the newest ten jobs whose list entries hide their names. What is not asked about
-    may be ours, and so may a job whose names are not told to the last one.
+    may be ours. So may a job that tells only some of its names.
     """
     by_age = sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
     for job in by_age:

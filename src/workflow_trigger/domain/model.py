@@ -205,10 +205,9 @@ class Workflow(Doubtful):
         return replace(self, attempt=replace(self.attempt, **changes))
 
     def without(self, keys: Collection[DocumentKey]) -> Self:
-        """The same without some documents of the attempt."""
-        return self.with_attempt(
-            documents={key: name for key, name in self.attempt.documents.items() if key not in keys}
-        )
+        """The same without some documents of the attempt. A job keeps them all, for it has all their files."""
+        left = {key: name for key, name in self.attempt.documents.items() if key not in keys}
+        return self if left and self.phase is Phase.RUNNING else self.with_attempt(documents=left)
 
     def released(self, *, paused_until: datetime | None = None, error: Mapping[str, str] | None = None) -> Self:
         """Idle again; the job, if there was one, is known from now on."""

@@ -46,8 +46,7 @@ class FileReports:
         own_too, rest_too = attribute_failures(status.failed, documents)
         reasons = {key: own.get(key) or own_too.get(key, "") for key in (*own, *own_too)}
         # A list that has none of our names may tell of the same failures as the other: they are counted once.
-        rest, rest_too = rest if own else rest[len(reasons) :], rest_too if own_too else rest_too[len(reasons) :]
-        others = max(rest, rest_too, key=len)
+        others = max(rest if own else rest[len(reasons) :], rest_too if own_too else rest_too[len(reasons) :], key=len)
         return cls(
             keys=tuple(documents),
             reasons=reasons,
@@ -87,9 +86,10 @@ def missing_names(job: Job, details: Details, reports: FileReports) -> DoubtKind
     all_failed = details.state is JobState.FAILED and not details.succeeded
     too_few = details.failed is not None and details.failed > reports.failures and not all_failed
     nobody = details.state is JobState.PARTLY and not reports.failures
-    goes_on = undecided and (not reports.has_all_failures or not undecided.isdisjoint(reports.listed))
-    is_part = not reports.is_complete or (reports.failures and len(reports.keys) > 1)
-    if not (too_few or nobody or (goes_on and is_part)):
+    may_be_named = undecided and (not reports.has_all_failures or not undecided.isdisjoint(reports.listed))
+    # The failure of a file that is alone in its job says all.
+    would_matter = not reports.is_complete or (reports.failures and len(reports.keys) > 1)
+    if not (too_few or nobody or (may_be_named and would_matter)):
         return None
     return DoubtKind.NAMES_MISSING if reports.failures or not all_failed else DoubtKind.REASONS_MISSING
 
@@ -130,10 +130,10 @@ def _end_of_others(job: Job, details: Details, reports: FileReports) -> Outcome:
 
 
 def _are_believed(said: Collection[JobState], details: Details, reports: FileReports) -> bool:
-    """Whether the files that `/file-status` calls successes are, although others are none.
+    """Whether a SUCCESS in `/file-status` is believed.
 
-    In a FAILED job only where the summary counts as many, and others failed: else nothing explains why it failed. In
-    others not where files failed of which none is named, and the summary does not count as many.
+    In a job that was stopped it is. In a FAILED one only if the summary counts as many and other files failed: else
+    nothing explains why the job failed. In any other, unless files failed, none is named, and the summary counts fewer.
     """
     if JobState.STOPPED in said:
         return True

@@ -64,6 +64,7 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
+        # Of the job itself. SILENCE stops the clocks of other doubts; without any there is nothing to stop.
         says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
         kind = DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD
         is_doubt = workflow.phase is Phase.RUNNING and (workflow.doubts or not says_nothing)
@@ -230,7 +231,7 @@ class Reconciler:
         """Look for what was left behind every ten minutes, at a change of routes, and in every run until none is."""
         before, routes, now = snapshot.poller, self._context.by_route(), self._context.clock.now()
         gone = sorted({*(before.routes or "").split(":")} - routes.keys())
-        names = ":".join([*routes, "", *gone])  # '' between them: a route that goes changes the text
+        names = ":".join([*routes, "", *gone])  # '' between them: the text changes when a route comes or goes
         goes_on = before.searched_at is None or before.routes != names
         if self._is_ours and (goes_on or has_passed(before.searched_at, now, seconds=_SEARCH_SECONDS)):
             is_thorough = goes_on and before.routes is not None  # else it is for documents of 0.2.0, which are in front

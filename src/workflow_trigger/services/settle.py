@@ -113,8 +113,8 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
     logger.warning("not accepted so far", rounds=rounds, **workflow.log_fields)
     documents = _documents(context, workflow)
     may_let_go = rounds >= ROUNDS or not context.is_in_pool(workflow.workflow_id)
-    # Asked first: to a key of another workspace every list is empty, and nothing may be let go.
-    if context.is_gone(workflow.workflow_id) or (may_let_go and not may_run):
+    is_gone = context.is_gone(workflow.workflow_id)  # raises for a key of another workspace, whose lists are empty
+    if is_gone or (may_let_go and not may_run):
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         # `after_failure` counts `rounds` as lost requests. While another job is active, no round has sent one.
