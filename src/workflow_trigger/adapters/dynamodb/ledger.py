@@ -102,7 +102,8 @@ class Ledger:
 
     def reopen(self, row: Item, lane: Lane = Lane.BULK, route: str = "") -> bool:
         """Put a final row back into the queue because an operator says so, provided that it still is as it was read."""
-        return self._update_row(row, mapping.reopened(row, iso(self._clock.now()), lane, route, row.get("batch")))
+        now = iso(self._clock.now())
+        return self._update_row(row, {"updated_at": now, **mapping.reopened(row, now, lane, route, row.get("batch"))})
 
     def supersede_older(self, name: str) -> list[DocumentKey]:
         """Of the versions of an object that wait, end all but the newest, by the sequencers of their events.

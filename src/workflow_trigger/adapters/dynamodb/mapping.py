@@ -84,10 +84,13 @@ def _to(record: Any, names: Mapping[str, str] | None = None) -> Item:
 DOCUMENT_NAMES = {"read_at": "updated_at", "counted_failures": "strikes", "accepted_then": "accepted_count_then"}
 _KEPT_OF_A_RUN = ("status", "job_id", "workflow_id", "created_at", "attempt_id", "error", "updated_at")
 _KEPT_RUNS = 20
-_OF_OBJECT = {*(each.name for each in fields(ObjectVersion)), "object", "version", "size", "registered_at"}
-_KEPT_WHEN_FORGOTTEN = _OF_OBJECT | {
-    *("status", "route", "updated_at", "expires_at", "job_id", "workflow_id", "created_at", "failures", "pages", *MARK),
-}
+_OF_ONE_RUN = (
+    *("job_id", "workflow_id", "workflow_name", "created_at", "runtime", "job_type", "job_status", "upload_name"),
+    *("input_file_ids", "output_node_files", "input_file_id", "attempt_id", "error", "results", "inferred"),
+    *("strikes", "accepted_count_then", "slow_tries", "expires_at", "metadata", "tags", "pages"),
+    *("forgotten_at", *MARK),
+)
+_OF_0_2_0 = ("bound_to", "bound_since", "earlier_job_ids")
 
 
 def new_row(version: ObjectVersion, now: str, *, route: str = "", skipped: str | None = None) -> Item:
@@ -106,14 +109,19 @@ def _waiting(now: str, lane: Lane, route: str) -> Item:
 
 
 def reopened(row: Item, now: str, lane: Lane, route: str, batch: str | None = None) -> Item:
-    """The changes that put a final row back into the queue, as if it were new; the run that it had goes to `runs`.
+    """The changes that put a final row back into the queue; the run that it had goes to `runs`.
 
     It comes into `batch`, or into none, but for one whose own batch has not counted its end yet.
     """
     batch = row.get("batch") if row.get(QUEUE) == UNPUBLISHED else batch
     runs = [*row.get("runs", []), {name: row[name] for name in _KEPT_OF_A_RUN if name in row}][-_KEPT_RUNS:]
-    of_the_run = dict.fromkeys(name for name in row if name not in _OF_OBJECT)
-    return {**of_the_run, "updated_at": now, "failures": 0, "runs": runs, "batch": batch, **_waiting(now, lane, route)}
+    return {
+        **dict.fromkeys((*_OF_ONE_RUN, *_OF_0_2_0)),
+        "failures": 0,
+        "runs": runs,
+        "batch": batch,
+        **_waiting(now, lane, route),
+    }
 
 
 def ended_in_queue(status: Status, now: str, kind: str, message: str) -> Item:
@@ -121,6 +129,13 @@ def ended_in_queue(status: Status, now: str, kind: str, message: str) -> Item:
     error = {"type": kind, "message": message}
     mark = {QUEUE: UNPUBLISHED, QUEUE_AT: now}
     return {"status": status, "error": error, "updated_at": now, "eligible_at": None, **mark}
+
+
+_KEPT_WHEN_FORGOTTEN = {
+    *(each.name for each in fields(ObjectVersion)),
+    *("object", "version", "size", "status", "route", "batch", "registered_at", "updated_at", "expires_at"),
+    *("job_id", "workflow_id", "created_at", "failures", "pages", *MARK),
+}
 
 
 def forgotten(row: Item, now: str) -> Item:
@@ -150,7 +165,7 @@ def update_attributes(update: DocumentUpdate, *, attempt_id: str | None, workflo
     if update.to is Status.PENDING:  # where it was tried last stays
         return changes | {"attempt_id": None, QUEUE_AT: changes.get("eligible_at") or Copied("eligible_at")}
     if update.to is Status.SUBMITTING:
-        changes |= dict.fromkeys((QUEUE_AT, "bound_to", "bound_since", "earlier_job_ids"))
+        changes |= dict.fromkeys((QUEUE_AT, *_OF_0_2_0))
     return changes | {"attempt_id": attempt_id, "workflow_id": workflow_id}
 
 
