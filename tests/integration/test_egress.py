@@ -274,6 +274,25 @@ def test_secret_that_is_corrected_takes_effect_at_once() -> None:
     assert secrets.get_secret_value.call_count == 3
 
 
+@pytest.mark.parametrize("first", ["a question", "a run"])
+def test_certificates_of_a_wrong_authority_are_corrected_at_once(first: str) -> None:
+    right, wrong = trustme.CA(), trustme.CA()
+    texts = [each.cert_pem.bytes().decode() for each in (wrong, right)]
+    secrets = Mock(get_secret_value=Mock(side_effect=[{"SecretString": each} for each in texts]))
+    trusted = partial(connections.ca_certificates, secrets, "arn")
+    with server(Received(), right.issue_cert("127.0.0.1")) as port:
+        url = f"https://127.0.0.1:{port}"
+        deadline = Deadline.in_seconds(Clock(), 900)
+        asking = PlatformClient(
+            api_url=url, api_key=key_of("key"), connections=Connections(url, trusted), deadline=deadline
+        )
+        part = Part(filename="a.pdf", content_type="a/b", length_bytes=1, chunks=lambda: [b"x"])
+        run = partial(asking.run, "w", Encoder([part], boundary="b"), lambda _: None)
+        with pytest.raises(PlatformError, match="is not trusted"):
+            asking.job("job-1") if first == "a question" else run()
+        assert run().id == asking.job("job-1").id == "job-1"
+
+
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_server_that_reads_slowly_has_longer_than_to_connect(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, *, is_tls: bool

@@ -544,3 +544,27 @@ def test_lost_answer_where_drawn_ids_have_an_extension(harness: Harness, monkeyp
     harness.deliver(document)
     harness.settle(minutes=40)
     assert harness.accepted(document) == 1
+
+
+@pytest.mark.parametrize("told", ["404", '{"files": []}', '{"files": null}', '{"detail": "not ready"}', "{}"])
+def test_job_that_makes_a_workflow_busy_is_not_taken_for_the_batchs(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """It begins between the look and the request: the answer says that the files were dropped."""
+    harness.state.behaviour.list_shows_files = False
+    harness.state.behaviour.has_file_status = told != "404"
+    if told != "404":
+        harness.state.faults.append(Fault("file-status", "status", status=200, body=told, times=10**6))
+    start = harness.state.start
+    begun: list[Any] = []
+
+    def after_a_foreign_one(workflow_id: str, files: Any, **more: Any) -> Any:
+        if not begun:
+            begun.append(start(workflow_id, files, ours=False))
+        return start(workflow_id, files, **more)
+
+    monkeypatch.setattr(harness.state, "start", after_a_foreign_one)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)

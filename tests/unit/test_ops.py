@@ -36,7 +36,7 @@ from workflow_trigger_cli.commands.redrive import redrive
 from workflow_trigger_cli.commands.retry import UNSUCCESSFUL, final
 from workflow_trigger_cli.commands.selection import Choice, error_types, moment_before_now, select
 from workflow_trigger_cli.commands.status import StackState, WorkflowState, _attention, _standstill, _workflow_state
-from workflow_trigger_cli.commands.workflows import DEFAULT_URL, deploy_line
+from workflow_trigger_cli.commands.workflows import DEFAULT_URL, deploy_line, workspace_of
 from workflow_trigger_cli.errors import CommandError, UsageError
 from workflow_trigger_cli.main import app
 from workflow_trigger_cli.platform_workflows import WorkflowInformation
@@ -636,3 +636,15 @@ def test_doctor_says_whether_the_bundle_of_certificates_can_be_used(
         assert isinstance(found, Finding)
         assert (found.check, found.health) == ("certificates", health)
         assert "CaBundleSecretArn" in found.says + found.fix
+
+
+def test_bundle_of_a_stack_that_cannot_be_read_is_no_wrong_command_line() -> None:
+    stack = MagicMock(parameters={"UnstructuredApiUrl": DEFAULT_URL, "CaBundleSecretArn": "arn:bundle"})
+    stack.__getitem__.return_value = "arn:key"
+    broken = {"SecretString": "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"}
+    stack.client.return_value.get_secret_value.side_effect = lambda *, SecretId: (  # noqa: N803
+        broken if SecretId == "arn:bundle" else {"SecretString": "a-key"}
+    )
+    with pytest.raises(CommandError, match="CaBundleSecretArn") as raised:
+        workspace_of(stack)
+    assert not isinstance(raised.value, UsageError)

@@ -203,20 +203,21 @@ class _Sender:
                 if mentions(told.documents, names):
                     return self._accepted(job)
                 if not told.is_complete:
-                    return self._unsettled(error)
+                    # The answer says that the files were dropped: the active job is ours only if it comes to name one.
+                    return self._unsettled(error, let_go_at=self._context.iso_later())
         except PlatformError as failed:
             return self._unsettled(failed)
         return self._context.fail(self._workflow, error, self._documents)
 
-    def _unsettled(self, error: TriggerError) -> Workflow:
+    def _unsettled(self, error: TriggerError, **changes: Any) -> Workflow:
         """Something may run: the batch stays, and what became of it is found out from now on."""
         self._context.counts.add("OutcomeUnknown")
         since_commit = self._workflow.attempt.settle_after if self._workflow.phase is Phase.COMMITTED else None
         settle_after = since_commit or self._context.iso_later(SETTLE_SECONDS)
         unsettled = replace(self._workflow.attempt, lease_ends_at=None, settle_after=settle_after)
-        noted = self._context.note(self._workflow, as_stored(error), phase=Phase.COMMITTED, attempt=unsettled)
-        self._workflow = noted
-        return noted
+        changes |= {"phase": Phase.COMMITTED, "attempt": unsettled}
+        self._workflow = self._context.note(self._workflow, as_stored(error), **changes)
+        return self._workflow
 
     def _save(self, after: Workflow, updates: Sequence[DocumentUpdate] = ()) -> Workflow:
         self._workflow = self._context.commit(self._workflow, after, updates)

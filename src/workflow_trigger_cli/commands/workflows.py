@@ -37,6 +37,7 @@ def workspace_of(stack: Stack) -> PlatformClient:
         key = ApiKey(secrets, stack["ApiKeySecret"])
         key.value()
         trusted = ca_certificates(secrets, stack.parameters.get("CaBundleSecretArn", ""))
+        _ = Connections("https:", lambda: trusted).kept  # they are read now, for it is the secret that is wrong
     except PlatformError as error:
         raise CommandError(str(error)) from error
     return workspace(stack.parameters["UnstructuredApiUrl"], key, trusted)

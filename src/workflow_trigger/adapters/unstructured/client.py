@@ -16,7 +16,13 @@ from urllib3.exceptions import HTTPError, ProtocolError
 
 from workflow_trigger.adapters.unstructured import responses, streams
 from workflow_trigger.adapters.unstructured.api_key import ApiKey
-from workflow_trigger.adapters.unstructured.connections import Connections, Throttle, described, is_unheard
+from workflow_trigger.adapters.unstructured.connections import (
+    Connections,
+    Throttle,
+    described,
+    is_unheard,
+    is_untrusted,
+)
 from workflow_trigger.adapters.unstructured.multipart import Encoder
 from workflow_trigger.adapters.unstructured.responses import error_for_status, error_message, job_from, parsed
 from workflow_trigger.domain import errors
@@ -187,6 +193,8 @@ class PlatformClient:
             with self._asked(path, seconds, post) as response:
                 yield response
         except (HTTPError, OSError) as error:
+            if is_untrusted(error):
+                self.connections.distrusted()
             if post is not None and is_unheard(error):
                 raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
             raise _unanswered(post)(f"No answer from the platform: {described(error)}") from error
@@ -268,6 +276,8 @@ class PlatformClient:
                 with pool.request("POST", url, body=body(), **more) as response:
                     content = self._body_or_nothing(response)
             except (HTTPError, OSError) as error:
+                if is_untrusted(error):
+                    self.connections.distrusted()
                 if is_unheard(error):
                     raise errors.Unreachable(f"{self._root} cannot be reached: {described(error)}") from error
                 raise unheard(f"The run request broke off: {type(error).__name__}") from error

@@ -71,6 +71,11 @@ class Connections:
         """Those that live as long as the function."""
         return self.fresh()
 
+    def distrusted(self) -> None:
+        """Ask for the certificates again: those that vouch for nobody may have been corrected."""
+        for each in ("kept", "_tls_context"):
+            self.__dict__.pop(each, None)
+
     def fresh(self) -> urllib3.PoolManager:
         """New ones.
 
