@@ -785,3 +785,16 @@ def test_answer_without_a_list_takes_no_success_of_a_stopped_job(harness: Harnes
     harness.state.faults.append(Fault("file-status", "status", status=200, body=body))
     harness.settle()
     assert [harness.status(each) for each in documents] == ["COMPLETED"] * 2 + ["STOPPED"] * 3
+
+
+def test_error_of_a_job_that_is_never_told_of_names_what_was_answered(harness: Harness) -> None:
+    harness.job_with(1)
+    harness.state.faults += [
+        Fault("job", "status", status=500, times=10**6),
+        Fault("failed-files", "status", status=503, times=10**6),
+    ]
+    harness.settle(minutes=90, until=lambda: len(harness.workflow().doubts) > 1)
+    said = (harness.workflow().last_error or {})["message"]
+    assert "the job says" not in said
+    assert "HTTP 500" in said
+    assert "HTTP 503" in said

@@ -351,3 +351,26 @@ def test_schedule_of_the_poller_is_told_from_that_of_the_comparison() -> None:
     client = SimpleNamespace(describe_stack_resources=lambda **_: {"StackResources": resources})
     stack: Any = SimpleNamespace(name="x", client=lambda _: client)
     assert Stack.physical_id(stack, kind, of="OnScheduleFunction") == "OnSchedule"
+
+
+@pytest.mark.parametrize("how", ["another upload", "retry", "forget"])
+@pytest.mark.parametrize("name", ["note", "reviewed-by", "aws:rep:updatetime"])
+def test_attribute_of_somebody_else_keeps_no_row_from_being_opened_again(harness: Harness, name: str, how: str) -> None:
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    harness.dynamodb.update_item(
+        TableName=harness.settings.ledger_table,
+        Key={part: {"S": value} for part, value in document.document_key._asdict().items()},
+        UpdateExpression="SET #name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": {"S": "1"}},
+    )
+    if how == "forget":
+        assert harness.ledger().forget(harness.row(document))
+        assert name not in harness.row(document)
+    elif how == "retry":
+        assert harness.ledger().reopen(harness.row(document))
+    else:
+        harness.deliver(harness.upload("a.pdf", b"a"))
+        assert harness.accepted(document) == 2

@@ -21,7 +21,7 @@ class DoubtKind(StrEnum):
     ABSENT = "absent"  # an output that the platform does not have (yet)
     DELAYED = "delayed"  # an output that the platform does not deliver
     REFUSED = "refused"  # an output that the bucket does not take
-    UNTOLD = "Untold"  # the job cannot be asked for, whatever the platform answers in its place
+    UNTOLD = "Untold"  # the job cannot be asked for, but not because of 401, 404 or 429
     SILENCE = "Silence"  # the platform answers nothing, which says nothing of a job
 
 

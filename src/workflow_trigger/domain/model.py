@@ -205,7 +205,7 @@ class Workflow(Doubtful):
         return replace(self, attempt=replace(self.attempt, **changes))
 
     def without(self, keys: Collection[DocumentKey]) -> Self:
-        """The same without some documents of the attempt. A job keeps them all, for it has all their files."""
+        """The same without some documents of the attempt. A job keeps all or none, for it has all their files."""
         left = {key: name for key, name in self.attempt.documents.items() if key not in keys}
         return self if left and self.phase is Phase.RUNNING else self.with_attempt(documents=left)
 
@@ -250,7 +250,7 @@ class EndedJob(Doubtful):
     job_id: str
     workflow_id: str
     attempt_id: str
-    documents: Mapping[DocumentKey, Outcome]  # where all outputs can be had, COMPLETED instead
+    documents: Mapping[DocumentKey, Outcome]  # outputs always decide here, which is not stored
     ended_at: str
     is_solo: bool  # no other file was in the job
     revision: str | None = None

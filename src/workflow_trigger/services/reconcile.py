@@ -64,7 +64,8 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        # Of the job itself. SILENCE stops the clocks of other doubts; without any there is nothing to stop.
+        # These say nothing of the job: SILENCE only stops the clocks of other doubts. After any other error it counts
+        # as one that cannot be asked for.
         says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
         kind = DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD
         is_doubt = workflow.phase is Phase.RUNNING and (workflow.doubts or not says_nothing)

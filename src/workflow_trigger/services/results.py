@@ -44,7 +44,7 @@ class _Collector:
         self._context = context
         self._ended = ended
         self._keep_lease()
-        self._before, self._began_at = ended, context.clock.now()  # so that what this pass notes does not end it
+        self._before, self._began_at = ended, context.clock.now()  # doubts are judged as they were before this pass
         self._is_silent = False  # the platform tells neither of the job nor of its workflow
         self._unnamed = DoubtKind.ABSENT  # what stands in the way of outputs that the job does not name
 

@@ -66,7 +66,8 @@ class _Tracked:
 
     def _conclude(self) -> Workflow:
         """The job says that it ended, or what we do not know, or nothing at all: its details tell the truth."""
-        says, client, is_over = f"the job says {self._job.status}", self._context.client, self._job.state.has_ended
+        client, is_over = self._context.client, self._job.state.has_ended
+        says = f"the job cannot be asked for ({self._untold})" if self._untold else f"the job says {self._job.status}"
         try:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
@@ -126,7 +127,10 @@ class _Tracked:
         return self._doubt(DoubtKind.JOB_VANISHED, "the platform does not know the job any more")
 
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
-        """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one."""
+        """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one.
+
+        Where the job itself could not be asked for, that error goes on to `step`.
+        """
         if self._untold:
             raise self._untold
         return self._doubt(kind, message) if self._job.state.has_ended else self._note_progress()

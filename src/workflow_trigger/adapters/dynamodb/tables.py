@@ -99,15 +99,18 @@ class Table:
         """An Update that sets what has a value and removes what has none; to what is in `adds` it adds."""
         given, adds = present(changes), adds or {}
         copied = {name: value for name, value in given.items() if isinstance(value, Copied)}
-        values = {f":{name}": value for name, value in {**given, **adds}.items() if name not in copied}
+        # By numbers, for an attribute that somebody else has added may have any name.
+        number = {name: f"a{place}" for place, name in enumerate({**changes, **dict.fromkeys(copied.values()), **adds})}
+        values = {f":{number[name]}": value for name, value in {**given, **adds}.items() if name not in copied}
+        sources = {name: f"#{number[copied[name]]}" if name in copied else f":{number[name]}" for name in given}
         clauses = {
-            "SET": [f"#{name} = {f'#{given[name]}' if name in copied else f':{name}'}" for name in given],
-            "REMOVE": [f"#{name}" for name in changes if name not in given],
-            "ADD": [f"#{name} :{name}" for name in adds],
+            "SET": [f"#{number[name]} = {source}" for name, source in sources.items()],
+            "REMOVE": [f"#{number[name]}" for name in changes if name not in given],
+            "ADD": [f"#{number[name]} :{number[name]}" for name in adds],
         }
         expression = " ".join(f"{verb} {', '.join(what)}" for verb, what in clauses.items() if what)
         request = _expression("ConditionExpression", condition) | (_TELLS_WHAT_STANDS_THERE if condition else {})
-        request["ExpressionAttributeNames"] |= {f"#{name}": name for name in (*changes, *copied.values(), *adds)}
+        request["ExpressionAttributeNames"] |= {f"#{place}": name for name, place in number.items()}
         request["ExpressionAttributeValues"] |= serialize(values)
         return {"Update": {"TableName": self._name, "Key": serialize(key), "UpdateExpression": expression, **request}}
 
