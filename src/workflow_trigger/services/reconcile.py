@@ -16,24 +16,14 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.clock import has_passed, iso, parse_time
-from workflow_trigger.domain.doubt import DoubtKind
-from workflow_trigger.domain.errors import (
-    ConflictError,
-    KeyNotSet,
-    KeyRejected,
-    Misconfigured,
-    NotFound,
-    PlatformError,
-    Throttled,
-    as_stored,
-)
+from workflow_trigger.domain.errors import ConflictError, Misconfigured, NotFound, PlatformError, as_stored
 from workflow_trigger.domain.model import Document, EndedJob, Phase, Poller, Snapshot, Workflow
 from workflow_trigger.services import recover
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.results import collect
 from workflow_trigger.services.settle import expire_lease, settle
 from workflow_trigger.services.submit import Queue, idle_workflows, submit
-from workflow_trigger.services.track import track
+from workflow_trigger.services.track import doubts_after, track
 
 type _Workers = Mapping[str, ThreadPoolExecutor]  # by route
 type _Step = tuple[datetime, Callable[..., Any], Workflow | EndedJob, _Workers]
@@ -64,13 +54,8 @@ def step(context: Context, workflow: Workflow) -> Workflow:
     except PlatformError as error:
         logger.warning("platform query failed", workflow_id=workflow.workflow_id, error=as_stored(error))
         context.counts.add("Held" if isinstance(error, Misconfigured) else "Unanswered")
-        # These say nothing of the job: SILENCE only stops the clocks of other doubts. After any other error it counts
-        # as one that cannot be asked for.
-        says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
-        kind = DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD
-        is_doubt = workflow.phase is Phase.RUNNING and (workflow.doubts or not says_nothing)
-        after = workflow.with_doubt(kind, context.clock.now()) if is_doubt else workflow
-        return context.note(workflow, as_stored(error), doubts=after.doubts)
+        doubts = doubts_after(error, workflow, context.clock.now())
+        return context.note(workflow, as_stored(error), doubts=doubts)
     except ConflictError as lost:
         logger.info("lost a write race", workflow_id=workflow.workflow_id, reason=str(lost))
         return context.ledger.workflow(workflow.workflow_id)

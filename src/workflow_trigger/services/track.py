@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from aws_lambda_powertools import Logger
 
 from workflow_trigger.domain.document import DocumentKey
-from workflow_trigger.domain.doubt import DoubtKind
+from workflow_trigger.domain.doubt import Doubt, DoubtKind
 from workflow_trigger.domain.errors import (
     KeyNotSet,
     KeyRejected,
@@ -17,7 +18,7 @@ from workflow_trigger.domain.errors import (
     Unavailable,
 )
 from workflow_trigger.domain.job import Details, FileStatus, Job, JobState, has_ended
-from workflow_trigger.domain.model import DocumentUpdate, EndedJob, Outcome, Status, Workflow
+from workflow_trigger.domain.model import DocumentUpdate, EndedJob, Outcome, Phase, Status, Workflow
 from workflow_trigger.domain.outcome import FileReports, is_plain_success, missing_names, outcomes
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import job_updates
@@ -33,6 +34,18 @@ def track(context: Context, workflow: Workflow) -> Workflow:
         PlatformError: the platform did not say.
     """
     return _Tracked(context, workflow).look()
+
+
+def doubts_after(error: PlatformError, workflow: Workflow, now: datetime) -> tuple[Doubt, ...]:
+    """The doubts of a workflow whose look was in vain.
+
+    A pause, or a key that is wrong, says nothing of a job: it stops the clocks of its doubts. After any other error
+    the job counts as one that cannot be asked for.
+    """
+    says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
+    if workflow.phase is not Phase.RUNNING or (says_nothing and not workflow.doubts):
+        return workflow.doubts
+    return workflow.with_doubt(DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD, now).doubts
 
 
 class _Tracked:
@@ -51,7 +64,7 @@ class _Tracked:
         except NotFound:
             return self._vanished()
         except (Misconfigured, Unavailable) as error:
-            # `step` notes this doubt. A look that shows the job active takes it away.
+            # `doubts_after` notes this one. A look that shows the job active takes it away.
             if not self._workflow.is_overdue(DoubtKind.UNTOLD, self._context.clock.now()):
                 raise
             self._untold = error  # of this one job the platform may tell nothing but its details
@@ -129,7 +142,7 @@ class _Tracked:
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
         """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one.
 
-        Where the job itself could not be asked for, that error goes on to `step`.
+        Where the job itself could not be asked for, that error is the one to be noted.
         """
         if self._untold:
             raise self._untold
