@@ -546,25 +546,72 @@ def test_lost_answer_where_drawn_ids_have_an_extension(harness: Harness, monkeyp
     assert harness.accepted(document) == 1
 
 
-@pytest.mark.parametrize("told", ["404", '{"files": []}', '{"files": null}', '{"detail": "not ready"}', "{}"])
-def test_job_that_makes_a_workflow_busy_is_not_taken_for_the_batchs(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, told: str
+def busy_with_a_foreign_job(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, *faults: Fault, seconds: float = 5
 ) -> None:
-    """It begins between the look and the request: the answer says that the files were dropped."""
+    """A foreign job begins between the first look and the request; from then on there are faults."""
+    start = harness.state.start
+
+    def after_a_foreign_one(workflow_id: str, files: Any, **more: Any) -> Any:
+        if not harness.state.jobs:
+            job = start(workflow_id, files, ours=False)
+            assert job is not None
+            job.seconds = seconds
+            harness.state.faults[:0] = faults
+        return start(workflow_id, files, **more)
+
+    monkeypatch.setattr(harness.state, "start", after_a_foreign_one)
+
+
+def hide_names(harness: Harness, told: str) -> None:
+    """Neither the list nor `/file-status` shows the names of a job's files."""
     harness.state.behaviour.list_shows_files = False
     harness.state.behaviour.has_file_status = told != "404"
     if told != "404":
         harness.state.faults.append(Fault("file-status", "status", status=200, body=told, times=10**6))
-    start = harness.state.start
-    begun: list[Any] = []
 
-    def after_a_foreign_one(workflow_id: str, files: Any, **more: Any) -> Any:
-        if not begun:
-            begun.append(start(workflow_id, files, ours=False))
-        return start(workflow_id, files, **more)
 
-    monkeypatch.setattr(harness.state, "start", after_a_foreign_one)
+@pytest.mark.parametrize("told", ["404", '{"files": []}', '{"files": null}', '{"detail": "not ready"}', "{}"])
+def test_job_that_makes_a_workflow_busy_is_not_taken_for_the_batchs(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """The answer says that the files were dropped."""
+    hide_names(harness, told)
+    busy_with_a_foreign_job(harness, monkeypatch)
     document = harness.upload("a.pdf", b"a")
     harness.deliver(document)
     harness.settle()
     assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("file-status", "status", status=500),
+        Fault("file-status", "status", status=429, headers={"Retry-After": "5"}),
+        Fault("jobs", "status", status=503),
+    ],
+)
+def test_question_that_fails_after_a_busy_answer_makes_no_foreign_job_ours(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    hide_names(harness, '{"files": null}')
+    busy_with_a_foreign_job(harness, monkeypatch, fault)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    assert (harness.status(document), harness.accepted(document)) == ("COMPLETED", 1)
+
+
+@pytest.mark.parametrize("seconds", [100, 600, 1_800])
+def test_busy_answer_to_a_request_calls_no_person(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """However long the foreign job runs, one request was dropped, and none was lost."""
+    hide_names(harness, '{"files": null}')
+    busy_with_a_foreign_job(harness, monkeypatch, seconds=seconds)
+    document = harness.upload("a.pdf", b"a")
+    harness.deliver(document)
+    harness.settle()
+    assert harness.accepted(document) == 1
+    assert harness.counts["Held"] == 0

@@ -13,7 +13,7 @@ import workflow_trigger
 from local.stack import ROOT
 
 FOLDER = Path(workflow_trigger.__file__).parent
-CORE_LINES, ALL_LINES = 3_351, 6_398
+CORE_LINES, ALL_LINES = 3_348, 6_395
 
 
 def test_budget_of_lines_is_kept() -> None:

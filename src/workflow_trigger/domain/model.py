@@ -169,7 +169,7 @@ class Workflow(Doubtful):
     last_error: Mapping[str, str] | None = None
     known_job_ids: tuple[str, ...] = ()  # the last jobs that were followed here: none of them is new
     unanswered: tuple[str, ...] = ()  # names of the last attempt of which a request was never answered
-    let_go_at: str | None = None  # when an unsettled attempt was last given up: nameless jobs may be its
+    let_go_at: str | None = None  # when an attempt was last given up, or a nameless job made us busy: none is inferred
 
     @property
     def attempt_id(self) -> str | None:
@@ -250,7 +250,7 @@ class EndedJob(Doubtful):
     job_id: str
     workflow_id: str
     attempt_id: str
-    documents: Mapping[DocumentKey, Outcome]  # outputs always decide here, which is not stored
+    documents: Mapping[DocumentKey, Outcome]  # how each ends, unless all its outputs can be had: then COMPLETED
     ended_at: str
     is_solo: bool  # no other file was in the job
     revision: str | None = None

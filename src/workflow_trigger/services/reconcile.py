@@ -112,7 +112,7 @@ class Reconciler:
             self._in_flight = {each: key for each, key in self._in_flight.items() if not each.cancel()}
         now = self._context.clock.now()
         due = [due_at for due_at, *_ in self._steps(now) if due_at <= until] if self._is_ours else []
-        if not self._in_flight and (not due or now >= until):
+        if not self._in_flight and not due:
             return self._is_ours and not self._release()
         wake_at = [*due, self._next_read_at()] if self._is_ours else [self._context.later(_LEASE_SECONDS)]
         self._context.clock.wait_for(self._in_flight.keys(), max((min(wake_at) - now).total_seconds(), 0.01))
@@ -135,7 +135,7 @@ class Reconciler:
         if before.is_alive(now) and _hands_over_at(before, now) > now:
             return False
         began_at = before.began_at if before.owner == self._owner else iso(now)  # one that goes on is not young again
-        self._poller = replace(before, lease_ends_at=None)
+        self._poller = replace(before, lease_ends_at=None)  # so that `_renew` sets it
         return self._renew(owner=self._owner, began_at=began_at)
 
     def _renew(self, **changes: str | None) -> bool:

@@ -56,8 +56,7 @@ class _Collector:
         except (errors.KeyRejected, errors.KeyNotSet):
             self._context.counts.add("Held")
             again_seconds = _KEY_RETRY_SECONDS
-            if self._ended.doubts:
-                self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
+            self._ended = self._ended.with_doubt(DoubtKind.SILENCE, self._context.clock.now())
         if left:
             is_late = has_passed(self._ended.ended_at, self._context.clock.now(), seconds=_LATE_SECONDS)
             self._context.counts.add("ResultsDelayed", *(["ResultsMissing"] if is_late else []))
@@ -219,8 +218,8 @@ def _is_waited_for(entry: Entry) -> bool:
 
 def _can_be_had(entries: list[Entry]) -> bool:
     """Whether the platform has every output. A file that failed may have those of the first nodes."""
-    not_copied = [each for each in entries if "missing" in each or _is_waited_for(each)]
-    return all(DoubtKind.REFUSED in each or each.get("missing") == LEFT_OUT for each in not_copied)
+    not_had = {DoubtKind.ABSENT, DoubtKind.DELAYED, "missing"}
+    return all(not_had.isdisjoint(each) or each.get("missing") == LEFT_OUT for each in entries)
 
 
 def _still_waiting(key: DocumentKey, entries: list[Entry]) -> DocumentUpdate:

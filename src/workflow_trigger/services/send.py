@@ -195,18 +195,17 @@ class _Sender:
         return self._context.fail(self._workflow, error, self._documents)
 
     def _busy(self, error: Busy) -> Workflow:
-        """The files were dropped, unless the active job is our own: something on the way may have asked twice."""
-        client, names = self._context.client, self._workflow.attempt.upload_names
+        """The files were dropped, unless an active job comes to name them: something may have asked twice."""
+        client, names, now = self._context.client, self._workflow.attempt.upload_names, self._context.iso_later()
         try:
             for job in client.look(self._workflow.workflow_id).active:
                 told = client.names_of(job)
                 if mentions(told.documents, names):
                     return self._accepted(job)
                 if not told.is_complete:
-                    # The answer says that the files were dropped: the active job is ours only if it comes to name one.
-                    return self._unsettled(error, let_go_at=self._context.iso_later())
+                    return self._unsettled(error, let_go_at=now)  # so that nothing is inferred
         except PlatformError as failed:
-            return self._unsettled(failed)
+            return self._unsettled(failed, let_go_at=now)
         return self._context.fail(self._workflow, error, self._documents)
 
     def _unsettled(self, error: TriggerError, **changes: Any) -> Workflow:

@@ -28,7 +28,7 @@ from workflow_trigger.domain.retry import ROUNDS
 from workflow_trigger.services.context import Context
 from workflow_trigger.services.send import LEASE_SECONDS, SETTLE_SECONDS, job_updates, send
 
-_INFER_NOTHING_SECONDS = 3_600.0  # after an attempt was let go
+_INFER_NOTHING_SECONDS = 3_600.0  # after an attempt was let go, or answered as busy by a job that hides its files
 
 logger = Logger(child=True)
 
@@ -118,7 +118,7 @@ def _after_round(context: Context, workflow: Workflow, *, may_run: bool, is_busy
         context.counts.add("Settled")
         reason = (workflow.last_error or {}).get("message", "no answer, and no job was found")
         # `after_failure` counts `rounds` as lost requests. While another job is active, no round has sent one.
-        requests = 1 if is_busy else min(rounds, ROUNDS)
+        requests = 1 if is_busy or workflow.waits_for_another_job else min(rounds, ROUNDS)
         let_go = replace(after, unanswered=after.attempt.upload_names, let_go_at=context.iso_later())
         return context.fail(let_go.with_attempt(rounds=requests), OutcomeUnknown(reason), documents)
     is_whole = len(documents) == len(after.attempt.documents)  # only the very same batch may be sent again

@@ -39,12 +39,12 @@ def track(context: Context, workflow: Workflow) -> Workflow:
 def doubts_after(error: PlatformError, workflow: Workflow, now: datetime) -> tuple[Doubt, ...]:
     """The doubts of a workflow whose look was in vain.
 
-    A pause, or a key that is wrong, says nothing of a job: it stops the clocks of its doubts. After any other error
-    the job counts as one that cannot be asked for.
+    A pause, or a key that is wrong (404: perhaps of another workspace), says nothing of a job: it stops the clocks of
+    its doubts. After any other error the job counts as one that cannot be asked for.
     """
-    says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
-    if workflow.phase is not Phase.RUNNING or (says_nothing and not workflow.doubts):
+    if workflow.phase is not Phase.RUNNING:
         return workflow.doubts
+    says_nothing = isinstance(error, Throttled | KeyNotSet | KeyRejected | NotFound)
     return workflow.with_doubt(DoubtKind.SILENCE if says_nothing else DoubtKind.UNTOLD, now).doubts
 
 
@@ -64,9 +64,8 @@ class _Tracked:
         except NotFound:
             return self._vanished()
         except (Misconfigured, Unavailable) as error:
-            # `doubts_after` notes this one. A look that shows the job active takes it away.
             if not self._workflow.is_overdue(DoubtKind.UNTOLD, self._context.clock.now()):
-                raise
+                raise  # `doubts_after` makes it UNTOLD, which ends when a look shows the job active
             self._untold = error  # of this one job the platform may tell nothing but its details
         return self._note_progress() if self._job.state.is_active else self._conclude()
 
@@ -85,7 +84,7 @@ class _Tracked:
             details = client.details(self._job.id)
             if not has_ended(self._job, details):
                 return self._unconfirmed(DoubtKind.CONTRADICTION, f"{says}, its details {details.status}")
-            is_over = True
+            is_over = True  # from here on, silence is a doubt
             reports = self._reports(details)
         except NotFound:
             return self._unconfirmed(DoubtKind.NO_DETAILS, f"{says}, and has no details")
@@ -136,11 +135,11 @@ class _Tracked:
     def _vanished(self) -> Workflow:
         """404. To a key of another workspace, which proves nothing, the workflow is not there either."""
         if self._workflow.is_overdue(DoubtKind.JOB_VANISHED, self._context.clock.now()):
-            self._context.is_gone(self._workflow.workflow_id)
+            self._context.is_gone(self._workflow.workflow_id)  # raises for a key that may be of another workspace
         return self._doubt(DoubtKind.JOB_VANISHED, "the platform does not know the job any more")
 
     def _unconfirmed(self, kind: DoubtKind, message: str) -> Workflow:
-        """The details do not confirm the end. Of a status that nobody knows, nothing says then that it is one.
+        """The details do not confirm the end. A status that nobody knows then counts as active.
 
         Where the job itself could not be asked for, that error is the one to be noted.
         """
